@@ -1,0 +1,35 @@
+PYTHON ?= python3
+INSTALL = .venv/bin/uv pip install -q --no-deps --python .venv/bin/python
+
+.PHONY: help setup demo test lint lock clean
+
+help:   ## list these targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+setup: .venv/.ready  ## make .venv with the exact versions of requirements.txt
+
+demo: setup  ## train, evaluate and draw a small detector
+	.venv/bin/python tools/demo.py
+
+test: setup lint  ## lint, then the default test suite
+	.venv/bin/python -m pytest -q
+
+lint: setup  ## ruff and mypy
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+lock: setup  ## write requirements.txt anew from setup.py, keeping what still fits
+	.venv/bin/uv pip compile -q --universal --python-version 3.10 --extra test --no-annotate --no-header setup.py -o requirements.txt
+
+clean:  ## remove .venv and the caches
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# A .venv without the stamp was left unfinished: start it anew. No resolver runs, only the lock.
+.venv/.ready: requirements.txt setup.py
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null || \
+	  { echo 'setup needs Python 3.10 to 3.13 with venv; choose one: make setup PYTHON=python3.11'; exit 1; }
+	@echo 'Installing the packages of requirements.txt into .venv: about a minute, 5.5 GB ...'
+	@test -f $@ || $(PYTHON) -m venv --clear .venv
+	@rm -f $@ && .venv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
+	@$(INSTALL) -r requirements.txt
+	@$(INSTALL) --no-build-isolation -e .
+	@touch $@ && echo 'Ready: .venv'

@@ -1,0 +1,47 @@
+"""Package metadata: dependency ranges and extras. The exact tested versions: requirements.txt."""
+
+import re
+import sys
+import sysconfig
+from importlib.metadata import distributions
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# The maintained forks of mmengine, mmcv and mmdet install under the import names of the originals
+# and would overwrite them. The forks depend on each other, so it is one family or the other: the
+# originals where any of them is already installed, the forks everywhere else. pip's isolated build
+# hides the target environment from sys.path; its site-packages folder is still known to sysconfig.
+FORKS = ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmdetection>=3.5.1,<3.6']
+ORIGINALS = ['mmengine>=0.10.4,<0.11', 'mmcv>=2.0.1,<2.2', 'mmdet>=3.3,<3.4']
+SITE = [*sys.path, sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]
+INSTALLED = {dist.metadata['Name'] for dist in distributions(path=SITE)}
+OPENMMLAB = ORIGINALS if INSTALLED & {'mmengine', 'mmcv', 'mmcv-lite', 'mmdet'} else FORKS
+if 'mmcv-lite' in INSTALLED:  # mmcv without its compiled ops, published under a name of its own
+    OPENMMLAB = [name.replace('mmcv>', 'mmcv-lite>') for name in OPENMMLAB]
+
+DEMO = ['matplotlib', 'scikit-image', 'scikit-learn']
+
+setup(
+    name='mpvit',
+    version=re.search(r"__version__ = '(.+)'", Path('mpvit/version.py').read_text())[1],
+    description='Deformable DETR with an MPViT backbone, as an MMDetection project',
+    license='Apache-2.0',
+    packages=find_packages(include=['mpvit', 'mpvit.*']),
+    python_requires='>=3.10',
+    install_requires=[
+        *OPENMMLAB,
+        'torch>=2.1,<2.14',  # torch 2.14 no longer compiles the sources that mmcv ships
+        'torchvision',
+        'timm>=1.0',
+        'pycocotools>=2.0.7',
+        'numpy',
+        'pillow',
+        'tqdm',
+    ],
+    extras_require={
+        'demo': DEMO,
+        'test': [*DEMO, 'mypy', 'pytest', 'ruff'],
+        'export': ['onnx', 'onnxruntime', 'openvino'],
+    },
+)
