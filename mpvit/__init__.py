@@ -1,0 +1,24 @@
+"""Deformable DETR with an MPViT backbone, as an MMDetection project.
+
+Importing this package makes mmdet importable where mmcv came without compiled ops
+(`mpvit.ops.mmcv_bridge`) and registers our modules in mmdet's registries. Configs do it through
+``custom_imports = dict(imports=['mpvit'])``.
+"""
+
+import contextlib
+import warnings
+
+from mpvit.ops import mmcv_bridge
+
+mmcv_bridge.install()  # must run before anything imports mmdet
+with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+    # mmdet notes on import which optional packages it did not find; nothing here needs them
+    warnings.simplefilter('ignore')
+    import mmdet.datasets
+    import mmdet.evaluation
+    import mmdet.models  # noqa: F401
+
+from mpvit import datasets, engine, models
+from mpvit.version import __version__
+
+__all__ = ['__version__', 'datasets', 'engine', 'models']

@@ -1,0 +1,106 @@
+"""Stand-ins, in plain PyTorch, for the compiled mmcv ops that this project's models call.
+
+Signatures are those of ``mmcv._ext`` (outputs are written in place where mmcv does so), so that
+mmcv's own autograd functions and modules work on top of them, on any device.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import nms as torchvision_nms
+
+from mpvit.ops.reference import ms_deform_attn
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    """Multi-scale deformable attention; shapes as in `reference.ms_deform_attn`."""
+    return ms_deform_attn(value, spatial_shapes, sampling_locations, attention_weights)
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    """Write the three gradients into the given tensors."""
+    inputs = [t.detach().requires_grad_() for t in (value, sampling_locations, attention_weights)]
+    with torch.enable_grad():
+        output = ms_deform_attn(inputs[0], spatial_shapes, inputs[1], inputs[2])
+    grads = torch.autograd.grad(output, inputs, grad_output)
+    for target, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
+        target.copy_(grad)
+
+
+def _sigmoid_focal_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+) -> Tensor:
+    """Focal loss of "Focal Loss for Dense Object Detection" (Lin et al., 2017), equation 5.
+
+    Args:
+        logits: Shape ``(N, classes)``.
+        target: Class of each row, shape ``(N,)``; ``classes`` itself means background.
+        weight: Weight of each class, shape ``(classes,)``, or empty.
+        gamma: Focusing exponent.
+        alpha: Weight of the positive class, in [0, 1].
+
+    Returns:
+        Loss per entry, shape ``(N, classes)``.
+    """
+    classes = logits.size(1)
+    positive = F.one_hot(target, classes + 1)[:, :classes].type_as(logits)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction='none')
+    prob = logits.sigmoid()
+    miss = prob * (1 - positive) + (1 - prob) * positive
+    loss = cross_entropy * miss**gamma * (alpha * positive + (1 - alpha) * (1 - positive))
+    if weight.numel():
+        loss = loss * F.pad(weight, (0, 1), value=1.0)[target, None]
+    return loss
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Write the loss per entry into ``output``."""
+    output.copy_(_sigmoid_focal_loss(input, target, weight, gamma, alpha))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Write the derivative of every loss entry by its logit into ``grad_input``."""
+    logits = input.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = _sigmoid_focal_loss(logits, target, weight, gamma, alpha).sum()
+    grad_input.copy_(torch.autograd.grad(loss, logits)[0])
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Indices of the boxes kept, best first; ``offset`` 1 counts pixels inclusively."""
+    extent = boxes.new_tensor([0, 0, offset, offset])
+    return torchvision_nms(boxes + extent, scores, iou_threshold)
+
+
+PROVIDED = {
+    op.__name__: op
+    for op in (
+        ms_deform_attn_forward,
+        ms_deform_attn_backward,
+        sigmoid_focal_loss_forward,
+        sigmoid_focal_loss_backward,
+        nms,
+    )
+}

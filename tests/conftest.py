@@ -1,0 +1,26 @@
+"""Shared fixtures."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import mpvit  # noqa: F401  (makes mmdet importable for the tests that import it first)
+
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def root() -> Path:
+    """Folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def toy(tmp_path_factory):
+    """A toy dataset of a few images, drawn once."""
+    from mpvit.datasets.toy import ToySpec, write_toy_dataset
+
+    folder = tmp_path_factory.mktemp('data') / 'toy'
+    return write_toy_dataset(folder, ToySpec(train_images=8, val_images=6, empty=0.3))

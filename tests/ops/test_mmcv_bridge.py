@@ -1,0 +1,181 @@
+"""mmcv without compiled ops: what is provided is right, what is not says so."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmcv.ops import MultiScaleDeformableAttention, batched_nms, multi_scale_deform_attn
+from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
+
+from mpvit.ops import fallbacks, mmcv_bridge
+from mpvit.ops.reference import ms_deform_attn
+
+needs_substitute = pytest.mark.skipif(
+    not mmcv_bridge.is_substituted(), reason='mmcv has its compiled ops, which are used untouched'
+)
+
+
+@pytest.fixture
+def attention_inputs():
+    torch.manual_seed(0)
+    shapes = torch.tensor([[6, 8], [3, 4]])
+    heads, points, queries = 4, 3, 10
+    return (
+        torch.randn(2, 60, heads, 8, dtype=torch.float64, requires_grad=True),
+        shapes,
+        # some samples lie outside the map
+        (torch.rand(2, queries, heads, 2, points, 2, dtype=torch.float64) * 1.4 - 0.2)
+        .detach()
+        .requires_grad_(),
+        torch.rand(2, queries, heads, 2, points, dtype=torch.float64, requires_grad=True),
+    )
+
+
+def bilinear_by_hand(maps, x, y):
+    """One sample of a (H, W, C) map at pixel coordinates, zeros outside."""
+    height, width, channels = maps.shape
+    total = torch.zeros(channels, dtype=maps.dtype)
+    x0, y0 = int(torch.floor(x)), int(torch.floor(y))
+    for row in (y0, y0 + 1):
+        for column in (x0, x0 + 1):
+            if 0 <= row < height and 0 <= column < width:
+                total += maps[row, column] * (1 - abs(x - column)) * (1 - abs(y - row))
+    return total
+
+
+def test_reference_is_the_equation(attention_inputs):
+    value, shapes, locations, weights = (t.detach() for t in attention_inputs)
+    output = ms_deform_attn(value, shapes, locations, weights).view(2, 10, 4, 8)
+    starts = [0, 48]
+    for batch, query, head in [(0, 0, 0), (1, 9, 3), (0, 4, 2)]:
+        expected = torch.zeros(8, dtype=torch.float64)
+        for level, (height, width) in enumerate(shapes.tolist()):
+            maps = value[batch, starts[level] : starts[level] + height * width, head]
+            for point in range(3):
+                x, y = locations[batch, query, head, level, point]
+                sample = bilinear_by_hand(
+                    maps.view(height, width, 8), x * width - 0.5, y * height - 0.5
+                )
+                expected += weights[batch, query, head, level, point] * sample
+        torch.testing.assert_close(output[batch, query, head], expected)
+
+
+def test_reference_equals_mmcvs_own_fallback(attention_inputs):
+    ours = ms_deform_attn(*attention_inputs)
+    theirs = multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(*attention_inputs)
+    torch.testing.assert_close(ours, theirs)
+
+
+@needs_substitute
+def test_compiled_path_of_mmcv_runs_on_the_stand_in(attention_inputs):
+    """The autograd function that mmcv uses on CUDA, here on the CPU, in value and gradient."""
+    value, shapes, locations, weights = attention_inputs
+    leaves = (value, locations, weights)
+    function = multi_scale_deform_attn.MultiScaleDeformableAttnFunction
+    start = torch.tensor([0, 48])
+    output = function.apply(value, shapes, start, locations, weights, 64)
+    expected = ms_deform_attn(value, shapes, locations, weights)
+    torch.testing.assert_close(output, expected)
+    direction = torch.randn_like(output)
+    actual = torch.autograd.grad(output, leaves, direction)
+    for a, b in zip(actual, torch.autograd.grad(expected, leaves, direction), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_module_and_state_dict_stay_mmcvs():
+    module = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, num_levels=2)
+    assert module.__module__ == 'mmcv.ops.multi_scale_deform_attn'
+    assert {name.split('.')[0] for name in module.state_dict()} == {
+        'sampling_offsets',
+        'attention_weights',
+        'value_proj',
+        'output_proj',
+    }
+
+
+@needs_substitute
+@pytest.mark.parametrize('weighted', [False, True])
+def test_focal_loss_through_mmcv_equals_mmdets_python_version(weighted):
+    from mmcv.ops import sigmoid_focal_loss
+
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(20, 7)).requires_grad_()
+    target = torch.randint(0, 8, (20,))  # 7 is background
+    weight = torch.rand(7) if weighted else None
+    ours = sigmoid_focal_loss(logits, target, 2.0, 0.25, weight, 'none')
+    one_hot = torch.nn.functional.one_hot(target, 8)[:, :7]
+    theirs = py_sigmoid_focal_loss(logits, one_hot, reduction='none')
+    if weighted:
+        theirs = theirs * torch.cat([weight, torch.ones(1)])[target, None]
+    torch.testing.assert_close(ours, theirs)
+    direction = torch.rand_like(logits)
+    (a,) = torch.autograd.grad(ours, logits, direction)
+    (b,) = torch.autograd.grad(theirs, logits, direction)
+    torch.testing.assert_close(a, b)
+
+
+def test_nms_keeps_the_best_of_overlapping_boxes_per_class():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60], [0, 0, 10, 10]])
+    scores = torch.tensor([0.8, 0.9, 0.5, 0.7])
+    classes = torch.tensor([0, 0, 0, 1])
+    _, kept = batched_nms(boxes, scores, classes, dict(type='nms', iou_threshold=0.5))
+    assert kept.tolist() == [1, 3, 2]
+
+
+def test_inclusive_pixels_in_nms():
+    boxes = torch.tensor([[0.0, 0, 9, 9], [5, 0, 14, 9]])  # IoU 1/3 with offset 1, 0.286 without
+    scores = torch.tensor([0.9, 0.8])
+    assert fallbacks.nms(boxes, scores, 0.3, offset=1).tolist() == [0]
+    assert fallbacks.nms(boxes, scores, 0.3, offset=0).tolist() == [0, 1]
+
+
+@needs_substitute
+def test_any_other_op_names_itself_and_the_remedy():
+    from mmcv.ops import roi_align
+
+    with pytest.raises(RuntimeError, match=r'roi_align_forward.*docs/install.md'):
+        roi_align(torch.rand(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), (2, 2))
+
+
+PRELUDE = """
+import sys, types, importlib.machinery, importlib.abc
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        if name == 'mmcv._ext':
+            return importlib.machinery.ModuleSpec(name, self)
+    def create_module(self, spec):
+        {create}
+    def exec_module(self, module):
+        pass
+class Compiled(types.ModuleType):
+    def __getattr__(self, name):
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return len
+sys.meta_path.insert(0, Finder())
+from mpvit.ops import mmcv_bridge
+"""
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+
+
+def test_a_compiled_extension_is_used_untouched():
+    result = run_python(
+        PRELUDE.format(create='return Compiled(spec.name)')
+        + 'mmcv_bridge.install()\n'
+        + "print(mmcv_bridge.is_substituted(), type(sys.modules['mmcv._ext']).__name__)"
+    )
+    assert result.stdout.splitlines()[-1] == 'False Compiled', result.stderr
+
+
+def test_an_extension_that_does_not_load_is_replaced_with_a_warning():
+    result = run_python(
+        PRELUDE.format(create="raise ImportError('undefined symbol: _ZN2at')")
+        + 'mmcv_bridge.install()\nprint(mmcv_bridge.is_substituted())\n'
+        + 'mmcv_bridge.uninstall()\nprint(mmcv_bridge.is_substituted())'
+    )
+    assert result.stdout.splitlines()[-2:] == ['True', 'False'], result.stderr
+    assert 'do not load (undefined symbol: _ZN2at)' in result.stderr
