@@ -1,0 +1,32 @@
+# What every run shares: registration, hooks, logging, seeds.
+default_scope = 'mmdet'
+custom_imports = dict(imports=['mpvit'], allow_failed_imports=False)
+runner_type = 'PortableRunner'  # mmengine's Runner that also runs distributed without a GPU
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='coco/bbox_mAP'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='DetVisualizationHook'),
+    checkpoint_fit=dict(type='CheckpointFitHook'),  # refuse a checkpoint of another model
+)
+custom_hooks = [
+    dict(type='NumClassCheckHook'),  # num_classes of the head against classes of the dataset
+    dict(type='SyncBuffersHook'),  # ranks agree on batch norm statistics before they evaluate
+]
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+randomness = dict(seed=42, diff_rank_seed=True)  # official: 42 + rank
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_level = 'INFO'
+load_from = None
+resume = False

@@ -1,0 +1,147 @@
+"""Reading configs, with one clear line for every mistake in them."""
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+from mpvit.errors import UserError
+
+# Top-level entries that mmengine or this project reads and a config need not spell out.
+_OPTIONAL_ENTRIES = {
+    'compile',
+    'console_log_level',
+    'experiment_name',
+    'find_unused_parameters',
+    'launcher',
+    'load_from',
+    'model_wrapper_cfg',
+    'randomness',
+    'resume',
+    'sync_bn',
+    'work_dir',
+}
+_CLOSE = 0.8  # similarity from which an unknown key counts as a misspelt one
+
+
+def load_config(
+    path: str | os.PathLike[str], options: Sequence[str] = (), work_dir: str | None = None
+) -> Config:
+    """Read a config file and apply what was said on the command line.
+
+    Args:
+        path: Config file.
+        options: Overrides as ``key.subkey=value``, the way mmdet writes them.
+        work_dir: Folder for outputs; None for the config's own or ``work_dirs/<config name>``.
+
+    Returns:
+        The config, with ``work_dir`` set.
+
+    Raises:
+        UserError: The file is missing or broken, or an override names nothing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'config {path} not found{_suggest_config(path)}')
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a config is code: anything may go wrong in it
+        raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
+    overrides = parse_options(options)
+    for key in overrides:
+        check_key(config, key)
+    try:
+        config.merge_from_dict(overrides)
+    except (KeyError, IndexError, TypeError, AssertionError) as error:
+        raise UserError(f'--cfg-options does not fit config {path}: {error}') from error
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
+    return config
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """Turn ``['a.b=1', ...]`` into ``{'a.b': 1, ...}`` by mmengine's rules.
+
+    Args:
+        options: Overrides in ``key=value`` form.
+
+    Raises:
+        UserError: One of them has no ``=`` or an unreadable value.
+    """
+    overrides: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition('=')
+        if not (key and equals):
+            raise UserError(f'--cfg-options takes key=value, got {option!r}')
+        try:
+            overrides[key] = DictAction._parse_iterable(value)
+        except (AssertionError, ValueError) as error:
+            raise UserError(f'--cfg-options {option}: cannot read the value: {error}') from error
+    return overrides
+
+
+def check_key(config: Config, key: str) -> None:
+    """Refuse an override that is most likely misspelt.
+
+    New keys are legal in mmengine, which makes a typing error pass silently. A new top-level key
+    is read by nobody; a new key further down is refused if it resembles one that is there.
+
+    Args:
+        config: Config before the override.
+        key: Dotted key.
+
+    Raises:
+        UserError: The key looks like a typing error.
+    """
+    node: Any = config._cfg_dict
+    done: list[str] = []
+    for part in key.split('.'):
+        if isinstance(node, (list, tuple)):
+            if not (part.isdigit() and int(part) < len(node)):
+                where = '.'.join(done)
+                raise UserError(
+                    f'--cfg-options {key}: {where} is a list of {len(node)}, which {part!r} '
+                    'does not index'
+                )
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if part not in node:
+                _check_new_key(node, part, key, top=not done)
+                return
+            node = node[part]
+        else:
+            raise UserError(f'--cfg-options {key}: {".".join(done)} has no entries, it is {node!r}')
+        done.append(part)
+
+
+def _check_new_key(node: dict[str, Any], part: str, key: str, top: bool) -> None:
+    known = [*node, *_OPTIONAL_ENTRIES] if top else list(node)
+    if part in known:
+        return
+    close = difflib.get_close_matches(part, known, n=1, cutoff=0.6 if top else _CLOSE)
+    if top or close:
+        hint = f'; did you mean {close[0]!r}?' if close else ''
+        raise UserError(f'--cfg-options {key}: the config has no entry {part!r}{hint}')
+
+
+def _suggest_config(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
+    names = sorted(p.name for p in folder.glob('*.py'))
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f'; did you mean {folder / close[0]}?' if close else '; the configs are in configs/'
+
+
+def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The datasets inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``.
+
+    Args:
+        dataset: Config of a dataset.
+    """
+    inner: Iterable[ConfigDict] = dataset.get('datasets') or filter(None, [dataset.get('dataset')])
+    children = list(inner)
+    if not children:
+        yield dataset
+    for child in children:
+        yield from leaf_datasets(child)

@@ -1,0 +1,59 @@
+"""The main job, whole, on the toy dataset: train, evaluate, draw."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mpvit.config import load_config
+from mpvit.datasets.toy import describe
+from mpvit.engine.coco_metric import format_table
+from mpvit.plots import contact_sheet, plot_curves
+from mpvit.runner import check_data, run_test, run_training
+
+
+def run_demo(
+    config: str | os.PathLike[str], work_dir: str | None, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Draw the dataset, train on it, evaluate the last checkpoint and draw what it finds.
+
+    Args:
+        config: The toy config.
+        work_dir: Folder for outputs; None for ``work_dirs/<config name>``.
+        say: Shows a line to the user, such as ``print``.
+
+    Returns:
+        The numbers of the evaluation, ``coco/bbox_mAP`` and so on, in [0, 1].
+    """
+    cfg = load_config(config, work_dir=work_dir)
+    cfg.console_log_level = 'ERROR'  # a progress bar instead of log lines; all is in the log file
+    cfg.custom_hooks = [*cfg.custom_hooks, dict(type='ProgressBarHook')]
+    check_data(cfg, 'train', 'val')  # which draws the dataset
+    root = Path(cfg.data_root)
+    for split, counts in describe(root).items():
+        say('{}: {images} images, {objects} objects'.format(split, **counts))
+
+    start = time.time()
+    runner = run_training(cfg)
+    say(f'Trained {runner.max_iters} steps in {time.time() - start:.0f} s.\n')
+
+    work = Path(cfg.work_dir)
+    cfg.load_from = (work / 'last_checkpoint').read_text().strip()
+    cfg.test_evaluator.outfile_prefix = str(work / 'detections')
+    metrics = run_test(cfg)
+    say(format_table(metrics))
+
+    curves = plot_curves(Path(runner.log_dir), work / 'curves.png')
+    sheet = contact_sheet(
+        Path(cfg.test_evaluator.ann_file),
+        work / 'detections.bbox.json',
+        root / 'val2017',
+        work / 'contact_sheet.png',
+    )
+    say(f"""
+Held-out box AP {metrics['coco/bbox_mAP']:.3f}. Everything is in {cfg.work_dir}:
+  pictures    {curves}, {sheet}
+  numbers     {work / 'metrics.json'}
+  checkpoint  {cfg.load_from}
+  log         {Path(runner.log_dir) / (runner.timestamp + '.log')}""")
+    return metrics

@@ -1,0 +1,7 @@
+"""Extensions of mmengine; importing it registers them."""
+
+from mpvit.engine.coco_metric import CocoBoxMetric
+from mpvit.engine.hooks import CheckpointFitHook, ProgressBarHook
+from mpvit.engine.portable_runner import PortableRunner
+
+__all__ = ['CheckpointFitHook', 'CocoBoxMetric', 'PortableRunner', 'ProgressBarHook']

@@ -1,0 +1,86 @@
+"""mmengine's `Runner` on whatever devices there are."""
+
+import logging
+import os
+import subprocess
+from typing import Any
+
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import distributed, nn
+
+
+@RUNNERS.register_module()
+class PortableRunner(Runner):
+    """A `Runner` that also runs distributed without a GPU.
+
+    On GPUs it does exactly what `Runner` does. Without any, it uses the gloo backend and ordinary
+    batch norm (PyTorch has no SyncBN on the CPU), where mmengine would stop with a driver error.
+
+    The config entry ``console_log_level`` sets what the terminal shows, such as ``'WARNING'``;
+    the log file is not affected.
+    """
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up processes; on a machine without GPUs, over gloo.
+
+        Args:
+            env_cfg: As for `Runner.setup_env`.
+        """
+        if self.distributed and get_device() == 'cpu' and not distributed.is_initialized():
+            if self.launcher == 'slurm':
+                _take_rank_from_slurm()
+            distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes; see `Runner.wrap_model`.
+
+        Args:
+            model_wrapper_cfg: Wrapper to use; None for mmengine's.
+            model: The detector.
+        """
+        if self.distributed and get_device() == 'cpu' and model_wrapper_cfg is None:
+            self.logger.info('No GPU: batch norm is not synchronised over the processes.')
+            model = revert_sync_batchnorm(model)
+            model_wrapper_cfg = dict(
+                type='MMDistributedDataParallel',
+                device_ids=None,
+                broadcast_buffers=False,
+                find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+            )
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_logger(
+        self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
+    ) -> MMLogger:
+        """Build the logger; see `Runner.build_logger`.
+
+        Args:
+            log_level: Level of the log file, and of the terminal unless ``console_log_level``.
+            log_file: File; None for one in the log folder.
+            **kwargs: As for `Runner.build_logger`.
+        """
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        console_level = self.cfg.get('console_log_level')
+        for handler in logger.handlers:
+            if console_level and not isinstance(handler, logging.FileHandler):
+                handler.setLevel(max(handler.level, logging.getLevelName(console_level)))
+        return logger
+
+
+def _take_rank_from_slurm() -> None:
+    """Name the process to torch.distributed as mmengine's slurm launcher does on GPUs."""
+    env = os.environ
+    env.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in env:
+        command = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
+        env['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
+    env.update(
+        RANK=env['SLURM_PROCID'],
+        LOCAL_RANK=env.get('SLURM_LOCALID', '0'),
+        WORLD_SIZE=env['SLURM_NTASKS'],
+    )

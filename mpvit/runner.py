@@ -1,0 +1,245 @@
+"""From a config and what the command line said to a run: the door that the tools go through."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.device import is_cuda_available, is_musa_available, is_npu_available
+from mmengine.dist import is_main_process
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import Runner
+
+from mpvit.config import leaf_datasets, load_config
+from mpvit.errors import UserError
+
+
+def train(
+    config: str | os.PathLike[str],
+    *,
+    work_dir: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+    cfg_options: Sequence[str] = (),
+    launcher: str = 'none',
+) -> Runner:
+    """Train a detector.
+
+    Args:
+        config: Config file.
+        work_dir: Folder for outputs; None for ``work_dirs/<config name>``.
+        amp: Mixed precision (needs a GPU).
+        auto_scale_lr: Scale the learning rate linearly with the total batch size.
+        resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None.
+        cfg_options: Overrides, ``key=value``.
+        launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        The runner after training.
+
+    Raises:
+        UserError: Config, data or arguments do not fit together.
+    """
+    cfg = load_config(config, cfg_options, work_dir)
+    cfg.launcher = launcher
+    if amp:
+        _enable_amp(cfg)
+    if auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise UserError(f'--auto-scale-lr: {config} has no auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else _existing_checkpoint(resume)
+    elif cfg.get('load_from'):
+        _existing_checkpoint(cfg.load_from)
+    return run_training(cfg)
+
+
+def run_training(cfg: Config) -> Runner:
+    """Train from a finished config; everything it names is built before the first step.
+
+    Args:
+        cfg: Complete config with ``work_dir``.
+
+    Raises:
+        UserError: Data is missing or the config does not build.
+    """
+    check_data(cfg, 'train', 'val')
+    runner = build_runner(cfg)
+    with _explained(cfg):
+        _ = runner.train_loop, runner.val_loop
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.train()
+    return runner
+
+
+def evaluate(
+    config: str | os.PathLike[str],
+    checkpoint: str,
+    *,
+    work_dir: str | None = None,
+    classwise: bool = False,
+    out: str | None = None,
+    show_dir: str | None = None,
+    tta: bool = False,
+    cfg_options: Sequence[str] = (),
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the config's test set and write ``metrics.json``.
+
+    Args:
+        config: Config file.
+        checkpoint: Checkpoint file or URL.
+        work_dir: Folder for outputs; None for ``work_dirs/<config name>``.
+        classwise: Also report each class.
+        out: Pickle file for the raw detections.
+        show_dir: Folder for pictures with the detections drawn in.
+        tta: Average over the image and its mirror image.
+        cfg_options: Overrides, ``key=value``.
+        launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        The numbers, ``coco/bbox_mAP`` and so on, in [0, 1].
+
+    Raises:
+        UserError: Config, data, checkpoint or arguments do not fit together.
+    """
+    cfg = load_config(config, cfg_options, work_dir)
+    cfg.launcher = launcher
+    cfg.load_from = _existing_checkpoint(checkpoint)
+    cfg.resume = False
+    if classwise:
+        cfg.test_evaluator.classwise = True
+    if out is not None:
+        if Path(out).suffix not in ('.pkl', '.pickle'):
+            raise UserError(f'--out {out}: the file is a pickle; name it .pkl')
+        dump = ConfigDict(type='DumpDetResults', out_file_path=out)
+        evaluator = cfg.test_evaluator
+        cfg.test_evaluator = [*(evaluator if isinstance(evaluator, list) else [evaluator]), dump]
+    if show_dir is not None:
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=os.path.abspath(show_dir))
+    if tta:
+        _enable_tta(cfg)
+    return run_test(cfg)
+
+
+def run_test(cfg: Config) -> dict[str, float]:
+    """Evaluate from a finished config and write ``metrics.json`` into its work folder.
+
+    Args:
+        cfg: Complete config with ``work_dir`` and ``load_from``.
+
+    Raises:
+        UserError: Data is missing, the config does not build or the checkpoint does not fit.
+    """
+    check_data(cfg, 'test')
+    runner = build_runner(cfg)
+    with _explained(cfg):
+        _ = runner.test_loop
+    metrics: dict[str, float] = runner.test()
+    if is_main_process():
+        record = dict(config=cfg.filename, checkpoint=cfg.load_from, metrics=metrics)
+        path = Path(cfg.work_dir) / 'metrics.json'
+        path.write_text(json.dumps(record, indent=2, default=float) + '\n')
+        runner.logger.info(f'Metrics written to {path}')
+    return metrics
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that a config describes.
+
+    Args:
+        cfg: Complete config with ``work_dir``.
+
+    Raises:
+        UserError: The config names something that does not exist or gives it wrong arguments.
+    """
+    cfg.setdefault('runner_type', 'PortableRunner')
+    with _explained(cfg):
+        return RUNNERS.build(cfg)
+
+
+@contextmanager
+def _explained(cfg: Config) -> Iterator[None]:
+    """Turn errors of the registries and constructors, which are mistakes in a config, into one."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        text = str(error.args[0] if error.args else error).strip().replace('\n', ' ')
+        raise UserError(f'config {cfg.filename} does not build: {text}') from error
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Make sure that the files of the datasets are there before anything long starts.
+
+    Args:
+        cfg: Config.
+        *splits: Which to check: 'train', 'val', 'test'.
+
+    Raises:
+        UserError: A folder or annotation file is missing.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            continue
+        for dataset_cfg in leaf_datasets(loader.dataset):
+            with _explained(cfg):
+                dataset = DATASETS.build(dict(dataset_cfg, lazy_init=True))
+            _check_classes(cfg, split, dataset)
+            where = f'{split}_dataloader.dataset'
+            _check_path(getattr(dataset, 'data_root', ''), 'data folder', f'{where}.data_root')
+            _check_path(dataset.ann_file, 'annotation file', f'{where}.ann_file')
+            for kind, prefix in dataset.data_prefix.items():
+                _check_path(prefix, 'image folder', f'{where}.data_prefix.{kind}')
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            where = f'{split}_evaluator.ann_file'
+            _check_path(evaluator.get('ann_file', ''), 'annotation file', where)
+
+
+def _check_classes(cfg: Config, split: str, dataset: BaseDataset) -> None:
+    model = cfg.model.get('module', cfg.model)  # test-time augmentation wraps the detector
+    expected = model.get('bbox_head', {}).get('num_classes')
+    classes = dataset.metainfo.get('classes')
+    if None not in (expected, classes) and len(classes) != expected:
+        raise UserError(
+            f'{split}_dataloader.dataset has {len(classes)} classes '
+            f'({", ".join(classes[:3])}, ...), but model.bbox_head.num_classes is {expected}; '
+            'make them equal'
+        )
+
+
+def _check_path(path: str | None, kind: str, key: str) -> None:
+    if path and '://' not in path and not Path(path).exists():
+        raise UserError(
+            f'{kind} {path} not found; put the data there or set {key} (see docs/data.md)'
+        )
+
+
+def _existing_checkpoint(path: str) -> str:
+    if '://' not in path and not Path(path).is_file():
+        raise UserError(f'checkpoint {path} not found')
+    return path
+
+
+def _enable_amp(cfg: Config) -> None:
+    if not (is_cuda_available() or is_npu_available() or is_musa_available()):
+        raise UserError('--amp needs a GPU and none was found; leave it out')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def _enable_tta(cfg: Config) -> None:
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise UserError(f'--tta: config {cfg.filename} has no tta_model and tta_pipeline')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline

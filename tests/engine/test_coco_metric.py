@@ -1,0 +1,93 @@
+"""The 12 numbers against pycocotools itself."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import METRICS
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mpvit.datasets.toy import CLASSES
+from mpvit.engine.coco_metric import _KEYS, format_table
+
+
+@pytest.fixture(scope='module')
+def results(toy):
+    """Detections made from the ground truth: moved, some missed, some wrong."""
+    rng = np.random.default_rng(0)
+    truth = json.loads((toy / 'annotations' / 'instances_val2017.json').read_text())
+    samples = []
+    for image in truth['images']:
+        boxes = np.array(
+            [a['bbox'] for a in truth['annotations'] if a['image_id'] == image['id']]
+        ).reshape(-1, 4)
+        labels = np.array(
+            [a['category_id'] - 1 for a in truth['annotations'] if a['image_id'] == image['id']],
+            int,
+        )
+        boxes = np.repeat(boxes, 3, 0) + rng.normal(0, 2, (3 * len(boxes), 4))
+        labels = np.where(rng.random(3 * len(labels)) < 0.2, 0, np.repeat(labels, 3))
+        xyxy = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+        samples.append(
+            dict(
+                img_id=image['id'],
+                ori_shape=(image['height'], image['width']),
+                pred_instances=dict(
+                    bboxes=torch.tensor(xyxy),
+                    scores=torch.tensor(rng.random(len(boxes))),
+                    labels=torch.tensor(labels, dtype=torch.long),
+                ),
+            )
+        )
+    return samples
+
+
+def evaluate(toy, results, **kwargs):
+    metric = METRICS.build(
+        dict(
+            type='CocoBoxMetric',
+            ann_file=str(toy / 'annotations' / 'instances_val2017.json'),
+            **kwargs,
+        )
+    )
+    metric.dataset_meta = dict(classes=CLASSES)
+    metric.process({}, results)
+    return metric.evaluate(size=len(results))
+
+
+def test_numbers_are_pycocotools_own(toy, results, tmp_path):
+    metrics = evaluate(toy, results, outfile_prefix=str(tmp_path / 'det'))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(toy / 'annotations' / 'instances_val2017.json')
+        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / 'det.bbox.json')), 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.params.maxDets == [1, 10, 100]
+    actual = [metrics[f'coco/bbox_{key}'] for key in _KEYS]
+    assert 0.05 < actual[0] < 0.95
+    assert len(set(actual)) > 6  # a swapped pair would show
+    np.testing.assert_allclose(actual, evaluation.stats, atol=5.1e-4)  # rounded to 3 digits
+
+
+def test_precision_of_each_class_on_request(toy, results):
+    assert not any('precision' in key for key in evaluate(toy, results))
+    metrics = evaluate(toy, results, classwise=True)
+    assert {f'coco/{name}_precision' for name in CLASSES} <= set(metrics)
+
+
+def test_table_is_the_one_pycocotools_prints(toy, results, tmp_path):
+    metrics = evaluate(toy, results, outfile_prefix=str(tmp_path / 'det'))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        truth = COCO(toy / 'annotations' / 'instances_val2017.json')
+        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / 'det.bbox.json')), 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    expected = [line for line in printed.getvalue().splitlines() if line.startswith(' Average')]
+    assert format_table(metrics).splitlines() == expected

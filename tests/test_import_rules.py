@@ -1,0 +1,88 @@
+"""Who may import whom: downwards only. CONTRIBUTING.md explains the layers."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+LAYERS = {  # what each part of mpvit may import of mpvit
+    'errors': set(),
+    'version': set(),
+    'ops': {'ops'},
+    'models': {'models'},
+    'checkpoints': {'checkpoints', 'errors'},
+    'datasets': {'datasets', 'errors'},
+    'engine': {'engine', 'checkpoints', 'datasets', 'ops', 'errors'},
+    'config': {'errors'},
+    'plots': {'errors'},
+    'runner': {'config', 'engine', 'datasets', 'checkpoints', 'ops', 'errors'},
+    'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
+    '__init__': {'ops', 'datasets', 'engine', 'models', 'version'},
+}
+OUTSIDE = {  # which heavy packages each part may import; parts not listed may import any
+    'errors': set(),
+    'version': set(),
+    'ops': {'torch', 'torchvision'},
+    'models': {'torch', 'timm', 'mmcv', 'mmengine', 'mmdet'},
+    'checkpoints': {'torch'},
+    'config': {'mmengine'},
+    'plots': {'matplotlib', 'PIL', 'pycocotools'},
+}
+HEAVY = {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet', 'matplotlib', 'PIL'}
+WITHOUT_MMDET = ['mpvit/checkpoints/', 'mpvit/datasets/toy.py']
+PACKAGE = Path(__file__).resolve().parent.parent / 'mpvit'
+FILES = sorted(PACKAGE.rglob('*.py'))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: relative import'
+            names |= {f'{node.module}.{alias.name}' for alias in node.names}
+    return names
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downwards(path):
+    part = part_of(path)
+    assert part in LAYERS, f'give {part} a place in LAYERS'
+    names = imported(path)
+    own = {name.split('.')[1] for name in names if name.split('.')[0] == 'mpvit'}
+    assert own <= LAYERS[part], f'{part} must not import {own - LAYERS[part]}'
+    if part in OUTSIDE:
+        outside = {name.split('.')[0] for name in names} & HEAVY
+        assert outside <= OUTSIDE[part], f'{part} must not import {outside - OUTSIDE[part]}'
+
+
+def test_only_the_bridge_touches_mmcvs_internals():
+    for path in FILES:
+        if path.name != 'mmcv_bridge.py':
+            assert 'mmcv._ext' not in path.read_text().replace('``mmcv._ext``', ''), path
+
+
+@pytest.mark.parametrize('place', WITHOUT_MMDET)
+def test_parts_that_must_work_without_mmdet(place):
+    for path in FILES:
+        if str(path.relative_to(PACKAGE.parent)).startswith(place):
+            assert not any(name.split('.')[0] == 'mmdet' for name in imported(path)), path
+
+
+def test_models_take_only_the_detector_from_mmdet():
+    for path in (PACKAGE / 'models').glob('*.py'):
+        used = {name for name in imported(path) if name.startswith('mmdet')}
+        assert used <= {'mmdet.registry.MODELS', 'mmdet.models.DeformableDETR'}, path
+
+
+def test_tools_import_nothing_heavy_before_arguments_are_parsed():
+    for path in (PACKAGE.parent / 'tools').glob('*.py'):
+        top = ast.parse(path.read_text()).body
+        names = [n.name for node in top if isinstance(node, ast.Import) for n in node.names]
+        names += [node.module for node in top if isinstance(node, ast.ImportFrom)]
+        assert not {name.split('.')[0] for name in names} & {*HEAVY, 'mpvit'}, path

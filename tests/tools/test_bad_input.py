@@ -1,0 +1,156 @@
+"""A user's mistake ends in one clear line, a status that is not 0, and no traceback."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+REAL = 'configs/deformable_detr/mpvit_s_ddetr_50e.py'
+TOY = 'configs/deformable_detr/mpvit_t_ddetr_toy.py'
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A COCO folder of which parts are missing."""
+    (tmp_path / 'annotations').mkdir()
+    return tmp_path
+
+
+def assert_one_line(result, *messages):
+    assert result.status == 1
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith('error: ')
+    assert 'Traceback' not in result.out + result.err
+    for message in messages:
+        assert message in last
+
+
+def roots(folder):
+    return [f'{split}_dataloader.dataset.data_root={folder}/' for split in ('train', 'val', 'test')]
+
+
+def test_missing_data_folder(tool, tmp_path):
+    result = tool('train', REAL, '--work-dir', tmp_path)
+    assert_one_line(
+        result, 'data folder data/coco/ not found', 'train_dataloader.dataset.data_root'
+    )
+
+
+def test_missing_annotation_file(tool, coco):
+    result = tool('train', REAL, '--work-dir', coco, '--cfg-options', *roots(coco))
+    assert_one_line(
+        result, 'annotation file', 'instances_train2017.json not found', 'train_dataloader'
+    )
+
+
+def test_missing_image_folder(tool, coco):
+    (coco / 'annotations' / 'instances_train2017.json').write_text('{}')
+    result = tool('train', REAL, '--work-dir', coco, '--cfg-options', *roots(coco))
+    assert_one_line(result, 'image folder', 'train2017', 'data_prefix.img')
+
+
+def test_missing_annotation_file_of_the_evaluator(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    options = [*places, 'test_evaluator.ann_file=nowhere.json']
+    result = tool(
+        'test', config, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--cfg-options', *options
+    )
+    assert_one_line(result, 'annotation file nowhere.json not found', 'test_evaluator.ann_file')
+
+
+def test_unknown_config(tool):
+    result = tool('train', 'configs/deformable_detr/mpvit_s_ddetr_50.py')
+    assert_one_line(result, 'not found; did you mean configs/deformable_detr/mpvit_s_ddetr_50e.py')
+
+
+def test_missing_checkpoint(tool):
+    assert_one_line(tool('test', TOY, 'none.pth'), 'checkpoint none.pth not found')
+    assert_one_line(tool('train', TOY, '--resume', 'none.pth'), 'checkpoint none.pth not found')
+
+
+def test_checkpoint_of_another_model(tool, tiny, tmp_path):
+    config, places = tiny
+    path = tmp_path / 'other.pth'
+    torch.save(dict(state_dict=torch.nn.Linear(2, 2).state_dict()), path)
+    result = tool('test', config, path, '--work-dir', tmp_path, '--cfg-options', *places)
+    assert_one_line(result, 'of another model than the config', 'missing', '2 unexpected (weight')
+
+
+def test_checkpoint_of_the_same_model_with_other_classes(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    checkpoint = torch.load(trained / 'epoch_2.pth', weights_only=False)
+    weights = checkpoint['state_dict']
+    for name in [n for n in weights if 'cls_branches' in n]:
+        weights[name] = weights[name][:3]
+    torch.save(checkpoint, tmp_path / 'three.pth')
+    result = tool(
+        'test', config, tmp_path / 'three.pth', '--work-dir', tmp_path, '--cfg-options', *places
+    )
+    assert_one_line(result, 'of another shape', '(3, 128) instead of (6, 128)')
+
+
+def test_misspelt_override(tool, tiny):
+    result = tool('train', tiny[0], '--cfg-options', 'train_dataloader.batch_sise=3')
+    assert_one_line(result, "'batch_sise'", "did you mean 'batch_size'?")
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('model.backbone.type=MPVit', 'MPVit is not in the mmdet::model registry'),
+        ('model.backbone.arch=huge', "unknown MPViT arch 'huge'"),
+        ('model.backbone.colour=red', "unexpected keyword argument 'colour'"),
+        ('optim_wrapper.optimizer.type=Adamw', 'Adamw is not in'),
+        ('optim_wrapper.optimizer.speed=3', "unexpected keyword argument 'speed'"),
+        ('train_dataloader.sampler.type=NoSampler', 'NoSampler is not in'),
+    ],
+)
+def test_config_that_does_not_build(tool, tiny, tmp_path, option, message):
+    config, places = tiny
+    result = tool('train', config, '--work-dir', tmp_path, '--cfg-options', *places, option)
+    assert_one_line(result, 'does not build', message)
+
+
+def test_wrong_number_of_classes(tool, tiny):
+    config, places = tiny
+    result = tool('train', config, '--cfg-options', *places, 'model.bbox_head.num_classes=7')
+    assert_one_line(result, 'has 6 classes (circle, square, triangle, ...)', 'num_classes is 7')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without a GPU')
+def test_amp_without_a_gpu(tool, tiny):
+    assert_one_line(tool('train', tiny[0], '--amp'), '--amp needs a GPU')
+
+
+def test_out_must_be_a_pickle(tool, tiny, trained):
+    checkpoint = trained / 'epoch_2.pth'
+    assert_one_line(tool('test', tiny[0], checkpoint, '--out', 'x.json'), '--out x.json')
+
+
+def test_wrong_flags_answer_at_once_and_without_a_traceback(root):
+    start = time.monotonic()
+    for arguments in (['tools/train.py'], ['tools/test.py', 'c', 'x', '--eval', 'segm']):
+        result = subprocess.run(
+            [sys.executable, *arguments], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 2
+        assert 'error: ' in result.stderr
+        assert 'Traceback' not in result.stderr
+    # importing torch alone takes longer than this on the machines the project is meant for
+    assert time.monotonic() - start < 4
+
+
+def test_message_reaches_the_terminal_of_a_real_process(root):
+    result = subprocess.run(
+        [sys.executable, 'tools/train.py', 'configs/none.py'],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith('error: config configs/none.py not')
+    assert 'Traceback' not in result.stderr
+    assert result.stdout == ''

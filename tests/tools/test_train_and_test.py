@@ -1,0 +1,104 @@
+"""Training and evaluation through the tools, whole, on a handful of images."""
+
+import json
+import pickle
+import re
+
+import pytest
+import torch
+
+TWELVE = [
+    *(f'coco/bbox_mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')),
+    *(f'coco/bbox_AR{suffix}' for suffix in ('@1', '@10', '@100')),
+    *(f'coco/bbox_AR_{size}@100' for size in 'sml'),
+]
+
+
+def numbers(work):
+    return json.loads((work / 'metrics.json').read_text())['metrics']
+
+
+def test_training_leaves_what_a_user_expects(trained):
+    assert (trained / 'epoch_2.pth').is_file()
+    assert (trained / 'last_checkpoint').read_text().endswith('epoch_2.pth')
+    assert (trained / 'tiny.py').is_file()  # the resolved config
+    (log,) = trained.glob('*/*.log')
+    text = log.read_text()
+    assert 'Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]' in text
+    (scalars,) = trained.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert any('coco/bbox_mAP' in record for record in records)
+
+
+def test_test_prints_the_twelve_lines_and_writes_them(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    checkpoint = trained / 'epoch_2.pth'
+    result = tool(
+        'test', config, checkpoint, '--eval', 'bbox', '--work-dir', tmp_path,
+        '--cfg-options', *places,
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    lines = re.findall(r'^ Average (?:Precision|Recall) .*$', result.out + result.err, re.M)
+    assert len(lines) == 12
+    assert [re.search(r'maxDets= *(\d+)', line)[1] for line in lines[6:9]] == ['1', '10', '100']
+    metrics = numbers(tmp_path)
+    assert list(metrics)[:12] == TWELVE
+    for line, key in zip(lines, TWELVE, strict=True):
+        assert float(line.split('=')[-1]) == pytest.approx(metrics[key], abs=1e-9)
+
+
+def test_options_of_test(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    result = tool(
+        'test', config, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--classwise',
+        '--out', tmp_path / 'raw.pkl', '--show-dir', tmp_path / 'drawn', '--cfg-options', *places,
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert {f'coco/{name}_precision' for name in ('circle', 'digit')} <= set(numbers(tmp_path))
+    detections = pickle.loads((tmp_path / 'raw.pkl').read_bytes())
+    assert len(detections) == 6
+    # 30 queries x 6 classes, of which the best 100 are kept
+    assert all(len(d['pred_instances']['scores']) == 100 for d in detections)
+    assert len(list((tmp_path / 'drawn').glob('*.jpg'))) == 6
+
+
+def test_test_time_augmentation(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    arguments = ('--work-dir', tmp_path, '--tta', '--cfg-options', *places)
+    result = tool('test', config, trained / 'epoch_2.pth', *arguments)
+    assert result.status == 0, result.err
+    assert list(numbers(tmp_path))[:12] == TWELVE
+
+
+def test_resume_continues_where_training_stopped(tool, tiny, tmp_path):
+    config, places = tiny
+    short = [*places, 'train_cfg.max_epochs=1']
+    assert tool('train', config, '--work-dir', tmp_path, '--cfg-options', *short).status == 0
+    result = tool('train', config, '--work-dir', tmp_path, '--resume', '--cfg-options', *places)
+    assert result.status == 0, result.err
+    assert 'resumed epoch: 1, iter: 2' in result.out + result.err
+    checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    assert checkpoint['meta']['iter'] == 4
+
+
+def test_fine_tuning_for_other_classes_says_what_starts_anew(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    checkpoint = torch.load(trained / 'epoch_2.pth', weights_only=False)
+    weights = checkpoint['state_dict']
+    for name in [n for n in weights if 'cls_branches' in n]:
+        weights[name] = weights[name][:3]
+    torch.save(checkpoint, tmp_path / 'three.pth')
+    options = [*places, 'train_cfg.max_epochs=1', f'load_from={tmp_path / "three.pth"}']
+    result = tool('train', config, '--work-dir', tmp_path / 'work', '--cfg-options', *options)
+    assert result.status == 0, result.err
+    assert 'another number of classes: 6 tensors of the class' in result.out + result.err
+
+
+def test_auto_scale_lr(tool, tiny, tmp_path):
+    config, places = tiny
+    options = [*places, 'train_cfg.max_epochs=1', 'auto_scale_lr.base_batch_size=8']
+    result = tool(
+        'train', config, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', *options
+    )
+    assert result.status == 0, result.err
+    assert 'Scaling the original LR by 0.5' in result.out + result.err

@@ -1,0 +1,31 @@
+"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT --eval bbox."""
+
+from _cli import common_parser, parse, run
+
+
+def main() -> None:
+    """Parse arguments and evaluate."""
+    parser = common_parser('Evaluate a checkpoint on the test set of a config.')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        '--eval', choices=['bbox'], default='bbox', help='what to evaluate (default: bbox)'
+    )
+    parser.add_argument('--classwise', action='store_true', help='also report every class')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the raw detections as a pickle')
+    parser.add_argument('--show-dir', metavar='DIR', help='write pictures with the detections')
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation: also the mirror image'
+    )
+    arguments = parse(parser)
+    del arguments['eval']  # box AP is the only thing there is to evaluate
+
+    def evaluate() -> None:
+        from mpvit import runner
+
+        runner.evaluate(**arguments)
+
+    run(evaluate)
+
+
+if __name__ == '__main__':
+    main()
