@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from mpvit.config import load_config
@@ -34,13 +36,15 @@ def run_demo(
         say('{}: {images} images, {objects} objects'.format(split, **counts))
 
     start = time.time()
-    runner = run_training(cfg)
+    with redirect_stdout(StringIO()):  # pycocotools' and mmengine's notes on loading
+        runner = run_training(cfg)
     say(f'Trained {runner.max_iters} steps in {time.time() - start:.0f} s.\n')
 
     work = Path(cfg.work_dir)
     cfg.load_from = (work / 'last_checkpoint').read_text().strip()
     cfg.test_evaluator.outfile_prefix = str(work / 'detections')
-    metrics = run_test(cfg)
+    with redirect_stdout(StringIO()):
+        metrics = run_test(cfg)
     say(format_table(metrics))
 
     curves = plot_curves(Path(runner.log_dir), work / 'curves.png')

@@ -80,7 +80,7 @@ def contact_sheet(
     *,
     count: int = 24,
     columns: int = 6,
-    threshold: float = 0.4,
+    threshold: float = 0.3,
 ) -> Path:
     """Draw images with ground truth (white, dashed) and detections (coloured, with class, score).
 

@@ -1,5 +1,6 @@
 """From a config and what the command line said to a run: the door that the tools go through."""
 
+import difflib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.device import is_cuda_available, is_musa_available, is_npu_available
 from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import OPTIMIZERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mpvit.config import leaf_datasets, load_config
@@ -71,6 +72,7 @@ def run_training(cfg: Config) -> Runner:
         UserError: Data is missing or the config does not build.
     """
     check_data(cfg, 'train', 'val')
+    _check_optimizer(cfg)
     runner = build_runner(cfg)
     with _explained(cfg):
         _ = runner.train_loop, runner.val_loop
@@ -171,7 +173,7 @@ def _explained(cfg: Config) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
-        text = str(error.args[0] if error.args else error).strip().replace('\n', ' ')
+        text = error.args[0] if error.args else error
         raise UserError(f'config {cfg.filename} does not build: {text}') from error
 
 
@@ -203,6 +205,15 @@ def check_data(cfg: Config, *splits: str) -> None:
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             where = f'{split}_evaluator.ann_file'
             _check_path(evaluator.get('ann_file', ''), 'annotation file', where)
+
+
+def _check_optimizer(cfg: Config) -> None:
+    name = cfg.optim_wrapper.optimizer.type
+    if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+        names = {known.lower(): known for known in OPTIMIZERS.module_dict}
+        close = difflib.get_close_matches(name.lower(), names, n=1)
+        hint = f'; did you mean {names[close[0]]}?' if close else ''
+        raise UserError(f'optim_wrapper.optimizer.type: there is no optimizer {name}{hint}')
 
 
 def _check_classes(cfg: Config, split: str, dataset: BaseDataset) -> None:

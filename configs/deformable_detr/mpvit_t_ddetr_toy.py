@@ -1,11 +1,11 @@
-# MPViT-Tiny on the toy dataset (mpvit/datasets/toy.py): the whole pipeline in minutes on a CPU.
-# The base recipe, shrunk in image size, width, depth and queries, with box refinement and two
-# stages, without which so short a training finds little.
+# A narrowed MPViT-Tiny on the toy dataset (mpvit/datasets/toy.py): the whole pipeline in minutes
+# on a CPU. The base recipe, shrunk in image size, width, depth and queries, with box refinement
+# and two stages, without which so short a training finds little.
 _base_ = './mpvit_t_ddetr_50e.py'
 
 data_root = 'data/toy/'
 EMBED_DIMS = 128
-EPOCHS = 12
+EPOCHS = 14
 attention = dict(embed_dims=EMBED_DIMS, num_heads=4, num_levels=2, dropout=0.0)
 ffn = dict(embed_dims=EMBED_DIMS, feedforward_channels=256, ffn_drop=0.0)
 
@@ -14,8 +14,17 @@ model = dict(
     num_feature_levels=2,
     with_box_refine=True,
     as_two_stage=True,
-    backbone=dict(out_indices=(1, 2)),  # strides 8 and 16; the last stage is not built
-    neck=dict(in_channels=[176, 216], out_channels=EMBED_DIMS, num_outs=2),
+    backbone=dict(
+        arch=dict(
+            _delete_=True,
+            embed_dims=(32, 64, 128, 160),
+            num_layers=(1, 1, 2, 1),
+            num_paths=(2, 2, 2, 2),
+            mlp_ratio=2,
+        ),
+        out_indices=(1, 2),  # strides 8 and 16; the last stage is not built
+    ),
+    neck=dict(in_channels=[128, 160], out_channels=EMBED_DIMS, num_outs=2),
     encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
     decoder=dict(
         num_layers=2,

@@ -1,13 +1,12 @@
 """Hooks of mmengine's training loop."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from tqdm import tqdm
 
 from mpvit.checkpoints.fit import check_fit
@@ -40,7 +39,8 @@ class CheckpointFitHook(Hook):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         # fine-tuning may be for other classes; a resumed or tested model may not
-        fine_tuning = runner.train_loop is not None and not runner._resume
+        training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
+        fine_tuning = training and not runner._resume
         replaced = check_fit(
             checkpoint, model.state_dict(), may_differ=CLASS_LAYERS if fine_tuning else None
         )
@@ -53,84 +53,69 @@ class CheckpointFitHook(Hook):
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
-    """A progress bar over the whole training and over each evaluation, on the main process."""
+    """A progress bar over the whole training, or over a test, on the main process."""
 
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
-        self._train: tqdm[Any] | None = None
-        self._eval: tqdm[Any] | None = None
+        self._bar: tqdm[Any] | None = None
 
-    def before_train(self, runner: Runner) -> None:
-        """Open the bar at the iteration that training starts or resumes from."""
-        self._train = tqdm(
-            desc='training',
-            total=runner.max_iters,
-            initial=runner.iter,
-            unit='step',
-            dynamic_ncols=True,
-            disable=not is_main_process(),
-        )
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Advance, showing the mean loss of the last steps."""
-        if self._train is None:
-            return
-        self._train.update()
-        loss = runner.message_hub.get_scalar('train/loss').mean(20)
-        self._train.set_postfix_str(f'loss {loss:.2f}{self._best(runner)}', refresh=False)
-
-    @staticmethod
-    def _best(runner: Runner) -> str:
-        scalars = runner.message_hub.log_scalars
-        key = 'val/coco/bbox_mAP'
-        return f', val AP {scalars[key].current():.3f}' if key in scalars else ''
-
-    def after_train(self, runner: Runner) -> None:
-        """Close the bar."""
-        if self._train is not None:
-            self._train.close()
-            self._train = None
-
-    def _open(self, total: int, title: str) -> None:
-        self._eval = tqdm(
+    def _open(self, title: str, total: int, initial: int = 0) -> None:
+        self._bar = tqdm(
             desc=title,
             total=total,
-            unit='batch',
-            leave=False,
+            initial=initial,
+            unit='step',
             dynamic_ncols=True,
+            mininterval=1,
             disable=not is_main_process(),
         )
 
     def _close(self) -> None:
-        if self._eval is not None:
-            self._eval.close()
-            self._eval = None
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Open the bar at the step that training starts or resumes from."""
+        self._open('training', runner.max_iters, runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Advance, showing the mean loss of the last steps and the AP of the last evaluation."""
+        if self._bar is not None:
+            scalars = runner.message_hub.log_scalars
+            text = f'loss {scalars["train/loss"].mean(20):.2f}'
+            if 'val/coco/bbox_mAP' in scalars:
+                text += f', val AP {scalars["val/coco/bbox_mAP"].current():.3f}'
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Open the bar of an evaluation."""
-        self._open(len(runner.val_dataloader), 'evaluating')
+        """Say that training pauses for an evaluation."""
+        if self._bar is not None:
+            self._bar.set_description('evaluating')
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Say that training goes on."""
+        if self._bar is not None:
+            self._bar.set_description('training')
+
+    def after_train(self, runner: Runner) -> None:
+        """Close the bar."""
+        self._close()
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Open the bar of a test."""
-        self._open(len(runner.test_dataloader), 'testing')
+        self._open('testing', len(runner.test_dataloader))
 
-    def _after_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[Any] | dict[str, Any] | None = None,
-        mode: str = 'train',
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        if mode != 'train' and self._eval is not None:
-            self._eval.update()
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Close the bar."""
-        self._close()
+        """Advance."""
+        if self._bar is not None:
+            self._bar.update()
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Close the bar."""

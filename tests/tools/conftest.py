@@ -4,6 +4,7 @@ import runpy
 import sys
 
 import pytest
+from mmengine.logging import MMLogger
 
 
 class Result:
@@ -22,6 +23,8 @@ def tool(root, monkeypatch, capfd):
     def call(name: str, *arguments: object) -> Result:
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
         status = 0
+        # loggers are named by the second; one of the test before would write to a closed stream
+        MMLogger._instance_dict.clear()
         capfd.readouterr()
         try:
             runpy.run_path(str(root / 'tools' / f'{name}.py'), run_name='__main__')
