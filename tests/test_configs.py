@@ -143,6 +143,14 @@ def test_own_data_config_of_the_docs(root, tmp_path):
     assert config.model.backbone.arch == 'small'
 
 
+def test_own_arch_config_of_the_docs(root, tmp_path):
+    config = documented_config(root, tmp_path, 'extend.md', 'own_arch')
+    model = build_model(config)
+    channels = [conv.conv.in_channels for conv in model.neck.convs]
+    assert channels == [model.backbone.out_channels[i] for i in model.backbone.out_indices]
+    assert model.backbone.stages[0].paths[0].with_cp
+
+
 def test_own_schedule_config_of_the_docs(root, tmp_path):
     config = documented_config(root, tmp_path, 'train.md', 'own_schedule')
     wrapper = build_optim_wrapper(build_model(config), config.optim_wrapper)

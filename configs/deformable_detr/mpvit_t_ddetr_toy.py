@@ -14,6 +14,8 @@ model = dict(
     num_feature_levels=2,
     with_box_refine=True,
     as_two_stage=True,
+    # one size for all, so that results do not depend on which images share a batch
+    data_preprocessor=dict(pad_size_divisor=128),
     backbone=dict(
         arch=dict(
             _delete_=True,

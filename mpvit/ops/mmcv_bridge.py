@@ -21,9 +21,8 @@ from mpvit.ops.fallbacks import PROVIDED
 
 _NAME = 'mmcv._ext'
 _REMEDY = (
-    'Install mmcv with its compiled ops (see "With compiled mmcv ops" in docs/install.md): '
-    'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv '
-    '--force-reinstall --no-deps onedl-mmcv'
+    'Compile mmcv with its ops (docs/install.md, "Compiled mmcv ops"): FORCE_CUDA=1 pip install '
+    '--no-build-isolation --no-deps --force-reinstall --no-binary onedl-mmcv onedl-mmcv'
 )
 
 
