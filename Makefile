@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALL = .venv/bin/uv pip install -q --no-deps --python .venv/bin/python
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test lint parity lock clean
 
 help:   ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -13,6 +13,9 @@ demo: setup  ## train, evaluate and draw a small detector
 
 test: setup lint  ## lint, then the default test suite
 	.venv/bin/python -m pytest -q
+
+parity: setup  ## compare with the official models and write the table in docs/faithfulness.md
+	.venv/bin/python tests/parity_report.py
 
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy

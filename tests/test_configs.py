@@ -101,8 +101,13 @@ def test_recipe_is_the_official_one(path):
     )
     assert config.model.neck.bias
     assert config.model.num_queries == 300
-    text = str(config.train_dataloader.dataset.pipeline)
-    assert set(re.findall(r"'backend': '(\w+)'", text)) == {'pillow'}
+    for split in ('train', 'val'):
+        dataset = config[f'{split}_dataloader'].dataset
+        assert dataset.type == 'OfficialCocoDataset'
+        kinds = re.findall(r"'(?:resize_type|type)': '(\w*Resize)'", str(dataset.pipeline))
+        assert set(kinds) - {'RandomChoiceResize'} == {'ShortSideResize'}
+        assert dataset.pipeline[0].imdecode_backend == 'pillow'
+    assert config.model.bbox_head.type == 'OfficialDeformableDETRHead'
     # pipelines and evaluators of validation and test agree
     assert config.val_dataloader == config.test_dataloader
     assert config.val_evaluator == config.test_evaluator

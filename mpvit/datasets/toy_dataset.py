@@ -2,14 +2,14 @@
 
 from typing import Any, ClassVar
 
-from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
+from mpvit.datasets.coco import OfficialCocoDataset
 from mpvit.datasets.toy import CLASSES, PALETTE, ToySpec, write_toy_dataset
 
 
 @DATASETS.register_module()
-class ToyDataset(CocoDataset):
+class ToyDataset(OfficialCocoDataset):
     """A `CocoDataset` that draws its files first where they are missing.
 
     Args:

@@ -1,17 +1,20 @@
 # COCO 2017 detection with the official Deformable DETR augmentation and evaluation. Where
 # mmdet's stock config differs, the official side is followed; each such line says so.
-# Not a matter of config, so still mmdet's: the rounding of resized sides (up to a few pixels)
-# and the removal of boxes under one pixel from the training data.
-dataset_type = 'CocoDataset'
+dataset_type = 'OfficialCocoDataset'  # images by ascending id, boxes under one pixel are kept
 data_root = 'data/coco/'
 backend_args = None
 
-# Loading ignores the EXIF orientation, for which COCO's boxes were not turned (mmdet obeys it).
+# Decoded by Pillow (mmdet: cv2, equal for JPEG), ignoring the EXIF orientation, for which COCO's
+# boxes were not turned (mmdet obeys it).
 load_image = dict(
-    type='LoadImageFromFile', color_type='color_ignore_orientation', backend_args=backend_args
+    type='LoadImageFromFile',
+    imdecode_backend='pillow',
+    color_type='color_ignore_orientation',
+    backend_args=backend_args,
 )
-# Pillow's antialiased bilinear filter (mmdet: cv2, which does not antialias when shrinking).
-resize = dict(keep_ratio=True, backend='pillow')
+# The official rounding of the long side (mmdet: another one) and Pillow's antialiased filter
+# (mmdet: cv2, which does not antialias when shrinking).
+resize = 'ShortSideResize'
 scales = [(short, 1333) for short in range(480, 801, 32)]
 
 train_pipeline = [
@@ -21,21 +24,17 @@ train_pipeline = [
     dict(
         type='RandomChoice',
         transforms=[
-            [dict(type='RandomChoiceResize', scales=scales, **resize)],
+            [dict(type='RandomChoiceResize', scales=scales, resize_type=resize)],
             [
-                # no limit on the long side here; 4200 is never reached at an aspect ratio under 7
-                dict(
-                    type='RandomChoiceResize',
-                    scales=[(400, 4200), (500, 4200), (600, 4200)],
-                    **resize,
-                ),
+                # no limit on the long side here
+                dict(type='RandomChoiceResize', scales=[400, 500, 600], resize_type=resize),
                 dict(
                     type='RandomCrop',
                     crop_type='absolute_range',
                     crop_size=(384, 600),
                     allow_negative_crop=True,
                 ),
-                dict(type='RandomChoiceResize', scales=scales, **resize),
+                dict(type='RandomChoiceResize', scales=scales, resize_type=resize),
             ],
         ],
     ),
@@ -43,7 +42,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     load_image,
-    dict(type='Resize', scale=(1333, 800), **resize),
+    dict(type=resize, scale=(800, 1333)),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -104,7 +103,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='Resize', scale=(1333, 800), **resize)],
+            [dict(type=resize, scale=(800, 1333))],
             [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
             [dict(type='LoadAnnotations', with_bbox=True)],
             [
