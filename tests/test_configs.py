@@ -16,10 +16,14 @@ LEAVES = sorted(CONFIGS.glob('*.py'))
 PUBLISHED = [path for path in LEAVES if path.stem.endswith('_50e')]
 # trainable parameters and tensors per optimizer group, from the official models
 PARAMETERS = {
+    'coat_lite_s_ddetr_50e': 31_728_545,
+    'coat_s_ddetr_50e': 33_332_681,
     'mpvit_s_ddetr_50e': 34_448_361,
     'r50_ddetr_50e': 39_847_265,
 }
 GROUPS = {  # main, backbone, sampling offsets and reference points
+    'coat_lite_s_ddetr_50e': (230, 244, 26),
+    'coat_s_ddetr_50e': (230, 316, 26),
     'mpvit_s_ddetr_50e': (230, 642, 26),
     'r50_ddetr_50e': (230, 42, 26),
 }
@@ -93,7 +97,8 @@ def test_recipe_is_the_official_one(path):
     assert config.param_scheduler[0].milestones == [40]
     assert config.optim_wrapper.optimizer.weight_decay == 1e-4
     assert config.optim_wrapper.clip_grad.max_norm == 0.1
-    assert config.train_dataloader.batch_size == config.val_dataloader.batch_size == 2
+    assert config.train_dataloader.batch_size == 2
+    assert config.val_dataloader.batch_size == (1 if path.stem.startswith('coat') else 2)
     assert config.train_dataloader.drop_last
     assert 'batch_sampler' not in config.train_dataloader
     assert config.auto_scale_lr == dict(
@@ -122,6 +127,14 @@ def test_refinement_and_two_stage_variants():
     assert (refine.with_box_refine, refine.as_two_stage) == (True, False)
     assert (two_stage.with_box_refine, two_stage.as_two_stage) == (True, True)
     assert plain.backbone == refine.backbone == two_stage.backbone
+
+
+def test_coat_is_the_published_one():
+    lite, small = (
+        load_config(CONFIGS / f'coat_{size}_ddetr_50e.py').model for size in ('lite_s', 's')
+    )
+    assert (lite.backbone.arch, lite.backbone.drop_path_rate) == ('lite_small', 0.0)
+    assert (small.backbone.arch, small.backbone.drop_path_rate) == ('small', 0.2)
 
 
 def documented_config(root, tmp_path, page: str, name: str) -> Config:

@@ -1,0 +1,350 @@
+"""CoaT: Co-Scale Conv-Attentional Image Transformers (Xu et al., ICCV 2021), from timm's blocks.
+
+The blocks are those of ``timm.models.coat`` (Apache-2.0); this file puts them together for
+detection. Where height and width of an image are multiples of 32, timm's whole `CoaT` equals the
+published model bit for bit in float32 on a CPU; this file is within 2.1e-6 of the largest
+activation, odd sizes included (4e-15 in float64). timm's class could not be used whole, because:
+
+* It takes one fixed image size. Here any size goes; each stage floors.
+* Its parallel blocks resize by the factors 2 and 4, so scales whose sizes are not multiples of
+  each other cannot be added up (at 203x251, stage 2 is 25x31 and twice stage 3 is 24x30). Here,
+  as published, every scale is resized directly to the grid of the other.
+* It registers shared modules again in every block that uses them, so its state dict has 372 names
+  for 244 tensors (lite_small) or 536 for 316 (small), and mmengine's optimizer constructor fails
+  on parameters that it meets again. Here each is registered once.
+* Its blocks by themselves have norms of eps 1e-5; published are 1e-6 (and 1e-5 in patch
+  embeddings).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from timm.layers import PatchEmbed, trunc_normal_
+from timm.models.coat import ConvPosEnc, ConvRelPosEnc, ParallelBlock, SerialBlock
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils.checkpoint import checkpoint
+
+from mpvit.models.layers import LAYER_NORM_EPS, to_map, to_tokens
+
+# Published variants: width, serial layers and MLP ratio of each stage; parallel layers over the
+# stages 2 to 4. The lite ones have no parallel layers.
+ARCHS: dict[str, dict[str, Any]] = {
+    'lite_small': dict(
+        embed_dims=(64, 128, 320, 512),
+        num_layers=(3, 4, 6, 3),
+        mlp_ratios=(8, 8, 4, 4),
+        parallel_layers=0,
+    ),
+    'small': dict(
+        embed_dims=(152, 320, 320, 320),
+        num_layers=(2, 2, 2, 2),
+        mlp_ratios=(4, 4, 4, 4),
+        parallel_layers=6,
+    ),
+}
+# What the published variants share; a custom arch may override any of it.
+ARCH_DEFAULTS: dict[str, Any] = dict(
+    parallel_layers=0, num_heads=8, window_heads={3: 2, 5: 3, 7: 3}
+)
+ConfigDict = dict[str, Any]
+Size = tuple[int, int]
+
+
+def _resolve_arch(arch: str | ConfigDict) -> ConfigDict:
+    """Complete and check an arch; every error says which entry is wrong."""
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(f'unknown CoaT arch {arch!r}; choose from {sorted(ARCHS)} or a dict')
+        arch = ARCHS[arch]
+    known = {*ARCH_DEFAULTS, 'embed_dims', 'num_layers', 'mlp_ratios'}
+    full = {**ARCH_DEFAULTS, **arch}
+    if full.keys() != known:
+        raise ValueError(f'a custom CoaT arch has the entries {sorted(known)}, got {sorted(arch)}')
+    # mmengine configs turn the keys of a dict written in JSON or on the command line into strings
+    windows = {int(kernel): heads for kernel, heads in full['window_heads'].items()}
+    full['window_heads'] = windows
+    dims, ratios, heads = tuple(full['embed_dims']), tuple(full['mlp_ratios']), full['num_heads']
+    if not len(full['num_layers']) == len(ratios) == len(dims):
+        raise ValueError(
+            'CoaT arch: embed_dims, num_layers and mlp_ratios need one entry per stage, got '
+            f'{len(dims)}, {len(full["num_layers"])} and {len(ratios)}'
+        )
+    if any(width % heads for width in dims):
+        raise ValueError(
+            f'CoaT arch: every width of embed_dims {dims} must be divisible by num_heads {heads}'
+        )
+    if sum(windows.values()) != heads or any(kernel % 2 == 0 for kernel in windows):
+        raise ValueError(
+            f'CoaT arch: window_heads {windows} must map odd kernel sizes to heads that add up to '
+            f'num_heads {heads}'
+        )
+    uniform = len(dims) == 4 and len({*dims[1:]}) == len({*ratios[1:]}) == 1
+    if full['parallel_layers'] and not uniform:
+        raise ValueError(
+            'CoaT arch: parallel_layers need four stages of which the last three have one width '
+            f'and one MLP ratio, got embed_dims {dims} and mlp_ratios {ratios}'
+        )
+    return full
+
+
+class BlockNorm(nn.LayerNorm):
+    """Norm of the layers; that of patch embeddings has PyTorch's eps, 1e-5."""
+
+    def __init__(self, embed_dims: int, **kwargs: Any) -> None:
+        super().__init__(embed_dims, eps=LAYER_NORM_EPS, **kwargs)
+
+
+class CoaTStage(nn.Module):
+    """Patch embedding, class token, serial layers that share one pair of position encodings."""
+
+    def __init__(self, arch: ConfigDict, index: int, drop_path_rate: float, with_cp: bool) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        dims, num_heads = arch['embed_dims'][index], arch['num_heads']
+        self.stride = 4 if index == 0 else 2
+        self.patch_embed = PatchEmbed(
+            img_size=None,  # any
+            patch_size=self.stride,
+            in_chans=3 if index == 0 else arch['embed_dims'][index - 1],
+            embed_dim=dims,
+            norm_layer=nn.LayerNorm,
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dims))
+        self.cpe = ConvPosEnc(dims)
+        self.crpe = ConvRelPosEnc(dims // num_heads, num_heads, arch['window_heads'])
+        self.layers = nn.ModuleList(
+            SerialBlock(
+                dims,
+                num_heads,
+                arch['mlp_ratios'][index],
+                qkv_bias=True,
+                drop_path=drop_path_rate,
+                norm_layer=BlockNorm,
+                # a bound method is not registered again, as the module itself would be
+                shared_cpe=self.cpe.__call__,
+                shared_crpe=self.crpe.__call__,
+            )
+            for _ in range(arch['num_layers'][index])
+        )
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Size]:
+        """Embed and transform a map.
+
+        Args:
+            maps: Image or output of the stage before, shape ``(B, C, H, W)``.
+
+        Returns:
+            Tokens ``(B, 1 + h * w, D)``, class token first, and their grid ``(h, w)``, where
+            ``h = H // stride`` and ``w = W // stride``.
+        """
+        size = (maps.size(2) // self.stride, maps.size(3) // self.stride)
+        tokens = self.patch_embed(maps)
+        tokens = torch.cat([self.cls_token.expand(tokens.size(0), -1, -1), tokens], dim=1)
+        for layer in self.layers:
+            if self.with_cp and tokens.requires_grad:
+                tokens = checkpoint(layer, tokens, size, use_reentrant=False)
+            else:
+                tokens = layer(tokens, size)
+        return tokens, size
+
+
+class ParallelLayer(ParallelBlock):
+    """timm's parallel block for grids of any size, with its shared MLP registered once.
+
+    Args:
+        stages: Stages 2, 3 and 4, of which the layer shares the position encodings.
+        embed_dims: Width of each of them.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden width of the MLP relative to ``embed_dims``.
+        drop_path_rate: Probability of dropping a residual branch of a sample.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[CoaTStage],
+        embed_dims: int,
+        num_heads: int,
+        mlp_ratio: float,
+        drop_path_rate: float,
+    ) -> None:
+        crpes = [None, *(stage.crpe.__call__ for stage in stages)]  # there is none for stage 1
+        super().__init__(
+            [embed_dims] * 4,
+            num_heads,
+            [mlp_ratio] * 4,
+            qkv_bias=True,
+            drop_path=drop_path_rate,
+            norm_layer=BlockNorm,
+            shared_crpes=crpes,
+        )
+        del self.mlp3, self.mlp4  # other names of mlp2
+        self.cpes = [stage.cpe.__call__ for stage in stages]
+
+    def forward(  # type: ignore[override]  # stage 1 passes by, it is left out
+        self, tokens: list[Tensor], sizes: list[Size]
+    ) -> list[Tensor]:
+        """Attend within each of the stages 2, 3 and 4, then add up the three scales.
+
+        Args:
+            tokens: Of each stage, class token first, shape ``(B, 1 + H * W, D)``.
+            sizes: Grids ``(H, W)``.
+
+        Returns:
+            Tokens of the same shapes.
+        """
+        first_norms = self.norm12, self.norm13, self.norm14
+        attentions = self.factoratt_crpe2, self.factoratt_crpe3, self.factoratt_crpe4
+        second_norms = self.norm22, self.norm23, self.norm24
+
+        tokens = [cpe(x, size) for cpe, x, size in zip(self.cpes, tokens, sizes, strict=True)]
+        attended = [
+            attention(norm(x), size)
+            for norm, attention, x, size in zip(first_norms, attentions, tokens, sizes, strict=True)
+        ]
+        # class tokens are added up as they are, (B, 1, D); maps (B, D, H, W) after resizing
+        class_token = sum(x[:, :1] for x in attended)
+        maps = [to_map(x[:, 1:], size) for x, size in zip(attended, sizes, strict=True)]
+        outputs = []
+        for own, norm, x, size in zip(maps, second_norms, tokens, sizes, strict=True):
+            total = own
+            for other in maps:
+                if other is not own:
+                    total = total + interpolate(other, size, mode='bilinear', align_corners=False)
+            x = x + self.drop_path(torch.cat([class_token, to_tokens(total)], dim=1))
+            outputs.append(x + self.drop_path(self.mlp2(norm(x))))
+        return outputs
+
+
+@MODELS.register_module()
+class CoaT(BaseModule):
+    """CoaT or CoaT-Lite backbone with outputs of stride 4, 8, 16 and 32.
+
+    Outputs have no norm and no class token; classification norms and heads do not exist. Any
+    input size from 32 px works; each stage floors. Stage ``s`` has the width ``embed_dims[s]``
+    (`out_channels`).
+
+    Args:
+        arch: 'lite_small', 'small', or a dict with ``embed_dims``, ``num_layers`` and
+            ``mlp_ratios`` (see `ARCHS`) and optionally ``parallel_layers``, ``num_heads`` and
+            ``window_heads`` (see `ARCH_DEFAULTS`).
+        out_indices: Stages whose outputs are returned, 0 to 3. Stages after the last of them are
+            not built. With parallel layers 1, 2 and 3 belong together and must all be there.
+        frozen_stages: -1 freezes nothing, 0 the first patch embedding, k the first k stages.
+            Position encodings of a frozen stage are frozen in the parallel layers too.
+        drop_path_rate: Stochastic depth, the same in every layer, in [0, 1). Published detectors
+            have 0.2 for small and 0 for lite_small.
+        with_cp: Recompute the activations of the layers in the backward pass to save memory.
+        init_cfg: mmengine initialisation, usually ``dict(type='Pretrained', checkpoint=...)``.
+            None initialises from scratch as published.
+
+    Raises:
+        ValueError: An argument is out of range or an arch is inconsistent.
+    """
+
+    def __init__(
+        self,
+        arch: str | ConfigDict = 'lite_small',
+        out_indices: Sequence[int] = (1, 2, 3),
+        frozen_stages: int = -1,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        init_cfg: ConfigDict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        full = _resolve_arch(arch)
+        available = len(full['embed_dims'])
+        self.out_indices = tuple(out_indices)
+        if not self.out_indices or not all(0 <= i < available for i in self.out_indices):
+            raise ValueError(f'out_indices {self.out_indices} must lie in [0, {available})')
+        if full['parallel_layers'] and not {1, 2, 3} <= {*self.out_indices}:
+            # what computes only the others would never get a gradient
+            raise ValueError(
+                f'out_indices {self.out_indices} must contain 1, 2 and 3: the parallel layers '
+                'compute them together'
+            )
+        built = max(self.out_indices) + 1
+        if not -1 <= frozen_stages <= built:
+            raise ValueError(f'frozen_stages must lie in [-1, {built}], got {frozen_stages}')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+        #: Channels of each stage's output.
+        self.out_channels = tuple(full['embed_dims'])[:built]
+        stages = [CoaTStage(full, i, drop_path_rate, with_cp) for i in range(built)]
+        self.stages = nn.ModuleList(stages)
+        self.parallel_layers = nn.ModuleList(
+            ParallelLayer(
+                stages[1:],
+                full['embed_dims'][1],
+                full['num_heads'],
+                full['mlp_ratios'][1],
+                drop_path_rate,
+            )
+            for _ in range(full['parallel_layers'])
+        )
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of a batch of images.
+
+        Args:
+            images: Normalised RGB images, zero-padded to one size, shape ``(B, 3, H, W)``.
+
+        Returns:
+            One channels-last map per entry of ``out_indices``, in ascending order of stage.
+
+        Raises:
+            ValueError: The images are smaller than the stride of the last stage.
+        """
+        stride = 4 * 2 ** (len(self.stages) - 1)
+        if min(images.shape[2:]) < stride:
+            raise ValueError(
+                f'images of {tuple(images.shape[2:])} px are too small for CoaT: '
+                f'{stride} px a side at least'
+            )
+        tokens, sizes = [], []
+        maps = images.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x, size = stage(maps)
+            maps = to_map(x[:, 1:], size)
+            tokens.append(x)
+            sizes.append(size)
+        for layer in self.parallel_layers:
+            if self.with_cp and any(x.requires_grad for x in tokens[1:]):
+                tokens[1:] = checkpoint(layer, tokens[1:], sizes[1:], use_reentrant=False)
+            else:
+                tokens[1:] = layer(tokens[1:], sizes[1:])
+        return tuple(
+            to_map(tokens[index][:, 1:], sizes[index]).contiguous(memory_format=torch.channels_last)
+            for index in sorted({*self.out_indices})
+        )
+
+    def init_weights(self) -> None:
+        """Initialise from scratch as published, or from ``init_cfg`` where one is given."""
+        if self.init_cfg is None and not self.is_init:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    trunc_normal_(module.weight, std=0.02)
+                    nn.init.zeros_(module.bias)
+                elif isinstance(module, CoaTStage):
+                    trunc_normal_(module.cls_token, std=0.02)
+        super().init_weights()
+
+    def train(self, mode: bool = True) -> 'CoaT':
+        """Switch mode, keeping frozen stages in eval mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        return [self.stages[0].patch_embed, *self.stages[: self.frozen_stages]]
