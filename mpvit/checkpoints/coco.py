@@ -22,13 +22,3 @@ COCO_IDS: tuple[int, ...] = tuple(int(number) for number, _ in _PAIRS)
 COCO_NAMES: tuple[str, ...] = tuple(name for _, name in _PAIRS)
 #: Channels of an official class layer: category ids 0 to 90, of which eleven are no class.
 OFFICIAL_CHANNELS = 91
-
-
-def official_rows(proposals: bool = False) -> list[int]:
-    """Rows of an official class layer that become our rows 0 to 79.
-
-    Args:
-        proposals: The layer scores the proposals of the two-stage model. Its row 0 then means
-            'object', for every class, and stays first; the row of category 1 is left out.
-    """
-    return [0, *COCO_IDS[1:]] if proposals else list(COCO_IDS)

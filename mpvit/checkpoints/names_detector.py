@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from mpvit.checkpoints.coco import OFFICIAL_CHANNELS, official_rows
+from mpvit.checkpoints.classes import ClassLayers, official_rows
+from mpvit.checkpoints.coco import OFFICIAL_CHANNELS
 from mpvit.checkpoints.names import (
     apply,
     mpvit_from_official,
@@ -57,7 +58,6 @@ _FROM_OFFICIAL, _TO_OFFICIAL = two_way(_DETECTOR)
 # there are two stages: the same tensors under a second name.
 _DECODER_COPY = re.compile(r'transformer\.decoder\.((?:class|bbox)_embed\..*)')
 _HEAD = re.compile(r'((?:class|bbox)_embed\.)\d+')
-_CLASS_LAYER = re.compile(r'class_embed\.(\d+)\.(weight|bias)')
 _RESNET = re.compile(r'(conv1|bn1|layer\d+)\.')
 _RESNET_PREFIX, _BACKBONE_PREFIX = 'backbone.0.body.', 'backbone.0.backbone.'
 
@@ -151,16 +151,15 @@ def detector_from_official(
         UserError: The file holds a second name of a tensor with other values.
     """
     check_copies(weights)
-    two_stage = 'transformer.enc_output.weight' in weights
-    last = max((int(m[1]) for n in weights if (m := _CLASS_LAYER.fullmatch(n))), default=-1)
+    class_layers = ClassLayers(weights).proposals
     result: dict[str, Tensor] = {}
     for name, value in weights.items():
         ours = detector_name_from_official(name)
         if ours is None:
             continue
-        match = _CLASS_LAYER.fullmatch(name)
-        if match and len(value) == OFFICIAL_CHANNELS and not keep_all_channels:
-            value = value[official_rows(proposals=two_stage and int(match[1]) == last)]
+        cut = name in class_layers and len(value) == OFFICIAL_CHANNELS
+        if cut and not keep_all_channels:
+            value = value[official_rows(class_layers[name])]
         result[ours] = value
         if name.startswith(_RESNET_PREFIX) and name.endswith('.running_var'):
             result.setdefault(ours.replace('running_var', 'num_batches_tracked'), torch.tensor(0))

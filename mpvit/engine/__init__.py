@@ -1,7 +1,9 @@
 """Extensions of mmengine; importing it registers them."""
 
+from mpvit.engine import loading
+from mpvit.engine.checkpoint_hook import CheckpointFitHook
 from mpvit.engine.coco_metric import CocoBoxMetric
-from mpvit.engine.hooks import CheckpointFitHook, ProgressBarHook
+from mpvit.engine.hooks import ProgressBarHook
 from mpvit.engine.portable_runner import PortableRunner
 
-__all__ = ['CheckpointFitHook', 'CocoBoxMetric', 'PortableRunner', 'ProgressBarHook']
+__all__ = ['CheckpointFitHook', 'CocoBoxMetric', 'PortableRunner', 'ProgressBarHook', 'loading']

@@ -4,51 +4,9 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from tqdm import tqdm
-
-from mpvit.checkpoints.fit import check_fit
-
-CLASS_LAYERS = 'bbox_head.cls_branches'
-
-
-@HOOKS.register_module()
-class CheckpointFitHook(Hook):
-    """Refuses a checkpoint whose tensors are not those of the model.
-
-    mmengine loads what matches and goes on with random numbers for the rest, which shows as an
-    AP of 0 much later. Only the class layers may differ, in a training that starts from
-    ``load_from``: they are then trained from scratch, and a line says so.
-    """
-
-    priority = 'VERY_HIGH'
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare a checkpoint that was read with the model, before it is loaded.
-
-        Args:
-            runner: Runner that holds the model.
-            checkpoint: What the file held.
-
-        Raises:
-            UserError: Tensors are missing, unexpected or of another shape.
-        """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        # fine-tuning may be for other classes; a resumed or tested model may not
-        training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
-        fine_tuning = training and not runner._resume
-        replaced = check_fit(
-            checkpoint, model.state_dict(), may_differ=CLASS_LAYERS if fine_tuning else None
-        )
-        if replaced:
-            runner.logger.warning(
-                'The checkpoint has another number of classes: '
-                f'{len(replaced)} tensors of the class layers start from scratch.'
-            )
 
 
 @HOOKS.register_module()

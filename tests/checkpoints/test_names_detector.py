@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES, official_rows
+from mpvit.checkpoints.classes import official_rows
+from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
 from mpvit.checkpoints.names_detector import (
     copies_of,
     detector_from_official,

@@ -1,0 +1,97 @@
+"""What a checkpoint holds, told by its keys alone."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mpvit.errors import UserError
+
+# Where weights are kept: (plain, exponential moving average)
+_PLACES = (('state_dict', 'ema_state_dict'), ('model', 'model_ema'))
+_WRAPPER = 'module.'
+_COUNTER = re.compile(r'(.*\.)?total_(params|ops)')  # left in a model by a profiler
+_RESNET = re.compile(r'(conv1|bn1|layer[1-4]\.\d+\.(conv|bn|downsample))')
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whose names the tensors have, and of what.
+
+    Attributes:
+        official: Names of the official implementations, or of torchvision; else ours.
+        detector: A whole detector; else a backbone alone.
+    """
+
+    official: bool
+    detector: bool
+
+    def __str__(self) -> str:
+        """Such as 'official detector'."""
+        owner = 'official' if self.official else 'our'
+        return f'{owner} {"detector" if self.detector else "backbone"}'
+
+
+def weights_of(checkpoint: Mapping[str, Any], ema: bool = False) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without the prefix of a distributed wrapper.
+
+    Args:
+        checkpoint: Content of a file: the tensors themselves, or a dict that holds them as
+            ``state_dict`` or ``model``.
+        ema: Take the exponential moving average instead (``ema_state_dict``, ``model_ema``).
+
+    Raises:
+        UserError: The average is asked for and there is none, or there is nothing else.
+    """
+    for plain, averaged in _PLACES:
+        wanted, other = (averaged, plain) if ema else (plain, averaged)
+        if isinstance(checkpoint.get(wanted), Mapping):
+            return _unwrapped(checkpoint[wanted])
+        if isinstance(checkpoint.get(other), Mapping):
+            kind = 'moving average (EMA) of weights' if ema else 'weights but their EMA'
+            raise UserError(f'the checkpoint holds no {kind}: {wanted!r} is missing')
+    if ema:
+        raise UserError('the checkpoint holds no moving average (EMA) of weights')
+    return _unwrapped(checkpoint)
+
+
+def without_counters(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors without what a profiler left among them, and the names of that."""
+    dropped = [name for name in weights if _COUNTER.fullmatch(name)]
+    return {name: value for name, value in weights.items() if name not in dropped}, dropped
+
+
+def layout_of(names: Iterable[str]) -> Layout | None:
+    """Whose names these are, and of what.
+
+    Args:
+        names: Names of all tensors, without prefixes of wrappers.
+
+    Returns:
+        The layout; None if it is none of those known. A bare ResNet counts as official.
+    """
+    names = set(names)
+
+    def some(*beginnings: str) -> bool:
+        return any(name.startswith(beginnings) for name in names)
+
+    if some('transformer.') and some('class_embed.'):
+        return Layout(official=True, detector=True)
+    if some('bbox_head.') and some('backbone.', 'encoder.'):
+        return Layout(official=False, detector=True)
+    if some('mhca_stages.', 'serial_blocks') or (
+        'layer1.0.conv1.weight' in names
+        and all(_RESNET.match(name) or name.startswith('fc.') for name in names)
+    ):
+        return Layout(official=True, detector=False)
+    if some('stages.0.') and (some('stages.0.paths.') or some('stages.0.cls_token')):
+        return Layout(official=False, detector=False)
+    return None
+
+
+def _unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(name, str) for name in weights):
+        raise UserError('the checkpoint holds no weights: its entries have no names')
+    return {name.removeprefix(_WRAPPER): value for name, value in weights.items()}

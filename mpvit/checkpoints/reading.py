@@ -1,0 +1,189 @@
+"""Reading checkpoint files that may come from anywhere: nothing in them is executed."""
+
+import argparse
+import hashlib
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mpvit.errors import UserError
+
+#: Set to 1, files that need more than the safe reader allows are read too, and may run code.
+TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
+#: An object that files may name, or such an object and the name by which they do.
+Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
+
+_HEAD_BYTES = 512
+_WEB_PAGE = re.compile(rb'\s*(<!--.*?-->\s*)*<(!doctype|html|head|body|\?xml)', re.I | re.S)
+_LFS_POINTER = b'version https://git-lfs'
+_ARCHIVE = b'PK\x03\x04'
+# torch.hub writes the beginning of the sha256 at the end of a file's name; eight digits without
+# a letter would rather be a date
+_HASH_IN_NAME = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8})\.[a-z]+$')
+_UNSAFE_GLOBAL = re.compile(r'GLOBAL ([\w.]+)')
+
+_DTYPES = ('bool', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
+# numpy moved the two functions; files name the place they were in when written
+_ALWAYS: list[Allowed] = [
+    argparse.Namespace,  # the arguments of the run, in official files
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in _DTYPES),
+    *(
+        (function, f'numpy.{core}.multiarray.{name}')
+        for core in ('core', '_core')
+        for name, function in (
+            ('_reconstruct', np.ndarray(0).__reduce__()[0]),
+            ('scalar', np.float64(0).__reduce__()[0]),
+        )
+    ),
+]
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    map_location: Any = 'cpu',
+    sha256: str | None = None,
+    trust: bool = False,
+    allowed: Sequence[Allowed] = (),
+) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    Args:
+        path: File. If its name ends in ``-<8 hex digits>.pth``, the file must have that sha256.
+        map_location: Device for the tensors, as for `torch.load`.
+        sha256: Expected sha256 in hex, or its beginning; None for no check beyond the name's.
+        trust: Read the file even if it needs to execute code. The environment variable
+            ``MPVIT_TRUST_CHECKPOINTS=1`` does the same.
+        allowed: Further objects that the file may hold. Tensors, plain Python values, numpy
+            arrays and `argparse.Namespace` are always allowed.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        UserError: There is no such file, it is damaged or no checkpoint, has another sha256, or
+            would have to execute code.
+    """
+    path = Path(path).expanduser()
+    head = _check_kind(path)
+    _check_sha256(path, sha256)
+    if head.startswith(_ARCHIVE):
+        _check_archive(path)
+    trust = trust or os.environ.get(TRUST_VARIABLE) == '1'
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*_ALWAYS, *allowed]):
+            warnings.simplefilter('ignore')  # torch on the format of foreign files
+            content = torch.load(path, map_location=map_location, weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        raise _refusal(path, str(error)) from error
+    except Exception as error:  # whatever a damaged file leads the parsers to
+        raise _damaged(path, f'{type(error).__name__}') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is no checkpoint: it holds a {type(content).__name__}')
+    return content
+
+
+def guarded_getattr(owner: type, names: Sequence[str]) -> Callable[[Any, str], Any]:
+    """A `getattr` that serves some attributes of one class and refuses the rest.
+
+    Files that hold pickled methods name `builtins.getattr`, which would give access to anything.
+
+    Args:
+        owner: The class.
+        names: Its attributes.
+    """
+
+    def get(holder: Any, name: str) -> Any:
+        if holder is not owner or name not in names:
+            raise pickle.UnpicklingError('GLOBAL builtins.getattr of an unknown attribute')
+        return getattr(owner, name)
+
+    return get
+
+
+def _check_kind(path: Path) -> bytes:
+    """The first bytes of a file that could be a checkpoint."""
+    if not path.is_file():
+        raise UserError(f'checkpoint {path} not found')
+    try:
+        with path.open('rb') as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f'checkpoint {path} cannot be read: {error.strerror}') from error
+    if not head:
+        raise UserError(f'checkpoint {path} is empty; download or copy it again')
+    if _WEB_PAGE.match(head):
+        raise UserError(
+            f'{path} is a web page, not a checkpoint: the link it came from is dead or asks for a '
+            'login; docs/checkpoints.md says what to do'
+        )
+    if head.startswith(_LFS_POINTER):
+        raise UserError(f'{path} is a Git LFS pointer, not the file itself; run `git lfs pull`')
+    if _is_text(head):
+        raise UserError(f'{path} is a text file, not a checkpoint')
+    return head
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 32 or byte in b'\t\n\r\f' for byte in head) and b'\x7f' not in head
+
+
+def _check_sha256(path: Path, expected: str | None) -> None:
+    named = _HASH_IN_NAME.search(path.name)
+    wanted = [hash_ for hash_ in (expected, named and named[1]) if hash_]
+    if not wanted:
+        return
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    actual = digest.hexdigest()
+    for prefix in wanted:
+        if not re.fullmatch('[0-9a-f]{8,64}', prefix.lower()):
+            raise UserError(f'{prefix!r} is not a sha256: 8 to 64 hex digits are expected')
+        if not actual.startswith(prefix.lower()):
+            given = 'by its name ' if named and prefix == named[1] else ''
+            raise UserError(
+                f'checkpoint {path} has the sha256 {actual}, but should {given}have {prefix}; it '
+                'is damaged or another file; download it again'
+            )
+
+
+def _check_archive(path: Path) -> None:
+    """Check the checksums of a zip archive; torch.load does not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            broken = archive.testzip()
+    except Exception as error:
+        raise _damaged(path, 'the archive is incomplete') from error
+    if broken is not None:
+        raise _damaged(path, f'wrong checksum of {broken}')
+    if not any(name.endswith('data.pkl') for name in names):
+        raise UserError(f'{path} is a zip archive, but no PyTorch checkpoint; unpack it first')
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(
+        f'checkpoint {path} is truncated, damaged or no checkpoint ({reason}); download or copy '
+        'it again'
+    )
+
+
+def _refusal(path: Path, message: str) -> UserError:
+    named = _UNSAFE_GLOBAL.search(message)
+    if named is None:
+        return _damaged(path, 'it cannot be unpickled')
+    return UserError(
+        f'checkpoint {path} refused: it needs {named[1]}, which could execute code. '
+        f'If you trust whoever made it, set {TRUST_VARIABLE}=1'
+    )

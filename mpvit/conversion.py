@@ -1,0 +1,66 @@
+"""From a checkpoint file in one form to a file in the other."""
+
+import copy
+import os
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+from mpvit.checkpoints.convert import Report, to_official, to_ours
+from mpvit.checkpoints.fit import check_fit
+from mpvit.config import load_config
+from mpvit.engine.loading import read
+from mpvit.errors import UserError
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    to: str = 'ours',
+    ema: bool = False,
+    sha256: str | None = None,
+    config: str | None = None,
+) -> Report:
+    """Convert a checkpoint file.
+
+    Args:
+        source: File to read.
+        target: File to write.
+        to: 'ours' or 'official'.
+        ema: Take the exponential moving average of the weights.
+        sha256: Expected sha256 of ``source`` in hex, or its beginning; None for no check.
+        config: Config of a detector whose tensors the converted file must have; None for no
+            check. Without it, only the names are known to be right.
+
+    Returns:
+        What was done with every tensor.
+
+    Raises:
+        UserError: The file cannot be read or converted, or ``target`` exists.
+    """
+    target = Path(target)
+    if target.exists():
+        raise UserError(f'{target} exists already; choose another name')
+    if not target.parent.is_dir():
+        raise UserError(f'{target}: there is no folder {target.parent}')
+    checkpoint = read(source, sha256=sha256)
+    try:
+        converted = to_ours(checkpoint, ema) if to == 'ours' else to_official(checkpoint, ema)
+        if converted is None:
+            raise UserError('it is in no known official form')
+        result, report = converted
+        if config is not None:
+            _check(result if to == 'ours' else checkpoint, config)
+    except UserError as error:
+        raise UserError(f'{source}: {error}') from error
+    torch.save(result, target)
+    return report
+
+
+def _check(checkpoint: dict[str, object], config: str) -> None:
+    cfg = load_config(config)
+    init_default_scope('mmdet')
+    check_fit(checkpoint, MODELS.build(copy.deepcopy(cfg.model)).state_dict())

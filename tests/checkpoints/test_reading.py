@@ -1,0 +1,176 @@
+"""Files that are no checkpoint, or no safe one: one clear error each, and nothing is executed."""
+
+import argparse
+import hashlib
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mpvit.checkpoints.reading import guarded_getattr, read_checkpoint
+from mpvit.engine.loading import OWN_OBJECTS, read
+from mpvit.errors import UserError
+
+WEIGHTS = {'model': {'a': torch.arange(50_000.0)}, 'args': argparse.Namespace(lr=1e-4)}
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / 'good.pth'
+    torch.save(WEIGHTS, path)
+    return path
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_official_file_is_read(tmp_path, zipped):
+    torch.save(WEIGHTS, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
+    content = read_checkpoint(tmp_path / 'x.pth')
+    assert torch.equal(content['model']['a'], WEIGHTS['model']['a'])
+    assert content['args'].lr == 1e-4
+
+
+def test_own_training_file_is_read(tmp_path):
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    torch.save({'hub': history, 'number': np.float64(2), 'flag': np.bool_(True)}, tmp_path / 'x')
+    content = read(tmp_path / 'x')
+    assert content['hub'].statistics('mean') == 2
+    assert content['number'] == 2
+    assert content['flag']
+
+
+WRONG_BYTES = {
+    b'': 'is empty',
+    b'\n<!DOCTYPE html>\n<html><head>': 'is a web page, not a checkpoint: the link it came from',
+    b'<HTML>\xff': 'is a web page',
+    b'<?xml version="1.0"?><Error><Code>AccessDenied': 'is a web page',
+    b'404: Not Found': 'is a text file',
+    b'version https://git-lfs.github.com/spec/v1\n': 'is a Git LFS pointer',
+    b'\x00\x01\x02' * 50: 'truncated, damaged or no checkpoint',
+    b'PK\x03\x04' + b'\x00' * 50: 'truncated, damaged or no checkpoint',
+    b'\x80\x02}q\x00.': 'truncated, damaged or no checkpoint',
+}
+
+
+@pytest.mark.parametrize(('content', 'message'), WRONG_BYTES.items())
+def test_what_is_no_checkpoint(tmp_path, content, message):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        read_checkpoint(path)
+    assert str(path) in str(error.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / 'none.pth', tmp_path):
+        with pytest.raises(UserError, match='not found'):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('kept', [0.001, 0.02, 0.5, 0.999])
+def test_truncated(tmp_path, zipped, kept):
+    path = tmp_path / 'x.pth'
+    torch.save(WEIGHTS, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(UserError, match='truncated, damaged'):
+        read_checkpoint(path)
+
+
+def test_damaged_in_the_middle(good):
+    content = bytearray(good.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit of one weight
+    good.write_bytes(content)
+    with pytest.raises(UserError, match='wrong checksum of good/data/0'):
+        read_checkpoint(good)
+
+
+def test_archive_of_something_else(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'x.pth', 'w') as archive:
+        archive.writestr('readme.txt', 'weights')
+    with pytest.raises(UserError, match='zip archive, but no PyTorch checkpoint; unpack it'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+def test_other_content(tmp_path):
+    torch.save([1, 2], tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='no checkpoint: it holds a list'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+class Malicious:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+def mark(path):
+    path.write_text('executed')
+
+
+def calls(target):
+    return {
+        'system': (os.system, (f'touch {target}',)),
+        'eval': (eval, (f'open({str(target)!r}, "w")',)),
+        'getattr': (getattr, (HistoryBuffer, '__init__')),
+        'getattr_other': (getattr, (np.ndarray, 'tofile')),
+        'own_function': (mark, (target,)),
+    }
+
+
+@pytest.mark.parametrize('form', ['zip', 'legacy', 'pickle'])
+@pytest.mark.parametrize('name', list(calls('')))
+def test_malicious_file_executes_nothing(tmp_path, name, form):
+    target = tmp_path / 'executed'
+    path = tmp_path / 'x.pth'
+    content = {'model': WEIGHTS['model'], 'args': Malicious(*calls(target)[name])}
+    if form == 'pickle':
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == 'zip')
+    for attempt in (read_checkpoint, read):
+        with pytest.raises(UserError) as error:
+            attempt(path)
+        assert form == 'pickle' or 'which could execute code' in str(error.value)
+        assert form == 'pickle' or 'MPVIT_TRUST_CHECKPOINTS=1' in str(error.value)
+    assert not target.exists()
+
+
+def test_trusted_file_is_read(tmp_path, monkeypatch):
+    torch.save({'model': torch.nn.Linear(2, 2)}, tmp_path / 'x.pth')
+    with pytest.raises(UserError, match=r'it needs torch\.nn\.modules\.linear\.Linear'):
+        read_checkpoint(tmp_path / 'x.pth')
+    assert 'model' in read_checkpoint(tmp_path / 'x.pth', trust=True)
+    monkeypatch.setenv('MPVIT_TRUST_CHECKPOINTS', '1')
+    assert 'model' in read_checkpoint(tmp_path / 'x.pth')
+
+
+def test_getattr_serves_what_histories_need_and_nothing_else():
+    get = guarded_getattr(HistoryBuffer, ['mean'])
+    assert get(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    for holder, name in ((HistoryBuffer, '__init__'), (os, 'system'), (HistoryBuffer(), 'mean')):
+        with pytest.raises(pickle.UnpicklingError):
+            get(holder, name)
+    assert getattr not in OWN_OBJECTS
+
+
+def test_sha256(good):
+    digest = hashlib.sha256(good.read_bytes()).hexdigest()
+    for expected in (digest, digest.upper(), digest[:8]):
+        read_checkpoint(good, sha256=expected)
+    with pytest.raises(UserError, match=f'has the sha256 {digest}, but should have 00000000;'):
+        read_checkpoint(good, sha256='0' * 8)
+    with pytest.raises(UserError, match='is not a sha256'):
+        read_checkpoint(good, sha256='abc')
+    named = good.with_name(f'good-{digest[:7]}{"a" if digest[7] != "a" else "b"}.pth')
+    good.rename(named)
+    with pytest.raises(UserError, match='should by its name have'):
+        read_checkpoint(named)
+    dated = named.rename(good.with_name('good-20261123.pth'))
+    read_checkpoint(dated)
