@@ -17,9 +17,9 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from mpvit.checkpoints.names_detector import detector_from_official, detector_name_from_official
 from torch import Tensor, nn
 
+from mpvit.checkpoints.names_detector import detector_from_official, detector_name_from_official
 from mpvit.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent

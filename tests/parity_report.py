@@ -12,10 +12,10 @@ import parity_fill
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
-from mpvit.checkpoints.names_coat import coat_from_official
 from parity_detector import CONFIGS, PARITY, TOLERANCES, DetectorParity
 
 from mpvit.checkpoints.names import mpvit_from_official, rename
+from mpvit.checkpoints.names_coat import coat_from_official
 
 PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'faithfulness.md'
 START, END = '<!-- parity: written by `make parity` -->', '<!-- end of parity -->'

@@ -19,6 +19,7 @@ from mpvit.checkpoints.names import (
     mpvit_to_official,
     two_way,
 )
+from mpvit.checkpoints.names_coat import coat_from_official, coat_layers, coat_to_official
 from mpvit.errors import UserError
 
 # Official name and ours, as in `names.py`.
@@ -58,6 +59,7 @@ _FROM_OFFICIAL, _TO_OFFICIAL = two_way(_DETECTOR)
 # there are two stages: the same tensors under a second name.
 _DECODER_COPY = re.compile(r'transformer\.decoder\.((?:class|bbox)_embed\..*)')
 _HEAD = re.compile(r'((?:class|bbox)_embed\.)\d+')
+_MPVIT = re.compile(r'(stem|patch_embed_stages|mhca_stages|cls_head)\.')
 _RESNET = re.compile(r'(conv1|bn1|layer\d+)\.')
 _RESNET_PREFIX, _BACKBONE_PREFIX = 'backbone.0.body.', 'backbone.0.backbone.'
 
@@ -224,7 +226,9 @@ def backbone_name_from_official(name: str) -> str | None:
         return name
     if name.startswith('fc.'):
         return None
-    return mpvit_from_official(name)
+    if _MPVIT.match(name):
+        return mpvit_from_official(name)
+    return coat_from_official(name)
 
 
 def backbone_names_to_official(names: Iterable[str]) -> dict[str, list[str]]:
@@ -243,4 +247,7 @@ def backbone_names_to_official(names: Iterable[str]) -> dict[str, list[str]]:
     names = list(names)
     if any(_RESNET.match(name) for name in names):
         return {name: [] if name.endswith('num_batches_tracked') else [name] for name in names}
+    if any(name.startswith('stages.0.cls_token') for name in names):
+        layers = coat_layers(names)
+        return {name: coat_to_official(name, layers) for name in names}
     return mpvit_to_official(names)

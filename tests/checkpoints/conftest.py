@@ -11,14 +11,13 @@ from mmengine.registry import init_default_scope
 
 from mpvit.config import load_config
 
-CONFIGS = {  # official detector: config of ours, overrides
-    'r50': ('r50_ddetr_50e', []),
-    'r50_refine': ('r50_ddetr_50e', ['model.with_box_refine=True']),
-    'r50_refine_two_stage': (
-        'r50_ddetr_50e',
-        ['model.with_box_refine=True', 'model.as_two_stage=True'],
-    ),
-    'mpvit_small': ('mpvit_s_ddetr_50e', []),
+CONFIGS = {  # official detector: config of ours
+    'r50': 'r50_ddetr_50e',
+    'r50_refine': 'r50_ddetr_refine_50e',
+    'r50_refine_two_stage': 'r50_ddetr_two_stage_50e',
+    'coat_lite_small': 'coat_lite_s_ddetr_50e',
+    'coat_small': 'coat_s_ddetr_50e',
+    'mpvit_small': 'mpvit_s_ddetr_50e',
 }
 
 
@@ -50,9 +49,8 @@ def detector(root):
     init_default_scope('mmdet')
 
     def build(name, num_classes=80):
-        config, options = CONFIGS[name]
-        path = root / 'configs' / 'deformable_detr' / f'{config}.py'
-        model = load_config(path, options).model
+        path = root / 'configs' / 'deformable_detr' / f'{CONFIGS[name]}.py'
+        model = load_config(path).model
         model.bbox_head.num_classes = num_classes
         return MODELS.build(copy.deepcopy(model))
 

@@ -10,8 +10,23 @@ from mpvit.checkpoints.convert import to_official, to_ours
 from mpvit.checkpoints.fit import check_fit
 from mpvit.errors import UserError
 
-DETECTORS = ['r50', 'r50_refine', 'r50_refine_two_stage', 'mpvit_small']
-BACKBONES = ['mpvit_tiny', 'mpvit_xsmall', 'mpvit_small', 'mpvit_base', 'resnet50']
+DETECTORS = [
+    'r50',
+    'r50_refine',
+    'r50_refine_two_stage',
+    'mpvit_small',
+    'coat_lite_small',
+    'coat_small',
+]
+BACKBONES = [
+    'mpvit_tiny',
+    'mpvit_xsmall',
+    'mpvit_small',
+    'mpvit_base',
+    'coat_lite_small',
+    'coat_small',
+    'resnet50',
+]
 
 
 def assert_equal(found, expected):

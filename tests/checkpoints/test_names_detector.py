@@ -14,7 +14,14 @@ from mpvit.checkpoints.names_detector import (
 )
 from mpvit.errors import UserError
 
-DETECTORS = ['r50', 'r50_refine', 'r50_refine_two_stage', 'mpvit_small']
+DETECTORS = [
+    'r50',
+    'r50_refine',
+    'r50_refine_two_stage',
+    'mpvit_small',
+    'coat_lite_small',
+    'coat_small',
+]
 
 
 def test_coco_table_is_that_of_the_libraries():
