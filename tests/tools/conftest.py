@@ -4,7 +4,14 @@ import runpy
 import sys
 
 import pytest
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
+
+
+def forget_earlier_runs() -> None:
+    """Loggers and visualizers are global by name; those of an earlier run write to its places."""
+    MMLogger._instance_dict.clear()
+    DetLocalVisualizer._instance_dict.clear()
 
 
 class Result:
@@ -23,8 +30,7 @@ def tool(root, monkeypatch, capfd):
     def call(name: str, *arguments: object) -> Result:
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
         status = 0
-        # loggers are named by the second; one of the test before would write to a closed stream
-        MMLogger._instance_dict.clear()
+        forget_earlier_runs()
         capfd.readouterr()
         try:
             runpy.run_path(str(root / 'tools' / f'{name}.py'), run_name='__main__')
@@ -54,6 +60,7 @@ def trained(tiny, tmp_path_factory):
     from mpvit.runner import train
 
     config, places = tiny
+    forget_earlier_runs()
     work = tmp_path_factory.mktemp('trained')
     train(config, work_dir=str(work), cfg_options=places)
     return work
