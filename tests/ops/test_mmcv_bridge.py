@@ -143,7 +143,7 @@ def test_any_other_op_names_itself_and_the_remedy():
 
 @pytest.fixture
 def mmcv_ext(monkeypatch):
-    """Pretend that mmcv has a compiled extension: give a function that makes, or fails to make, it."""
+    """Pretend that mmcv has a compiled extension; its `create` makes it, or fails to."""
     monkeypatch.delitem(sys.modules, 'mmcv._ext')
 
     class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
