@@ -43,6 +43,15 @@ def test_official_file_evaluates_as_ours(tool, tiny, trained, official, tmp_path
     assert 'official detector' in result.out + result.err
 
 
+def test_official_file_in_mmdets_own_door(tiny, trained, official):
+    from mmdet.apis import init_detector
+
+    config, _ = tiny
+    found = init_detector(str(config), str(official), device='cpu', palette='coco').state_dict()
+    expected = read(trained / 'epoch_2.pth')['state_dict']
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_official_file_cannot_be_resumed(tool, tiny, official, tmp_path):
     config, places = tiny
     result = tool(
