@@ -112,8 +112,6 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
     if layout is None or (layout.official and not _is_resnet(weights)):
         raise UserError(f'expected one of our checkpoints, found {layout or "unknown tensors"}')
     report = Report(layout)
-    if ema:
-        weights.pop('steps', None)
     try:
         if layout.detector:
             refine = 'memory_trans_fc.weight' in weights or refines_boxes(weights)

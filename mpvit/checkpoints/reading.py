@@ -25,9 +25,9 @@ _HEAD_BYTES = 512
 _WEB_PAGE = re.compile(rb'\s*(<!--.*?-->\s*)*<(!doctype|html|head|body|\?xml)', re.I | re.S)
 _LFS_POINTER = b'version https://git-lfs'
 _ARCHIVE = b'PK\x03\x04'
-# torch.hub writes the beginning of the sha256 at the end of a file's name; eight digits without
-# a letter would rather be a date
-_HASH_IN_NAME = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8})\.[a-z]+$')
+# torch.hub and the authors of CoaT write the beginning of the sha256 at the end of a file's name;
+# eight digits without a letter would rather be a date
+_HASH_IN_NAME = re.compile(r'[-_](?=\d*[a-f])([0-9a-f]{8})\.[a-z]+$')
 _UNSAFE_GLOBAL = re.compile(r'GLOBAL ([\w.]+)')
 
 _DTYPES = ('bool', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
@@ -58,7 +58,8 @@ def read_checkpoint(
     """Read a checkpoint without executing anything in it.
 
     Args:
-        path: File. If its name ends in ``-<8 hex digits>.pth``, the file must have that sha256.
+        path: File. If its name ends in 8 hex digits, as in ``resnet50-0676ba61.pth``, they must be
+            the beginning of its sha256.
         map_location: Device for the tensors, as for `torch.load`.
         sha256: Expected sha256 in hex, or its beginning; None for no check beyond the name's.
         trust: Read the file even if it needs to execute code. The environment variable

@@ -88,6 +88,14 @@ def test_moving_average_is_taken_only_when_asked_for(official):
         to_ours({'model_ema': average})
 
 
+def test_mmengine_saves_the_moving_average_as_the_weights(official):
+    ours, _ = to_ours({'model': official('backbone_mpvit_tiny')})
+    plain = {f'module.{name}': value + 1 for name, value in ours['state_dict'].items()}
+    checkpoint = {**ours, 'ema_state_dict': {**plain, 'steps': torch.tensor(3)}}
+    for ema in (False, True):
+        assert_equal(to_official(checkpoint, ema)[0]['model'], official('backbone_mpvit_tiny'))
+
+
 def test_unknown_names_are_an_error(official):
     weights = official('detector_r50')
     weights['transformer.extra.weight'] = torch.zeros(1)

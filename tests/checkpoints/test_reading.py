@@ -160,7 +160,8 @@ def test_getattr_serves_what_histories_need_and_nothing_else():
     assert getattr not in OWN_OBJECTS
 
 
-def test_sha256(good):
+@pytest.mark.parametrize('joint', ['-', '_'])
+def test_sha256(good, joint):
     digest = hashlib.sha256(good.read_bytes()).hexdigest()
     for expected in (digest, digest.upper(), digest[:8]):
         read_checkpoint(good, sha256=expected)
@@ -168,7 +169,7 @@ def test_sha256(good):
         read_checkpoint(good, sha256='0' * 8)
     with pytest.raises(UserError, match='is not a sha256'):
         read_checkpoint(good, sha256='abc')
-    named = good.with_name(f'good-{digest[:7]}{"a" if digest[7] != "a" else "b"}.pth')
+    named = good.with_name(f'good{joint}{digest[:7]}{"a" if digest[7] != "a" else "b"}.pth')
     good.rename(named)
     with pytest.raises(UserError, match='should by its name have'):
         read_checkpoint(named)

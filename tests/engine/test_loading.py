@@ -1,0 +1,166 @@
+"""Official files through mmengine's own doors, and files that do not fit there."""
+
+import argparse
+import functools
+import json
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import parity_fill
+import pytest
+import torch
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_checkpoint
+from torch import nn
+
+from mpvit.errors import UserError
+from mpvit.models import MPViT
+
+
+@pytest.fixture(scope='module')
+def imagenet(root, tmp_path_factory):
+    """An official ImageNet file of MPViT-Tiny, and its weights."""
+    path = root / 'tests' / 'data' / 'parity' / 'keys' / 'backbone_mpvit_tiny.json'
+    listed = json.loads(path.read_text())
+    values = parity_fill.fill_state_dict(listed['keys'], listed['aliases'], seed=0)
+    weights = {name: torch.from_numpy(value) for name, value in values.items()}
+    weights['cls_head.cls.weight'] = torch.zeros(1000, 216)
+    weights['cls_head.cls.bias'] = torch.zeros(1000)
+    file = tmp_path_factory.mktemp('official') / 'mpvit_tiny.pth'
+    torch.save({'model': weights, 'args': argparse.Namespace(lr=1e-3)}, file)
+    return file, weights
+
+
+def pretrained(arch, file, **options):
+    model = MPViT(arch, init_cfg=dict(type='Pretrained', checkpoint=str(file), **options))
+    model.init_weights()
+    return model
+
+
+def test_imagenet_file_as_init_cfg(imagenet):
+    file, weights = imagenet
+    model = pretrained('tiny', file)
+    assert torch.equal(
+        model.stages[3].paths[2].crpe.convs[1].weight,
+        weights['mhca_stages.3.mhca_blks.2.crpe.conv_list.1.weight'],
+    )
+
+
+def test_stages_that_are_not_built_may_be_in_the_file(imagenet):
+    model = MPViT(
+        'tiny', out_indices=(1, 2), init_cfg=dict(type='Pretrained', checkpoint=str(imagenet[0]))
+    )
+    model.init_weights()
+    assert len(model.stages) == 3
+
+
+def test_init_cfg_of_another_size_is_an_error(imagenet):
+    with pytest.raises(UserError, match='init_cfg of MPViT, .*of another shape'):
+        pretrained('xsmall', imagenet[0])
+
+
+def test_init_cfg_takes_the_backbone_of_a_detector_by_prefix(imagenet, tmp_path):
+    weights = CheckpointLoader.load_checkpoint(str(imagenet[0]))['state_dict']
+    detector = {f'backbone.{name}': value for name, value in weights.items()}
+    detector['bbox_head.x'] = torch.zeros(1)
+    torch.save({'state_dict': detector}, tmp_path / 'detector.pth')
+    pretrained('tiny', tmp_path / 'detector.pth', prefix='backbone.')
+    with pytest.raises(UserError, match='add prefix="backbone."'):
+        pretrained('tiny', tmp_path / 'detector.pth')
+
+
+def test_init_cfg_of_a_missing_file_and_of_other_weights(tmp_path):
+    with pytest.raises(UserError, match='not found'):
+        pretrained('tiny', tmp_path / 'none.pth')
+    torch.save({'weight': torch.zeros(1)}, tmp_path / 'other.pth')
+    with pytest.raises(UserError, match='missing .*; 1 unexpected'):
+        pretrained('tiny', tmp_path / 'other.pth')
+
+
+def test_torchvision_file_without_counters_fits_a_resnet(official_resnet):
+    from mmdet.models import ResNet
+
+    file, weights = official_resnet
+    model = ResNet(50, init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    model.init_weights()
+    assert torch.equal(model.layer4[2].conv3.weight, weights['layer4.2.conv3.weight'])
+
+
+@pytest.fixture
+def official_resnet(root, tmp_path):
+    path = root / 'tests' / 'data' / 'parity' / 'keys' / 'backbone_resnet50.json'
+    listed = json.loads(path.read_text())
+    values = parity_fill.fill_state_dict(listed['keys'], listed['aliases'], seed=0)
+    weights = {name: torch.from_numpy(value) for name, value in values.items()}
+    weights |= {'fc.weight': torch.zeros(1000, 2048), 'fc.bias': torch.zeros(1000)}
+    torch.save(weights, tmp_path / 'resnet50.pth')
+    return tmp_path / 'resnet50.pth', weights
+
+
+class Marker:
+    def __reduce__(self):
+        return eval, ('open("executed", "w")',)
+
+
+def test_every_door_is_safe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'state_dict': {}, 'meta': Marker()}, 'x.pth')
+
+    class Module(BaseModule):
+        def __init__(self):
+            super().__init__(init_cfg=dict(type='Pretrained', checkpoint='x.pth'))
+            self.layer = nn.Linear(1, 1)
+
+    for attempt in (
+        lambda: CheckpointLoader.load_checkpoint('x.pth'),
+        lambda: load_checkpoint(nn.Linear(1, 1), 'x.pth'),
+        lambda: Module().init_weights(),
+    ):
+        with pytest.raises(UserError, match='could execute code'):
+            attempt()
+    for scheme in ('s3', 'a:petrel', 'pavi', 'mmcls'):
+        with pytest.raises(UserError, match='download the file'):
+            CheckpointLoader.load_checkpoint(f'{scheme}://bucket/x.pth')
+    assert not (tmp_path / 'executed').exists()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server on a folder; downloads are kept elsewhere."""
+    folder = tmp_path / 'web'
+    folder.mkdir()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield folder, f'http://127.0.0.1:{web.server_port}'
+        web.shutdown()
+
+
+def test_download_is_converted_and_kept(server, imagenet):
+    folder, url = server
+    (folder / 'mpvit_tiny.pth').write_bytes(imagenet[0].read_bytes())
+    first = CheckpointLoader.load_checkpoint(f'{url}/mpvit_tiny.pth')
+    (folder / 'mpvit_tiny.pth').unlink()
+    second = CheckpointLoader.load_checkpoint(f'{url}/mpvit_tiny.pth')
+    assert 'stages.0.aggregate.conv.weight' in first['state_dict']
+    assert first['state_dict'].keys() == second['state_dict'].keys()
+
+
+def test_dead_links(server, imagenet):
+    folder, url = server
+    with pytest.raises(UserError, match=r'HTTP 404 .*docs/checkpoints\.md'):
+        CheckpointLoader.load_checkpoint(f'{url}/none.pth')
+    (folder / 'page.pth').write_text('<!doctype html><title>Not here</title>')
+    with pytest.raises(UserError, match='is a web page'):
+        CheckpointLoader.load_checkpoint(f'{url}/page.pth')
+    (folder / 'page.pth').write_bytes(imagenet[0].read_bytes())
+    CheckpointLoader.load_checkpoint(f'{url}/page.pth')  # the page was not kept
+    with pytest.raises(UserError, match='there is no model none'):
+        CheckpointLoader.load_checkpoint('torchvision://none')

@@ -1,0 +1,157 @@
+"""Official files, other classes and foreign files through the tools, as a user meets them."""
+
+import json
+
+import parity_fill
+import pytest
+import torch
+
+from mpvit.engine.loading import read
+
+OTHER_NAMES = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
+
+
+def metrics_of(work):
+    return json.loads((work / 'metrics.json').read_text())['metrics']
+
+
+def assert_one_line(result, *messages):
+    assert result.status == 1
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith('error: ')
+    assert 'Traceback' not in result.out + result.err
+    for message in messages:
+        assert message in last
+
+
+@pytest.fixture(scope='module')
+def official(trained, tmp_path_factory):
+    """The trained tiny model as an official file."""
+    from mpvit.conversion import convert_checkpoint
+
+    path = tmp_path_factory.mktemp('official') / 'tiny.pth'
+    convert_checkpoint(trained / 'epoch_2.pth', path, to='official')
+    return path
+
+
+def test_official_file_evaluates_as_ours(tool, tiny, trained, official, tmp_path):
+    config, places = tiny
+    for name, file in (('ours', trained / 'epoch_2.pth'), ('official', official)):
+        result = tool('test', config, file, '--work-dir', tmp_path / name, '--cfg-options', *places)
+        assert result.status == 0, result.err
+    assert metrics_of(tmp_path / 'ours') == metrics_of(tmp_path / 'official')
+    assert 'official detector' in result.out + result.err
+
+
+def test_official_file_in_mmdets_own_door(tiny, trained, official):
+    from mmdet.apis import init_detector
+
+    config, _ = tiny
+    found = init_detector(str(config), str(official), device='cpu', palette='coco').state_dict()
+    expected = read(trained / 'epoch_2.pth')['state_dict']
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_official_file_cannot_be_resumed(tool, tiny, official, tmp_path):
+    config, places = tiny
+    result = tool(
+        'train', config, '--resume', official, '--work-dir', tmp_path, '--cfg-options', *places
+    )
+    assert_one_line(result, 'cannot resume: the checkpoint holds weights only', 'load_from=FILE')
+
+
+def with_names(path, names, target):
+    checkpoint = read(path)
+    checkpoint['meta']['dataset_meta'] = {'classes': names}
+    torch.save(checkpoint, target)
+    return target
+
+
+def test_training_on_other_classes_cannot_be_resumed(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    file = with_names(trained / 'epoch_2.pth', OTHER_NAMES, tmp_path / 'other.pth')
+    result = tool(
+        'train', config, '--resume', file, '--work-dir', tmp_path, '--cfg-options', *places
+    )
+    assert_one_line(result, 'cannot resume', 'other classes (square, dragon', 'load_from=FILE')
+
+
+def test_resuming_executes_no_config_of_the_file(tool, tiny, trained, tmp_path, monkeypatch):
+    config, places = tiny
+    checkpoint = read(trained / 'epoch_2.pth')
+    target = tmp_path / 'executed'
+    checkpoint['meta']['config'] = f'open({str(target)!r}, "w")'
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    result = tool(
+        'train', config, '--resume', tmp_path / 'x.pth', '--work-dir', tmp_path / 'work',
+        '--cfg-options', *places,
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert not target.exists()
+
+
+def test_fine_tuning_keeps_classes_of_the_same_name(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    file = with_names(trained / 'epoch_2.pth', OTHER_NAMES, tmp_path / 'other.pth')
+    options = [
+        *places,
+        'train_cfg.max_epochs=1',
+        f'load_from={file}',
+        'optim_wrapper.optimizer.lr=0',
+    ]
+    result = tool('train', config, '--work-dir', tmp_path / 'work', '--cfg-options', *options)
+    assert result.status == 0, result.err
+    line = (
+        'Class layers: 3 of 6 classes keep their weights by name (circle, square, digit); '
+        '3 start from scratch (triangle, star, cross).'
+    )
+    assert line in result.out + result.err
+    old = read(file)['state_dict']['bbox_head.cls_branches.0.bias']
+    new = read(tmp_path / 'work' / 'epoch_1.pth')['state_dict']['bbox_head.cls_branches.0.bias']
+    # circle, square, triangle, star, cross, digit; the learning rate was 0
+    expected = [old[2], old[0], -4.595, -4.595, -4.595, old[4]]
+    assert new.tolist() == pytest.approx([float(value) for value in expected], abs=1e-3)
+
+
+def test_convert_there_and_back(tool, root, tmp_path):
+    keys = json.loads((root / 'tests/data/parity/keys/detector_r50.json').read_text())
+    values = parity_fill.fill_state_dict(keys['keys'], keys['aliases'], seed=0)
+    weights = {name: torch.from_numpy(value) for name, value in values.items()}
+    source = tmp_path / 'official.pth'
+    torch.save({'model': weights}, source)
+    config = 'configs/deformable_detr/r50_ddetr_50e.py'
+    result = tool('convert_checkpoint', source, tmp_path / 'ours.pth', '--config', config)
+    assert result.status == 0, result.err
+    assert 'official detector: 561 tensors matched' in result.out
+    result = tool(
+        'convert_checkpoint', tmp_path / 'ours.pth', tmp_path / 'b.pth', '--to', 'official'
+    )
+    assert result.status == 0, result.err
+    back = torch.load(tmp_path / 'b.pth', weights_only=True)['model']
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[name], value) for name, value in weights.items())
+
+    other = 'configs/deformable_detr/r50_ddetr_two_stage_50e.py'
+    result = tool('convert_checkpoint', source, tmp_path / 'c.pth', '--config', other)
+    assert_one_line(result, 'of another model than the config', 'missing')
+    assert not (tmp_path / 'c.pth').exists()
+    result = tool('convert_checkpoint', source, tmp_path / 'd.pth', '--sha256', '0' * 64)
+    assert_one_line(result, 'has the sha256', 'download it again')
+    assert_one_line(tool('convert_checkpoint', source, source), 'exists already')
+
+
+def test_convert_refuses_what_is_not_official(tool, trained, tmp_path):
+    result = tool('convert_checkpoint', trained / 'epoch_2.pth', tmp_path / 'x.pth')
+    assert_one_line(result, 'in no known official form')
+    result = tool('convert_checkpoint', tmp_path / 'none.pth', tmp_path / 'x.pth')
+    assert_one_line(result, 'none.pth not found')
+
+
+@pytest.mark.parametrize('content', [b'', b'<!doctype html>', b'PK\x03\x04broken'])
+def test_broken_file_ends_in_one_line(tool, tiny, tmp_path, content):
+    config, places = tiny
+    (tmp_path / 'x.pth').write_bytes(content)
+    result = tool(
+        'test', config, tmp_path / 'x.pth', '--work-dir', tmp_path, '--cfg-options', *places
+    )
+    assert_one_line(result, str(tmp_path / 'x.pth'))
