@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.utils.checkpoint import checkpoint
 
+from mpvit.models.arch import ConfigDict, resolve_arch
 from mpvit.models.layers import LAYER_NORM_EPS, to_map, to_tokens
 
 # Published variants: width, serial layers and MLP ratio of each stage; parallel layers over the
@@ -50,38 +51,15 @@ ARCHS: dict[str, dict[str, Any]] = {
 ARCH_DEFAULTS: dict[str, Any] = dict(
     parallel_layers=0, num_heads=8, window_heads={3: 2, 5: 3, 7: 3}
 )
-ConfigDict = dict[str, Any]
 Size = tuple[int, int]
 
 
 def _resolve_arch(arch: str | ConfigDict) -> ConfigDict:
-    """Complete and check an arch; every error says which entry is wrong."""
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f'unknown CoaT arch {arch!r}; choose from {sorted(ARCHS)} or a dict')
-        arch = ARCHS[arch]
-    known = {*ARCH_DEFAULTS, 'embed_dims', 'num_layers', 'mlp_ratios'}
-    full = {**ARCH_DEFAULTS, **arch}
-    if full.keys() != known:
-        raise ValueError(f'a custom CoaT arch has the entries {sorted(known)}, got {sorted(arch)}')
-    # mmengine configs turn the keys of a dict written in JSON or on the command line into strings
-    windows = {int(kernel): heads for kernel, heads in full['window_heads'].items()}
-    full['window_heads'] = windows
-    dims, ratios, heads = tuple(full['embed_dims']), tuple(full['mlp_ratios']), full['num_heads']
-    if not len(full['num_layers']) == len(ratios) == len(dims):
-        raise ValueError(
-            'CoaT arch: embed_dims, num_layers and mlp_ratios need one entry per stage, got '
-            f'{len(dims)}, {len(full["num_layers"])} and {len(ratios)}'
-        )
-    if any(width % heads for width in dims):
-        raise ValueError(
-            f'CoaT arch: every width of embed_dims {dims} must be divisible by num_heads {heads}'
-        )
-    if sum(windows.values()) != heads or any(kernel % 2 == 0 for kernel in windows):
-        raise ValueError(
-            f'CoaT arch: window_heads {windows} must map odd kernel sizes to heads that add up to '
-            f'num_heads {heads}'
-        )
+    """Complete and check an arch, parallel layers included."""
+    full = resolve_arch(
+        'CoaT', arch, ARCHS, ARCH_DEFAULTS, ('embed_dims', 'num_layers', 'mlp_ratios')
+    )
+    dims, ratios = full['embed_dims'], full['mlp_ratios']
     uniform = len(dims) == 4 and len({*dims[1:]}) == len({*ratios[1:]}) == 1
     if full['parallel_layers'] and not uniform:
         raise ValueError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mpvit.models.arch import ConfigDict, resolve_arch
 from mpvit.models.layers import (
     ConvPositionEncoding,
     ConvRelativePositionEncoding,
@@ -38,40 +39,6 @@ ARCHS: dict[str, dict[str, Any]] = {
 ARCH_DEFAULTS: dict[str, Any] = dict(
     num_paths=(2, 3, 3, 3), num_heads=8, window_heads={3: 2, 5: 3, 7: 3}
 )
-ConfigDict = dict[str, Any]
-
-
-def _resolve_arch(arch: str | ConfigDict) -> ConfigDict:
-    """Complete and check an arch; every error says which entry is wrong."""
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f'unknown MPViT arch {arch!r}; choose from {sorted(ARCHS)} or a dict')
-        arch = ARCHS[arch]
-    known = {*ARCH_DEFAULTS, 'embed_dims', 'num_layers', 'mlp_ratio'}
-    full = {**ARCH_DEFAULTS, **arch}
-    if full.keys() != known:
-        raise ValueError(f'a custom MPViT arch has the entries {sorted(known)}, got {sorted(arch)}')
-    # mmengine configs turn the keys of a dict written in JSON or on the command line into strings
-    windows = {int(kernel): heads for kernel, heads in full['window_heads'].items()}
-    full['window_heads'] = windows
-    stages = len(full['embed_dims'])
-    full['num_paths'] = tuple(full['num_paths'])[:stages]
-    if not len(full['num_layers']) == len(full['num_paths']) == stages:
-        raise ValueError(
-            'MPViT arch: embed_dims, num_layers and num_paths need one entry per stage, got '
-            f'{stages}, {len(full["num_layers"])} and {len(full["num_paths"])}'
-        )
-    if any(dims % full['num_heads'] for dims in full['embed_dims']):
-        raise ValueError(
-            f'MPViT arch: every width of embed_dims {tuple(full["embed_dims"])} must be divisible '
-            f'by num_heads {full["num_heads"]}'
-        )
-    if sum(windows.values()) != full['num_heads'] or any(kernel % 2 == 0 for kernel in windows):
-        raise ValueError(
-            f'MPViT arch: window_heads {windows} must map odd kernel sizes to heads that add up to '
-            f'num_heads {full["num_heads"]}'
-        )
-    return full
 
 
 class PatchEmbed(nn.Module):
@@ -219,7 +186,9 @@ class MPViT(BaseModule):
         init_cfg: ConfigDict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        full = _resolve_arch(arch)
+        full = resolve_arch(
+            'MPViT', arch, ARCHS, ARCH_DEFAULTS, ('embed_dims', 'num_layers', 'num_paths')
+        )
         available = len(full['embed_dims'])
         self.out_indices = tuple(out_indices)
         built = max(self.out_indices, default=-1) + 1 if num_stages is None else num_stages
