@@ -6,12 +6,13 @@ Importing this package makes mmdet importable where mmcv came without compiled o
 """
 
 import contextlib
+import io
 import warnings
 
 from mpvit.ops import mmcv_bridge
 
 mmcv_bridge.install()  # must run before anything imports mmdet
-with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     # mmdet notes on import which optional packages it did not find; nothing here needs them
     warnings.simplefilter('ignore')
     import mmdet.datasets

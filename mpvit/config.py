@@ -12,8 +12,10 @@ from mpvit.errors import UserError
 
 # Top-level entries that mmengine or this project reads and a config need not spell out.
 _OPTIONAL_ENTRIES = {
+    'activation_checkpointing',
     'compile',
     'console_log_level',
+    'data_preprocessor',
     'experiment_name',
     'find_unused_parameters',
     'launcher',
@@ -58,6 +60,8 @@ def load_config(
     except (KeyError, IndexError, TypeError, AssertionError) as error:
         raise UserError(f'--cfg-options does not fit config {path}: {error}') from error
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
+    if Path(config.work_dir).exists() and not Path(config.work_dir).is_dir():
+        raise UserError(f'work folder {config.work_dir} is a file; choose another --work-dir')
     return config
 
 

@@ -23,6 +23,7 @@ _LOSSES = {
     'loss_iou': 'box (GIoU)',
 }
 _SCORES = {'coco/bbox_mAP': 'AP', 'coco/bbox_mAP_50': 'AP50', 'coco/bbox_mAP_75': 'AP75'}
+_LABEL_HEIGHT = 10  # pixels
 Series = dict[str, tuple[list[float], list[float]]]
 
 
@@ -141,7 +142,7 @@ def _draw_boxes(
         x, y, width, height = truth['bbox']
         axes.add_patch(Rectangle((x, y), width, height, fill=False, ec='black', lw=1.6))
         axes.add_patch(Rectangle((x, y), width, height, fill=False, ec='white', lw=1.2, ls='--'))
-    for detection in detections:
+    for detection in sorted(detections, key=lambda d: d['score']):  # the best on top
         x, y, width, height = detection['bbox']
         colour = colours[detection['category_id']]
         axes.add_patch(Rectangle((x, y), width, height, fill=False, ec=colour, lw=1.4))
@@ -150,7 +151,7 @@ def _draw_boxes(
             y,
             f'{names[detection["category_id"]]} {detection["score"]:.2f}',
             fontsize=6,
-            va='bottom',
+            va='top' if y < _LABEL_HEIGHT else 'bottom',  # within the image
             color='white',
             bbox=dict(facecolor=colour, pad=0.6, lw=0),
             clip_on=True,

@@ -1,5 +1,6 @@
 """From a config and what the command line said to a run: the door that the tools go through."""
 
+import copy
 import difflib
 import json
 import os
@@ -77,6 +78,7 @@ def run_training(cfg: Config) -> Runner:
     with _explained(cfg):
         _ = runner.train_loop, runner.val_loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    _check_length(runner)
     runner.train()
     return runner
 
@@ -116,14 +118,16 @@ def evaluate(
     cfg.launcher = launcher
     cfg.load_from = _existing_checkpoint(checkpoint)
     cfg.resume = False
+    evaluators = _evaluators(cfg, 'test')
     if classwise:
-        cfg.test_evaluator.classwise = True
+        for evaluator in evaluators:
+            if evaluator.type in ('CocoBoxMetric', 'CocoMetric'):
+                evaluator.classwise = True
     if out is not None:
         if Path(out).suffix not in ('.pkl', '.pickle'):
             raise UserError(f'--out {out}: the file is a pickle; name it .pkl')
         dump = ConfigDict(type='DumpDetResults', out_file_path=out)
-        evaluator = cfg.test_evaluator
-        cfg.test_evaluator = [*(evaluator if isinstance(evaluator, list) else [evaluator]), dump]
+        cfg.test_evaluator = [*evaluators, dump]
     if show_dir is not None:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=os.path.abspath(show_dir))
     if tta:
@@ -201,10 +205,21 @@ def check_data(cfg: Config, *splits: str) -> None:
             _check_path(dataset.ann_file, 'annotation file', f'{where}.ann_file')
             for kind, prefix in dataset.data_prefix.items():
                 _check_path(prefix, 'image folder', f'{where}.data_prefix.{kind}')
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for evaluator in _evaluators(cfg, split):
             where = f'{split}_evaluator.ann_file'
             _check_path(evaluator.get('ann_file', ''), 'annotation file', where)
+
+
+def _check_length(runner: Runner) -> None:
+    loader = runner.train_dataloader
+    if len(loader) == 0:
+        raise UserError(
+            f'train_dataloader gives no batch: {len(loader.dataset)} images do not fill one of '
+            f'{loader.batch_size} on each of {runner.world_size} process(es), and drop_last leaves '
+            'out the rest; lower train_dataloader.batch_size'
+        )
+    if runner.max_iters <= 0:
+        raise UserError('train_cfg asks for no training step; set max_epochs to 1 or more')
 
 
 def _check_optimizer(cfg: Config) -> None:
@@ -228,6 +243,11 @@ def _check_classes(cfg: Config, split: str, dataset: BaseDataset) -> None:
         )
 
 
+def _evaluators(cfg: Config, split: str) -> list[ConfigDict]:
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    return evaluators if isinstance(evaluators, list) else [evaluators]
+
+
 def _check_path(path: str | None, kind: str, key: str) -> None:
     if path and '://' not in path and not Path(path).exists():
         raise UserError(
@@ -249,8 +269,18 @@ def _enable_amp(cfg: Config) -> None:
 
 
 def _enable_tta(cfg: Config) -> None:
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        raise UserError(f'--tta: config {cfg.filename} has no tta_model and tta_pipeline')
+    """Evaluate every image and its mirror image; the rest of the test pipeline stays as it is."""
+    if 'tta_model' not in cfg:
+        raise UserError(f'--tta: config {cfg.filename} has no tta_model')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
-        dataset.pipeline = cfg.tta_pipeline
+        dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.pipeline)
+
+
+def _mirrored(pipeline: list[ConfigDict]) -> list[ConfigDict]:
+    last = ('LoadAnnotations', 'PackDetInputs')
+    flips = [ConfigDict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    packing = [copy.deepcopy(step) for step in pipeline if step.type in last]
+    packing[-1].meta_keys = (*packing[-1].get('meta_keys', ()), 'flip', 'flip_direction')
+    augmented = ConfigDict(type='TestTimeAug', transforms=[flips, *([step] for step in packing)])
+    return [*(step for step in pipeline if step.type not in last), augmented]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import mpvit  # noqa: F401  (makes mmdet importable for the tests that import it first)
 
@@ -24,3 +25,11 @@ def toy(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('data') / 'toy'
     return write_toy_dataset(folder, ToySpec(train_images=8, val_images=6, empty=0.3))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked gpu say why they do not run."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker('gpu'):
+                item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))

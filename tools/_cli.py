@@ -47,13 +47,18 @@ def run(main: Callable[[], object]) -> None:
     """Run a tool: a mistake of the user ends in one line, without a traceback, and status 1."""
     try:
         from mpvit.errors import UserError
+
+        try:
+            main()
+        except UserError as error:
+            if os.environ.get('MPVIT_DEBUG'):
+                raise
+            # every process of a distributed run comes here; one message is enough
+            sys.exit(1 if os.environ.get('RANK', '0') != '0' else f'error: {error}')
     except ModuleNotFoundError as error:
-        sys.exit(f'error: {error.name} is not installed; run `make setup` or `pip install -e .`')
-    try:
-        main()
-    except UserError as error:
         if os.environ.get('MPVIT_DEBUG'):
             raise
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {error.name} is not installed; run `make setup` or `pip install -e .`')
     except KeyboardInterrupt:
-        sys.exit('interrupted')
+        print('\ninterrupted', file=sys.stderr)
+        sys.exit(130)

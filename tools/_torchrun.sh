@@ -17,6 +17,10 @@ if [[ -z ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} && -x $tools/../.venv/bin/python ]]; 
     python=$tools/../.venv/bin/python
 fi
 nodes=${NNODES:-1}
+if ((nodes > 1)) && [[ -z ${MASTER_ADDR:-} ]]; then
+    echo "error: NNODES=$nodes needs MASTER_ADDR, the address of the first machine" >&2
+    exit 2
+fi
 if ((nodes == 1)) && [[ -z ${PORT:-} ]]; then
     rendezvous=(--standalone) # a free port, so that several runs fit on one machine
 else

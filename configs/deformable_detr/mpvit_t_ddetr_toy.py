@@ -57,18 +57,6 @@ test_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
-tta_pipeline = [
-    {{_base_.load_image}},
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [small],
-            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
-            [dict(type='LoadAnnotations', with_bbox=True)],
-            [{{_base_.pack_flipped}}],
-        ],
-    ),
-]
 toy = dict(type='ToyDataset', data_root=data_root)
 loader = dict(batch_size=16, num_workers=0, persistent_workers=False)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **toy), **loader)

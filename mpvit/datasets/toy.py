@@ -82,6 +82,18 @@ class ToySpec:
     seed: int = 0
     version: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        if not 16 <= self.min_size <= self.max_size:
+            raise UserError(
+                f'toy dataset: 16 <= min_size <= max_size expected, got {self.min_size} and '
+                f'{self.max_size}'
+            )
+        if not (0 <= self.empty <= 1 and min(self.train_images, self.val_images) > 0):
+            raise UserError('toy dataset: empty lies in [0, 1], and each split needs an image')
+        if self.max_objects < 1:
+            raise UserError(f'toy dataset: max_objects must be positive, got {self.max_objects}')
+
 
 def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None) -> Path:
     """Write the dataset in the folder layout of COCO 2017, unless it is there already.
@@ -98,14 +110,16 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
         The folder.
 
     Raises:
-        UserError: The folder exists and holds something else, or scikit-image or scikit-learn is
-            not installed.
+        UserError: The folder holds something else, or scikit-image or scikit-learn is not
+            installed.
     """
     root, spec = Path(root), spec or ToySpec()
     if _is_complete(root, spec):
         return root
-    if root.exists() and any(root.iterdir()) and not (root / _MARKER).is_file():
-        raise UserError(f'{root} holds other files; name an empty folder for the toy dataset')
+    if root.exists() and any(root.iterdir()):
+        drawn = (root / _MARKER).is_file()
+        what = 'a toy dataset drawn to another specification' if drawn else 'other files'
+        raise UserError(f'{root} holds {what}; delete it or name another folder')
     root.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
     try:
@@ -126,8 +140,6 @@ def _is_complete(root: Path, spec: ToySpec) -> bool:
 
 def _move_into_place(work: Path, root: Path, spec: ToySpec) -> None:
     """Rename ``work`` to ``root``; another process may have been faster, which is as good."""
-    if (root / _MARKER).is_file() and not _is_complete(root, spec):
-        shutil.rmtree(root)  # drawn to another specification
     try:
         work.rename(root)
     except OSError:
@@ -196,7 +208,9 @@ def _load_digits(split: str) -> list[Mask]:
 def _background(photo: Image.Image, spec: ToySpec, rng: Generator) -> NDArray[np.float32]:
     """A random crop of a photo, resized to a random image size, darkened or brightened."""
     width, height = (int(n) for n in rng.integers(spec.min_size, spec.max_size + 1, 2))
-    scale = rng.uniform(1, min(photo.width / width, photo.height / height, 3))
+    # how much of the photo is shown; small photos are enlarged
+    limit = min(photo.width / width, photo.height / height, 3)
+    scale = rng.uniform(min(1, limit), limit)
     crop_w, crop_h = int(width * scale), int(height * scale)
     left = int(rng.integers(photo.width - crop_w + 1))
     top = int(rng.integers(photo.height - crop_h + 1))
@@ -219,7 +233,8 @@ def _draw_objects(
     for _ in range(int(rng.integers(1, spec.max_objects + 1))):
         category = int(rng.integers(len(CLASSES)))
         # log-uniform, so that all of COCO's size groups occur
-        extent = np.log([0.17 * max(width, height), 0.8 * min(width, height)])
+        largest = 0.8 * min(width, height)
+        extent = np.log([min(0.17 * max(width, height), largest), largest])
         size = int(np.exp(rng.uniform(*extent)))
         mask = _mask(CLASSES[category], size, digits, rng)
         rows, cols = np.nonzero(mask.max(1) > 0.3)[0], np.nonzero(mask.max(0) > 0.3)[0]

@@ -58,7 +58,8 @@ class CocoBoxMetric(CocoMetric):
             results: Pairs of ground truth and detections, as collected by `CocoMetric.process`.
 
         Returns:
-            The twelve numbers by name, and the precision of each class if ``classwise``.
+            The twelve numbers by name, and the precision of each class if ``classwise``; -1 where
+            there are no objects.
         """
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -66,7 +67,8 @@ class CocoBoxMetric(CocoMetric):
         table = [line for line in printed.getvalue().splitlines() if line.startswith(' Average')]
         MMLogger.get_current_instance().info('\n'.join(['COCO box results:', *table]))
         renamed = {f'bbox_{key}': metrics.pop(f'bbox_{old}', -1.0) for key, old in _KEYS.items()}
-        return {**renamed, **metrics}
+        # a class without objects has no precision; nan would not be valid JSON
+        return {k: -1.0 if v != v else v for k, v in {**renamed, **metrics}.items()}
 
 
 def format_table(metrics: dict[str, float]) -> str:

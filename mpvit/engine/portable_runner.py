@@ -12,6 +12,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
 
+from mpvit.errors import UserError
+
 
 @RUNNERS.register_module()
 class PortableRunner(Runner):
@@ -29,10 +31,18 @@ class PortableRunner(Runner):
 
         Args:
             env_cfg: As for `Runner.setup_env`.
+
+        Raises:
+            UserError: The processes were not started in a way that numbers them.
         """
         if self.distributed and get_device() == 'cpu' and not distributed.is_initialized():
             if self.launcher == 'slurm':
                 _take_rank_from_slurm()
+            elif 'RANK' not in os.environ:
+                raise UserError(
+                    f'--launcher {self.launcher}: on CPUs start the processes with '
+                    'tools/dist_train.sh, tools/dist_test.sh or torchrun'
+                )
             distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 
@@ -75,6 +85,8 @@ class PortableRunner(Runner):
 def _take_rank_from_slurm() -> None:
     """Name the process to torch.distributed as mmengine's slurm launcher does on GPUs."""
     env = os.environ
+    if 'SLURM_PROCID' not in env:
+        raise UserError('--launcher slurm: not inside a Slurm job; use tools/slurm_train.sh')
     env.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' not in env:
         command = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]

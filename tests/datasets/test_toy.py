@@ -78,15 +78,15 @@ def test_some_images_have_no_objects(toy):
     assert counts['train2017']['empty'] + counts['val2017']['empty'] > 0
 
 
-def test_finished_dataset_is_kept_and_another_spec_replaces_it(tmp_path):
+def test_finished_dataset_is_kept_and_another_spec_is_refused(tmp_path):
     spec = ToySpec(train_images=2, val_images=1)
     root = write_toy_dataset(tmp_path / 'toy', spec)
     (root / 'note').write_text('still here')
     write_toy_dataset(root, spec)
     assert (root / 'note').exists()
-    write_toy_dataset(root, ToySpec(train_images=3, val_images=1))
-    assert not (root / 'note').exists()
-    assert len(list((root / 'train2017').iterdir())) == 3
+    with pytest.raises(UserError, match='drawn to another specification; delete it'):
+        write_toy_dataset(root, ToySpec(train_images=3, val_images=1))
+    assert (root / 'note').exists()
     assert [p.name for p in tmp_path.iterdir()] == ['toy']  # no working folder left behind
 
 
@@ -98,6 +98,23 @@ def test_killed_run_leaves_nothing_half_done(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_toy_dataset(tmp_path / 'toy', ToySpec(train_images=2, val_images=1))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('size', [(256, 512), (16, 20), (40, 400)])
+def test_any_image_size(tmp_path, size):
+    spec = ToySpec(train_images=4, val_images=4, min_size=size[0], max_size=size[1])
+    write_toy_dataset(tmp_path / 'toy', spec)
+    for picture in (tmp_path / 'toy').rglob('*.jpg'):
+        assert all(size[0] <= n <= size[1] for n in Image.open(picture).size)
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [dict(min_size=200, max_size=100), dict(empty=2), dict(val_images=0), dict(max_objects=0)],
+)
+def test_impossible_specification_is_refused(wrong):
+    with pytest.raises(UserError, match='toy dataset: '):
+        ToySpec(**wrong)
 
 
 def test_foreign_folder_is_not_touched(tmp_path):

@@ -112,6 +112,60 @@ def test_config_that_does_not_build(tool, tiny, tmp_path, option, message):
     assert_one_line(result, 'does not build', message)
 
 
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('train_dataloader.batch_size=64', '8 images do not fill one of 64'),
+        ('train_cfg.max_epochs=0', 'asks for no training step'),
+        (
+            'train_dataloader.dataset.metainfo.classes=circel,square,triangle,star,cross,digit',
+            "has no category 'circel'; did you mean 'circle'?",
+        ),
+        (
+            'train_dataloader.dataset.metainfo.classes=square,circle,triangle,star,cross,digit',
+            "another order than metainfo; set metainfo.classes to ('circle', 'square',",
+        ),
+        ('model.backbone.init_cfg.checkpoint=none.pth', 'none.pth'),
+    ],
+)
+def test_training_that_could_only_fail_later(tool, tiny, tmp_path, option, message):
+    config, places = tiny
+    more = [option]
+    if 'init_cfg' in option:
+        more.append('model.backbone.init_cfg.type=Pretrained')
+    result = tool('train', config, '--work-dir', tmp_path, '--cfg-options', *places, *more)
+    assert_one_line(result, message)
+
+
+def test_work_folder_that_is_a_file(tool, tiny, tmp_path):
+    (tmp_path / 'file').write_text('')
+    result = tool('train', tiny[0], '--work-dir', tmp_path / 'file')
+    assert_one_line(result, 'is a file; choose another --work-dir')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'), [('{"images": [', 'no valid JSON'), ('{"images": []}', 'not in COCO')]
+)
+def test_broken_annotation_file(tool, tiny, tmp_path, text, message):
+    config, places = tiny
+    (tmp_path / 'broken.json').write_text(text)
+    option = f'train_dataloader.dataset.ann_file={tmp_path / "broken.json"}'
+    result = tool('train', config, '--work-dir', tmp_path, '--cfg-options', *places, option)
+    assert_one_line(result, 'broken.json', message)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without a GPU')
+@pytest.mark.parametrize('launcher', ['slurm', 'pytorch'])
+def test_launcher_without_its_environment(tool, tiny, tmp_path, launcher, monkeypatch):
+    for name in ('RANK', 'SLURM_PROCID'):
+        monkeypatch.delenv(name, raising=False)
+    config, places = tiny
+    result = tool(
+        'train', config, '--work-dir', tmp_path, '--launcher', launcher, '--cfg-options', *places
+    )
+    assert_one_line(result, f'--launcher {launcher}')
+
+
 def test_unknown_optimizer(tool, tiny):
     config, places = tiny
     option = 'optim_wrapper.optimizer.type=Adamw'

@@ -62,6 +62,35 @@ def test_options_of_test(tool, tiny, trained, tmp_path):
     assert len(list((tmp_path / 'drawn').glob('*.jpg'))) == 6
 
 
+def test_classwise_with_several_evaluators(tool, root, tiny, trained, tmp_path):
+    config, places = tiny
+    (tmp_path / 'two.py').write_text(
+        f"_base_ = '{config}'\n"
+        "test_evaluator = [dict(type='CocoBoxMetric', ann_file=''), dict(type='DumpDetResults', "
+        f"out_file_path='{tmp_path}/raw.pkl')]"
+    )
+    places = [place.replace('test_evaluator.', 'test_evaluator.0.') for place in places]
+    result = tool(
+        'test', tmp_path / 'two.py', trained / 'epoch_2.pth', '--work-dir', tmp_path,
+        '--classwise', '--cfg-options', *places,
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert 'coco/circle_precision' in numbers(tmp_path)
+
+
+def test_augmented_and_plain_images_have_one_size(root):
+    from mpvit.config import load_config
+    from mpvit.runner import _enable_tta
+
+    config = load_config(root / 'configs' / 'deformable_detr' / 'mpvit_t_ddetr_toy.py')
+    plain = config.test_dataloader.dataset.pipeline
+    _enable_tta(config)
+    augmented = config.test_dataloader.dataset.pipeline
+    assert augmented[:2] == plain[:2]
+    assert augmented[1].scale == (128, 128)
+    assert augmented[-1].type == 'TestTimeAug'
+
+
 def test_test_time_augmentation(tool, tiny, trained, tmp_path):
     config, places = tiny
     arguments = ('--work-dir', tmp_path, '--tta', '--cfg-options', *places)

@@ -98,27 +98,3 @@ test_evaluator = val_evaluator
 tta_model = dict(
     type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.7), max_per_img=100)
 )
-pack_flipped = dict(
-    type='PackDetInputs',
-    meta_keys=(
-        'img_id',
-        'img_path',
-        'ori_shape',
-        'img_shape',
-        'scale_factor',
-        'flip',
-        'flip_direction',
-    ),
-)
-tta_pipeline = [
-    load_image,
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type=resize, scale=(800, 1333))],
-            [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)],
-            [dict(type='LoadAnnotations', with_bbox=True)],
-            [pack_flipped],
-        ],
-    ),
-]

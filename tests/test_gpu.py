@@ -1,0 +1,51 @@
+"""What only a GPU can show. Not run in continuous integration, which has none."""
+
+import pytest
+import torch
+from mmcv.ops import MultiScaleDeformableAttention
+from mmdet.models.losses import FocalLoss
+
+from mpvit import runner
+
+pytestmark = pytest.mark.gpu
+
+
+def test_attention_on_the_gpu_equals_the_cpu():
+    torch.manual_seed(0)
+    module = MultiScaleDeformableAttention(embed_dims=64, num_heads=8, num_levels=2, dropout=0.0)
+    module = module.eval()
+    torch.nn.init.normal_(module.sampling_offsets.weight, std=0.1)
+    shapes = torch.tensor([[8, 10], [4, 5]])
+    inputs = dict(
+        query=torch.randn(30, 2, 64),
+        value=torch.randn(100, 2, 64),
+        reference_points=torch.rand(2, 30, 2, 2),
+        spatial_shapes=shapes,
+        level_start_index=torch.tensor([0, 80]),
+    )
+    on_cpu = module(**inputs)
+    module.cuda()
+    on_gpu = module(**{name: tensor.cuda() for name, tensor in inputs.items()})
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-4, atol=1e-5)
+    on_gpu.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_focal_loss_on_the_gpu_equals_the_cpu():
+    torch.manual_seed(0)
+    logits, target = torch.randn(50, 6), torch.randint(0, 7, (50,))
+    loss = FocalLoss(use_sigmoid=True, gamma=2.0, alpha=0.25)
+    torch.testing.assert_close(loss(logits.cuda(), target.cuda()).cpu(), loss(logits, target))
+
+
+@pytest.mark.parametrize('amp', [False, True])
+def test_training_and_evaluation(root, toy, tmp_path, amp):
+    places = [f'{split}_dataloader.dataset.data_root={toy}' for split in ('train', 'val', 'test')]
+    truth = f'{toy}/annotations/instances_val2017.json'
+    places += [f'{split}_evaluator.ann_file={truth}' for split in ('val', 'test')]
+    config = root / 'tests' / 'data' / 'tiny.py'
+    runner.train(config, work_dir=str(tmp_path), cfg_options=places, amp=amp)
+    metrics = runner.evaluate(
+        config, str(tmp_path / 'epoch_2.pth'), work_dir=str(tmp_path), cfg_options=places
+    )
+    assert 'coco/bbox_mAP' in metrics
