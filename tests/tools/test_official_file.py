@@ -44,7 +44,11 @@ test_evaluator = val_evaluator
 
 
 @pytest.fixture(
-    params=[('mpvit_small', 'mpvit_s_ddetr_50e'), ('r50_refine', 'r50_ddetr_refine_50e')]
+    params=[
+        ('mpvit_small', 'mpvit_s_ddetr_50e'),
+        ('r50_refine', 'r50_ddetr_refine_50e'),
+        ('r50_refine_two_stage', 'r50_ddetr_two_stage_50e'),
+    ]
 )
 def case(request):
     name, config = request.param
