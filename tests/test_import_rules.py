@@ -16,6 +16,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'config': {'errors'},
     'plots': {'errors'},
     'runner': {'config', 'engine', 'datasets', 'checkpoints', 'ops', 'errors'},
+    'inference': {'checkpoints', 'config', 'engine', 'errors'},
     'conversion': {'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
     '__init__': {'ops', 'datasets', 'engine', 'models', 'version'},

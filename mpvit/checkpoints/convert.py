@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpvit.checkpoints.classes import UNUSED_BIAS, ClassLayers, cut, uncut
+from mpvit.checkpoints.classes import UNUSED_BIAS, ClassLayers, class_names, cut, uncut
 from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES, OFFICIAL_CHANNELS
 from mpvit.checkpoints.layouts import Layout, layout_of, weights_of, without_counters
 from mpvit.checkpoints.names_detector import (
@@ -187,6 +187,9 @@ def _cut_classes(
 def _uncut_classes(
     weights: Mapping[str, Tensor], checkpoint: Mapping[str, Any], report: Report
 ) -> dict[str, Tensor]:
+    classes = class_names(checkpoint)
+    if classes not in (None, list(COCO_NAMES)):
+        return dict(weights)  # 80 classes by chance: they have no COCO ids to be spread over
     others = (checkpoint.get('meta') or {}).get(OTHER_ROWS, {})
     result = dict(weights)
     for name, proposals in ClassLayers(weights).proposals.items():

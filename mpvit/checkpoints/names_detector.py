@@ -204,7 +204,11 @@ def check_copies(weights: Mapping[str, Tensor]) -> None:
         UserError: Two differ, or the repeated one is missing.
     """
     for name, first in copies_of(weights).items():
-        if name in weights and not torch.equal(weights[name], weights[first]):
+        if name not in weights:
+            continue
+        if first not in weights:
+            raise UserError(f'the checkpoint is damaged: {first}, which {name} repeats, is missing')
+        if not torch.equal(weights[name], weights[first]):
             raise UserError(
                 f'the checkpoint is damaged: {name} must be a copy of {first} and is not'
             )

@@ -22,7 +22,7 @@ TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 
 _HEAD_BYTES = 512
-_WEB_PAGE = re.compile(rb'\s*(<!--.*?-->\s*)*<(!doctype|html|head|body|\?xml)', re.I | re.S)
+_WEB_PAGE = re.compile(rb'(\xef\xbb\xbf)?\s*<(!--|!doctype|html|head|body|\?xml)', re.I)
 _LFS_POINTER = b'version https://git-lfs'
 _ARCHIVE = b'PK\x03\x04'
 # torch.hub and the authors of CoaT write the beginning of the sha256 at the end of a file's name;
@@ -152,10 +152,12 @@ def _check_sha256(path: Path, expected: str | None) -> None:
         if not re.fullmatch('[0-9a-f]{8,64}', prefix.lower()):
             raise UserError(f'{prefix!r} is not a sha256: 8 to 64 hex digits are expected')
         if not actual.startswith(prefix.lower()):
-            given = 'by its name ' if named and prefix == named[1] else ''
+            by_name = named is not None and prefix == named[1]
+            given = 'by its name ' if by_name else ''
+            remedy = 'download it again' + (', or rename it if it is yours' if by_name else '')
             raise UserError(
                 f'checkpoint {path} has the sha256 {actual}, but should {given}have {prefix}; it '
-                'is damaged or another file; download it again'
+                f'is damaged or another file; {remedy}'
             )
 
 

@@ -57,9 +57,25 @@ class CheckpointFitHook(Hook):
                 runner.logger.warning(line)
         elif None not in (classes, old := class_names(checkpoint)) and classes != old:
             runner.logger.warning('The checkpoint names other classes than the test set.')
-        check_fit(checkpoint, model.state_dict())
-        if not training:
-            _check_refinement(weights_of(checkpoint), model)
+        if training:
+            check_fit(checkpoint, model.state_dict())
+        else:
+            check_loadable(checkpoint, model)
+
+
+def check_loadable(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
+    """Make sure that a checkpoint is of a detector, before it is used for detecting.
+
+    Args:
+        checkpoint: What a loader of `mpvit.engine.loading` returned.
+        model: The detector.
+
+    Raises:
+        UserError: Tensors are missing, unexpected or of another shape, or only one of the two
+            refines boxes.
+    """
+    check_fit(checkpoint, model.state_dict())
+    _check_refinement(weights_of(checkpoint), model)
 
 
 def _classes_of(loop: Any) -> list[str] | None:

@@ -66,6 +66,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     checkpoint = read(filename, map_location)
     converted = to_ours(checkpoint)
     if converted is None:
+        if 'state_dict' not in checkpoint and isinstance(checkpoint.get('model'), dict):
+            checkpoint['state_dict'] = weights_of(checkpoint)  # the only place mmengine looks in
         return checkpoint
     ours, report = converted
     log_report(report)

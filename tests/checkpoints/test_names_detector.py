@@ -6,6 +6,7 @@ import torch
 from mpvit.checkpoints.classes import official_rows
 from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
 from mpvit.checkpoints.names_detector import (
+    check_copies,
     copies_of,
     detector_from_official,
     detector_name_from_official,
@@ -105,3 +106,9 @@ def test_copy_with_other_values_is_an_error(official, name, copy):
 def test_unknown_name_is_an_error(name):
     with pytest.raises(KeyError, match='is not a tensor of'):
         detector_name_from_official(name)
+
+
+def test_a_missing_repeated_tensor_is_named():
+    copy = {'class_embed.1.weight': torch.zeros(91, 4)}
+    with pytest.raises(UserError, match='class_embed.0.weight, which class_embed.1.weight repeats'):
+        check_copies(copy)

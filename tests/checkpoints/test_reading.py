@@ -175,3 +175,9 @@ def test_sha256(good, joint):
         read_checkpoint(named)
     dated = named.rename(good.with_name('good-20261123.pth'))
     read_checkpoint(dated)
+
+
+def test_a_page_of_comments_is_told_at_once(tmp_path):
+    (tmp_path / 'page.pth').write_bytes(b'\xef\xbb\xbf' + b'<!---->' * 70)
+    with pytest.raises(UserError, match='web page'):
+        read_checkpoint(tmp_path / 'page.pth')

@@ -1,0 +1,50 @@
+"""Detectors for use in Python."""
+
+import copy
+import os
+
+from mmdet.registry import MODELS
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from mpvit.checkpoints.classes import class_names
+from mpvit.checkpoints.layouts import weights_of
+from mpvit.config import load_config
+from mpvit.engine.checkpoint_hook import check_loadable
+from mpvit.errors import UserError
+
+
+def load_detector(
+    config: str | os.PathLike[str], checkpoint: str | os.PathLike[str], device: str = 'cpu'
+) -> nn.Module:
+    """Build a detector and load a checkpoint that fits it, ours or an official one.
+
+    The result goes into mmdet's `inference_detector`.
+
+    Args:
+        config: Config file.
+        checkpoint: Checkpoint file or URL.
+        device: Where the detector runs, such as ``'cuda:0'``.
+
+    Returns:
+        The detector in eval mode, with ``cfg`` and ``dataset_meta`` as mmdet expects them.
+
+    Raises:
+        UserError: The config or the checkpoint cannot be read, or they do not fit together.
+    """
+    cfg = load_config(config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    settings = copy.deepcopy(cfg.model)
+    settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone
+    model = revert_sync_batchnorm(MODELS.build(settings))
+    content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+    try:
+        check_loadable(content, model)
+    except UserError as error:
+        raise UserError(f'{checkpoint}: {error}') from error
+    model.load_state_dict(weights_of(content))
+    model.cfg = cfg
+    model.dataset_meta = dict(classes=class_names(content) or ())
+    return model.to(device).eval()
