@@ -1,12 +1,13 @@
 """Names of official detectors: every one has its place here, and back."""
 
+import json
+
 import pytest
 import torch
 
 from mpvit.checkpoints.classes import official_rows
 from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
 from mpvit.checkpoints.names_detector import (
-    check_copies,
     copies_of,
     detector_from_official,
     detector_name_from_official,
@@ -108,7 +109,10 @@ def test_unknown_name_is_an_error(name):
         detector_name_from_official(name)
 
 
-def test_a_missing_repeated_tensor_is_named():
-    copy = {'class_embed.1.weight': torch.zeros(91, 4)}
-    with pytest.raises(UserError, match='class_embed.0.weight, which class_embed.1.weight repeats'):
-        check_copies(copy)
+def test_a_missing_repeated_tensor_is_named(root):
+    """An official file without the first of the class layers that share their weights."""
+    text = (root / 'tests/data/parity/keys/detector_r50.json').read_text()
+    weights = {name: torch.zeros(1) for name in json.loads(text)['keys']}
+    del weights['class_embed.0.weight']
+    with pytest.raises(UserError, match=r'class_embed\.0\.weight, which class_embed\.\d\.weight'):
+        detector_from_official(weights)
