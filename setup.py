@@ -31,7 +31,7 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         *OPENMMLAB,
-        'torch>=2.1,<2.14',  # torch 2.14 no longer compiles the sources that mmcv ships
+        'torch>=2.4,<2.14',  # custom operators; 2.14 no longer compiles the sources that mmcv ships
         'torchvision',
         'timm>=1.0',
         'pycocotools>=2.0.7',

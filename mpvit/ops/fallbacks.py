@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
 
-from mpvit.ops.reference import ms_deform_attn
+from mpvit.ops import attention
 
 
 def ms_deform_attn_forward(
@@ -20,8 +20,8 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Multi-scale deformable attention; shapes as in `reference.ms_deform_attn`."""
-    return ms_deform_attn(value, spatial_shapes, sampling_locations, attention_weights)
+    """Multi-scale deformable attention; shapes as in `attention.ms_deform_attn`."""
+    return attention.forward(value, spatial_shapes, sampling_locations, attention_weights)
 
 
 def ms_deform_attn_backward(
@@ -37,10 +37,9 @@ def ms_deform_attn_backward(
     im2col_step: int,
 ) -> None:
     """Write the three gradients into the given tensors."""
-    inputs = [t.detach().requires_grad_() for t in (value, sampling_locations, attention_weights)]
-    with torch.enable_grad():
-        output = ms_deform_attn(inputs[0], spatial_shapes, inputs[1], inputs[2])
-    grads = torch.autograd.grad(output, inputs, grad_output)
+    grads = attention.backward(
+        grad_output, value, spatial_shapes, sampling_locations, attention_weights
+    )
     for target, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
         target.copy_(grad)
 

@@ -1,25 +1,38 @@
-"""The only file that touches mmcv's internals: supplies ``mmcv._ext`` where it is missing.
+"""The only file that touches mmcv's internals.
 
-The registry's mmcv is built without its compiled extension, and then neither ``mmcv.ops`` nor
-mmdet can be imported. `install` puts a module in its place that provides the ops our models
-need (`mpvit.ops.fallbacks`); every other op raises an error that names the remedy. A compiled
-extension that loads is never touched.
+mmdet instantiates mmcv's `MultiScaleDeformableAttention`; it and its parameters stay mmcv's.
+`install` acts at two seams, and `uninstall` undoes both:
+
+1. The registry's mmcv is built without its compiled extension ``mmcv._ext``, and then neither
+   ``mmcv.ops`` nor mmdet can be imported. A stand-in takes its place: it provides the ops our
+   models need (`mpvit.ops.fallbacks`); every other op raises an error that names the remedy. A
+   compiled extension that loads is never touched.
+2. mmcv's slow plain version of deformable attention is replaced by `mpvit.ops.attention`, and so
+   is the autograd function for GPUs where mmcv has no compiled op for it to call.
 """
 
+import contextlib
 import importlib
 import importlib.util
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
-import torch  # noqa: F401  (a compiled extension needs torch's libraries loaded first)
+from torch import Tensor  # a compiled extension needs torch's libraries loaded first
 
+from mpvit.ops import attention
 from mpvit.ops.fallbacks import PROVIDED
 
 _NAME = 'mmcv._ext'
+_ATTENTION = 'mmcv.ops.multi_scale_deform_attn'
+_PLAIN = 'multi_scale_deformable_attn_pytorch'
+_FUNCTION = 'MultiScaleDeformableAttnFunction'
+# mmcv says so before it calls its plain version with bfloat16, which here is not plain any more.
+_OUTDATED_WARNING = 'MultiScaleDeformableAttnFunction does not support torch.bfloat16'
 _REMEDY = (
     'Compile mmcv with its ops (docs/install.md, "Compiled mmcv ops"): FORCE_CUDA=1 pip install '
     '--no-build-isolation --no-deps --force-reinstall --no-binary onedl-mmcv onedl-mmcv'
@@ -42,12 +55,90 @@ def _missing(name: str) -> Callable[..., NoReturn]:
     return op
 
 
+class _Function:
+    """Stands in for mmcv's autograd function; unlike it, does not round the locations.
+
+    Args:
+        op: Deformable attention without the arguments that only the compiled op needs.
+    """
+
+    def __init__(self, op: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
+        self._op = op
+
+    def apply(
+        self,
+        value: Tensor,
+        value_spatial_shapes: Tensor,
+        value_level_start_index: Tensor,
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+        im2col_step: int,
+    ) -> Tensor:
+        """Deformable attention, with the arguments of mmcv's function."""
+        return self._op(value, value_spatial_shapes, sampling_locations, attention_weights)
+
+
+_originals: dict[str, Any] = {}  # what of mmcv's attention is replaced, by name
+
+
 def install() -> None:
-    """Make ``mmcv.ops`` and mmdet importable; does nothing where mmcv is complete.
+    """Make ``mmcv.ops`` and mmdet importable, and deformable attention fast.
+
+    Doing it again changes nothing.
 
     Raises:
         ImportError: mmcv is not installed at all.
     """
+    _supply_extension()
+    _route_attention()
+
+
+def uninstall() -> None:
+    """Give mmcv back what `install` replaced.
+
+    Modules that already imported the stand-in of the extension keep their reference.
+    """
+    _restore_attention()
+    if is_substituted():
+        del sys.modules[_NAME]
+
+
+def is_substituted() -> bool:
+    """Whether ``mmcv._ext`` is our stand-in rather than mmcv's compiled extension."""
+    return isinstance(sys.modules.get(_NAME), _SubstituteExt)
+
+
+def compiled_attention() -> ModuleType | None:
+    """The compiled extension of mmcv if it has deformable attention for GPUs."""
+    extension = sys.modules.get(_NAME)
+    if extension is None or is_substituted() or not hasattr(extension, 'ms_deform_attn_forward'):
+        return None
+    # compiled without nvcc it has the function, which then raises
+    version = getattr(extension, 'get_compiling_cuda_version', lambda: 'not available')()
+    return None if version == 'not available' else extension
+
+
+@contextlib.contextmanager
+def stock_attention() -> Iterator[None]:
+    """While it lasts, mmcv's own attention: its compiled op, or else its plain version.
+
+    To compare with. Not for use in several threads.
+    """
+    replaced = bool(_originals)
+    _restore_attention()
+    module = importlib.import_module(_ATTENTION)
+    function = getattr(module, _FUNCTION)
+    if compiled_attention() is None:
+        setattr(module, _FUNCTION, _Function(getattr(module, _PLAIN)))
+    try:
+        yield
+    finally:
+        setattr(module, _FUNCTION, function)
+        if replaced:
+            _route_attention()
+
+
+def _supply_extension() -> None:
     if _NAME in sys.modules:
         return
     if importlib.util.find_spec('mmcv') is None:
@@ -60,7 +151,7 @@ def install() -> None:
             warnings.warn(
                 f'the compiled ops of mmcv do not load ({error}); using plain PyTorch instead. '
                 f'They were built for another torch. {_REMEDY}',
-                stacklevel=2,
+                stacklevel=3,
             )
     module = _SubstituteExt(_NAME)
     # mmengine looks for the extension with find_spec, which wants a spec on a loaded module.
@@ -68,12 +159,24 @@ def install() -> None:
     sys.modules[_NAME] = module
 
 
-def is_substituted() -> bool:
-    """Whether ``mmcv._ext`` is our stand-in rather than mmcv's compiled extension."""
-    return isinstance(sys.modules.get(_NAME), _SubstituteExt)
+def _route_attention() -> None:
+    """Lead mmcv's attention to ours, but for what its compiled op serves."""
+    if _originals:
+        return
+    module = importlib.import_module(_ATTENTION)
+    replacements: dict[str, Any] = {_PLAIN: attention.ms_deform_attn}
+    if compiled_attention() is None or os.environ.get(attention.VARIABLE):
+        replacements[_FUNCTION] = _Function(attention.ms_deform_attn)
+    for name, replacement in replacements.items():
+        _originals[name] = getattr(module, name)
+        setattr(module, name, replacement)
+    warnings.filterwarnings('ignore', message=_OUTDATED_WARNING)
 
 
-def uninstall() -> None:
-    """Take the stand-in away again; modules that already imported it keep their reference."""
-    if is_substituted():
-        del sys.modules[_NAME]
+def _restore_attention() -> None:
+    for name, original in _originals.items():
+        setattr(sys.modules[_ATTENTION], name, original)
+    _originals.clear()
+    outdated = [f for f in warnings.filters if f[1] and f[1].pattern == _OUTDATED_WARNING]  # type: ignore[union-attr]
+    for entry in outdated:
+        warnings.filters.remove(entry)  # type: ignore[attr-defined]

@@ -1,17 +1,20 @@
 """mmcv without compiled ops: what is provided is right, what is not says so."""
 
+import contextlib
 import importlib.abc
 import subprocess
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention, batched_nms, multi_scale_deform_attn
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 
-from mpvit.ops import fallbacks, mmcv_bridge
+from mpvit.ops import fallbacks, mmcv_bridge, reference
 from mpvit.ops.reference import ms_deform_attn
 
 needs_substitute = pytest.mark.skipif(
@@ -66,24 +69,125 @@ def test_reference_is_the_equation(attention_inputs):
 
 def test_reference_equals_mmcvs_own_fallback(attention_inputs):
     ours = ms_deform_attn(*attention_inputs)
-    theirs = multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(*attention_inputs)
+    with mmcv_bridge.stock_attention():
+        theirs = multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(*attention_inputs)
     torch.testing.assert_close(ours, theirs)
 
 
-@needs_substitute
-def test_compiled_path_of_mmcv_runs_on_the_stand_in(attention_inputs):
-    """The autograd function that mmcv uses on CUDA, here on the CPU, in value and gradient."""
-    value, shapes, locations, weights = attention_inputs
-    leaves = (value, locations, weights)
-    function = multi_scale_deform_attn.MultiScaleDeformableAttnFunction
-    start = torch.tensor([0, 48])
-    output = function.apply(value, shapes, start, locations, weights, 64)
-    expected = ms_deform_attn(value, shapes, locations, weights)
+def gradients_agree(output, expected, leaves):
     torch.testing.assert_close(output, expected)
     direction = torch.randn_like(output)
     actual = torch.autograd.grad(output, leaves, direction)
     for a, b in zip(actual, torch.autograd.grad(expected, leaves, direction), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@needs_substitute
+@pytest.mark.parametrize('stock', [False, True])
+def test_function_for_gpus_in_value_and_gradient(attention_inputs, stock):
+    """What mmcv calls on CUDA, here on the CPU: ours, and mmcv's plain version in its place."""
+    value, shapes, locations, weights = attention_inputs
+    with mmcv_bridge.stock_attention() if stock else contextlib.nullcontext():
+        function = multi_scale_deform_attn.MultiScaleDeformableAttnFunction
+        output = function.apply(value, shapes, torch.tensor([0, 48]), locations, weights, 64)
+    expected = ms_deform_attn(value, shapes, locations, weights)
+    gradients_agree(output, expected, (value, locations, weights))
+
+
+@needs_substitute
+def test_mmcvs_own_function_runs_on_the_stand_in(attention_inputs):
+    """For code that took mmcv's autograd function before it was replaced."""
+    value, shapes, locations, weights = attention_inputs
+    function = mmcv_bridge._originals['MultiScaleDeformableAttnFunction']
+    output = function.apply(value, shapes, torch.tensor([0, 48]), locations, weights, 64)
+    expected = ms_deform_attn(value, shapes, locations, weights)
+    gradients_agree(output, expected, (value, locations, weights))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of what computed attention, in order."""
+    names = []
+
+    def record(*inputs):
+        names.append('ours')
+        return ms_deform_attn(*inputs)
+
+    monkeypatch.setattr(reference, 'forward', record)
+    monkeypatch.setenv('MPVIT_MSDA', 'reference')
+    return names
+
+
+def attend():
+    module = MultiScaleDeformableAttention(embed_dims=32, num_heads=4, num_levels=2)
+    return module(
+        torch.rand(10, 2, 32),
+        value=torch.rand(60, 2, 32),
+        reference_points=torch.rand(2, 10, 2, 2),
+        spatial_shapes=torch.tensor([[6, 8], [3, 4]]),
+        level_start_index=torch.tensor([0, 48]),
+    )
+
+
+def test_mmcvs_module_calls_our_attention_unless_stock_is_asked_for(calls):
+    attend()
+    with mmcv_bridge.stock_attention():
+        attend()
+    assert calls == ['ours']
+    attend()
+    assert calls == ['ours', 'ours']
+
+
+def test_uninstall_restores_mmcv(calls):
+    try:
+        mmcv_bridge.uninstall()
+        attend()
+        assert 'ours' not in calls
+        for name in (
+            'MultiScaleDeformableAttnFunction',
+            'multi_scale_deformable_attn_pytorch',
+        ):
+            assert getattr(multi_scale_deform_attn, name).__module__ == (
+                'mmcv.ops.multi_scale_deform_attn'
+            )
+    finally:
+        mmcv_bridge.install()
+    attend()
+    assert calls == ['ours']
+
+
+def test_warning_about_bfloat16_is_silenced_and_only_that():
+    text = (
+        'MultiScaleDeformableAttnFunction does not support torch.bfloat16. '
+        'Falling back to the PyTorch implementation.'
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        mmcv_bridge.uninstall()
+        warnings.warn(text, stacklevel=1)
+        mmcv_bridge.install()
+        warnings.warn(text, stacklevel=1)
+        warnings.warn('another one', stacklevel=1)
+    assert [str(w.message) for w in caught] == [text, 'another one']
+
+
+@pytest.mark.parametrize(
+    ('version', 'forced', 'ours'),
+    [('13.0', None, False), ('13.0', 'triton', True), ('not available', None, True)],
+)
+def test_compiled_op_of_mmcv_is_kept_unless_forced(mmcv_ext, monkeypatch, version, forced, ours):
+    """A complete mmcv keeps its op on GPUs; built without CUDA, it has none to keep."""
+    mmcv_bridge._restore_attention()
+    if forced:
+        monkeypatch.setenv('MPVIT_MSDA', forced)
+    else:
+        monkeypatch.delenv('MPVIT_MSDA', raising=False)
+    mmcv_ext.contents = dict(
+        ms_deform_attn_forward=None, get_compiling_cuda_version=lambda: version
+    )
+    mmcv_bridge.install()
+    assert ('MultiScaleDeformableAttnFunction' in mmcv_bridge._originals) == ours
+    assert (mmcv_bridge.compiled_attention() is None) == (version == 'not available')
 
 
 def test_module_and_state_dict_stay_mmcvs():
@@ -148,6 +252,7 @@ def mmcv_ext(monkeypatch):
 
     class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         create = staticmethod(ModuleType)
+        contents: ClassVar[dict] = {}
 
         def find_spec(self, name, path=None, target=None):
             return ModuleSpec(name, self) if name == 'mmcv._ext' else None
@@ -156,12 +261,14 @@ def mmcv_ext(monkeypatch):
             return self.create(spec.name)
 
         def exec_module(self, module):
-            pass
+            vars(module).update(self.contents)
 
     finder = Finder()
     monkeypatch.setattr(sys, 'meta_path', [finder, *sys.meta_path])
     yield finder
-    sys.modules.pop('mmcv._ext', None)
+    mmcv_bridge.uninstall()
+    monkeypatch.undo()
+    mmcv_bridge.install()
 
 
 def test_a_compiled_extension_is_used_untouched(mmcv_ext):
