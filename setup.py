@@ -35,6 +35,7 @@ setup(
         'torchvision',
         'timm>=1.0',
         'pycocotools>=2.0.7',
+        'numba>=0.59',  # the CPU kernel
         'numpy',
         'pillow',
         'tqdm',

@@ -14,6 +14,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-6
+_NARROW = 16  # channels of a head below which a product per head takes longer than one for all
 
 
 def to_tokens(maps: Tensor) -> Tensor:
@@ -94,13 +95,23 @@ class FactorizedAttention(nn.Module):
         """Attend among tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``."""
         query, key, value = self.qkv(tokens).chunk(3, dim=-1)  # each (B, N, C)
         position = query * crpe(value, size)
-        # (B, N, C) -> (B, heads, N, C / heads)
-        query, key, value = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value)
-        )
-        context = key.softmax(dim=2).transpose(2, 3) @ value  # (B, heads, C / heads, C / heads)
-        attended = (query @ (self.scale * context)).transpose(1, 2).flatten(2)  # (B, N, C)
+        attended = self._attend(query, key.softmax(dim=1), value)
         return self.proj(attended + position)
+
+    def _attend(self, query: Tensor, weights: Tensor, value: Tensor) -> Tensor:
+        """``query (weights^T value)`` of every head, scaled; all tensors ``(B, N, C)``."""
+        if query.size(-1) < _NARROW * self.num_heads:
+            # one product over all channels, in which those of different heads do not meet
+            head = torch.arange(self.num_heads, device=query.device)
+            head = head.repeat_interleave(query.size(-1) // self.num_heads)  # of each channel
+            context = self.scale * (weights.transpose(1, 2) @ value)  # (B, C, C)
+            return query @ context.masked_fill(head[:, None] != head, 0)
+        # (B, N, C) -> (B, heads, N, C / heads), a view
+        query, weights, value = (
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, weights, value)
+        )
+        context = self.scale * (weights.transpose(2, 3) @ value)  # (B, heads, C / heads, C / heads)
+        return (query @ context).transpose(1, 2).flatten(2)
 
 
 class TransformerLayer(nn.Module):

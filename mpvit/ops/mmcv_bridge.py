@@ -8,7 +8,8 @@ mmdet instantiates mmcv's `MultiScaleDeformableAttention`; it and its parameters
    models need (`mpvit.ops.fallbacks`); every other op raises an error that names the remedy. A
    compiled extension that loads is never touched.
 2. mmcv's slow plain version of deformable attention is replaced by `mpvit.ops.attention`, and so
-   is the autograd function for GPUs where mmcv has no compiled op for it to call.
+   is the autograd function for GPUs where mmcv has no compiled op for it to call. The forward
+   method of the module is replaced by `mpvit.ops.module.forward`, which computes the same.
 """
 
 import contextlib
@@ -25,12 +26,14 @@ from typing import Any, NoReturn
 from torch import Tensor  # a compiled extension needs torch's libraries loaded first
 
 from mpvit.ops import attention
+from mpvit.ops import module as attention_module
 from mpvit.ops.fallbacks import PROVIDED
 
 _NAME = 'mmcv._ext'
 _ATTENTION = 'mmcv.ops.multi_scale_deform_attn'
 _PLAIN = 'multi_scale_deformable_attn_pytorch'
 _FUNCTION = 'MultiScaleDeformableAttnFunction'
+_MODULE = 'MultiScaleDeformableAttention'
 # mmcv says so before it calls its plain version with bfloat16, which here is not plain any more.
 _OUTDATED_WARNING = 'MultiScaleDeformableAttnFunction does not support torch.bfloat16'
 _REMEDY = (
@@ -78,7 +81,7 @@ class _Function:
         return self._op(value, value_spatial_shapes, sampling_locations, attention_weights)
 
 
-_originals: dict[str, Any] = {}  # what of mmcv's attention is replaced, by name
+_originals: list[tuple[Any, str, Any]] = []  # what was replaced: where, its name, itself
 
 
 def install() -> None:
@@ -164,19 +167,21 @@ def _route_attention() -> None:
     if _originals:
         return
     module = importlib.import_module(_ATTENTION)
-    replacements: dict[str, Any] = {_PLAIN: attention.ms_deform_attn}
+    _replace(module, _PLAIN, attention.ms_deform_attn)
+    _replace(getattr(module, _MODULE), 'forward', attention_module.forward)
     if compiled_attention() is None or os.environ.get(attention.VARIABLE):
-        replacements[_FUNCTION] = _Function(attention.ms_deform_attn)
-    for name, replacement in replacements.items():
-        _originals[name] = getattr(module, name)
-        setattr(module, name, replacement)
+        _replace(module, _FUNCTION, _Function(attention.ms_deform_attn))
     warnings.filterwarnings('ignore', message=_OUTDATED_WARNING)
 
 
+def _replace(owner: Any, name: str, replacement: Any) -> None:
+    _originals.append((owner, name, getattr(owner, name)))
+    setattr(owner, name, replacement)
+
+
 def _restore_attention() -> None:
-    for name, original in _originals.items():
-        setattr(sys.modules[_ATTENTION], name, original)
-    _originals.clear()
+    while _originals:
+        setattr(*_originals.pop())
     outdated = [f for f in warnings.filters if f[1] and f[1].pattern == _OUTDATED_WARNING]  # type: ignore[union-attr]
     for entry in outdated:
         warnings.filters.remove(entry)  # type: ignore[attr-defined]

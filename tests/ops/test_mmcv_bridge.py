@@ -98,7 +98,8 @@ def test_function_for_gpus_in_value_and_gradient(attention_inputs, stock):
 def test_mmcvs_own_function_runs_on_the_stand_in(attention_inputs):
     """For code that took mmcv's autograd function before it was replaced."""
     value, shapes, locations, weights = attention_inputs
-    function = mmcv_bridge._originals['MultiScaleDeformableAttnFunction']
+    replaced = {name: original for _, name, original in mmcv_bridge._originals}
+    function = replaced['MultiScaleDeformableAttnFunction']
     output = function.apply(value, shapes, torch.tensor([0, 48]), locations, weights, 64)
     expected = ms_deform_attn(value, shapes, locations, weights)
     gradients_agree(output, expected, (value, locations, weights))
@@ -186,7 +187,8 @@ def test_compiled_op_of_mmcv_is_kept_unless_forced(mmcv_ext, monkeypatch, versio
         ms_deform_attn_forward=None, get_compiling_cuda_version=lambda: version
     )
     mmcv_bridge.install()
-    assert ('MultiScaleDeformableAttnFunction' in mmcv_bridge._originals) == ours
+    replaced = [name for _, name, _ in mmcv_bridge._originals]
+    assert ('MultiScaleDeformableAttnFunction' in replaced) == ours
     assert (mmcv_bridge.compiled_attention() is None) == (version == 'not available')
 
 
