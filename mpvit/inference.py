@@ -13,26 +13,40 @@ from mpvit.checkpoints.classes import class_names
 from mpvit.checkpoints.layouts import weights_of
 from mpvit.config import load_config
 from mpvit.engine.checkpoint_hook import check_loadable
+from mpvit.engine.prepare import prepare
 from mpvit.errors import UserError
+
+__all__ = ['load_detector', 'prepare']
 
 
 def load_detector(
-    config: str | os.PathLike[str], checkpoint: str | os.PathLike[str], device: str = 'cpu'
+    config: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    device: str = 'cpu',
+    *,
+    dtype: str = 'fp32',
+    compile: bool = False,
+    fold: bool = True,
 ) -> nn.Module:
-    """Build a detector and load a checkpoint that fits it, ours or an official one.
+    """Build a detector, load a checkpoint that fits it, ours or an official one, and prepare it.
 
-    The result goes into mmdet's `inference_detector`.
+    The result goes into mmdet's `inference_detector`. It is for inference only: with ``fold`` its
+    tensors are not those of the checkpoint any more.
 
     Args:
         config: Config file.
         checkpoint: Checkpoint file or URL.
         device: Where the detector runs, such as ``'cuda:0'``.
+        dtype: 'fp32', 'bf16' or 'fp16'; see `prepare`.
+        compile: Compile it at the first image; see `prepare`.
+        fold: Fold batch norms into convolutions.
 
     Returns:
         The detector in eval mode, with ``cfg`` and ``dataset_meta`` as mmdet expects them.
 
     Raises:
-        UserError: The config or the checkpoint cannot be read, or they do not fit together.
+        UserError: The config or the checkpoint cannot be read, they do not fit together, or
+            the dtype or compilation is not to be had here.
     """
     cfg = load_config(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -47,4 +61,4 @@ def load_detector(
     model.load_state_dict(weights_of(content))
     model.cfg = cfg
     model.dataset_meta = dict(classes=class_names(content) or ())
-    return model.to(device).eval()
+    return prepare(model.to(device), dtype, compile, fold)

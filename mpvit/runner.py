@@ -92,6 +92,9 @@ def evaluate(
     out: str | None = None,
     show_dir: str | None = None,
     tta: bool = False,
+    dtype: str = 'fp32',
+    compile: bool = False,
+    fold: bool = True,
     cfg_options: Sequence[str] = (),
     launcher: str = 'none',
 ) -> dict[str, float]:
@@ -105,6 +108,9 @@ def evaluate(
         out: Pickle file for the raw detections.
         show_dir: Folder for pictures with the detections drawn in.
         tta: Average over the image and its mirror image.
+        dtype: Precision, 'fp32', 'bf16' or 'fp16'; see `mpvit.inference.prepare`.
+        compile: Compile the detector at the first image.
+        fold: Fold batch norms into convolutions.
         cfg_options: Overrides, ``key=value``.
         launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
 
@@ -132,25 +138,36 @@ def evaluate(
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=os.path.abspath(show_dir))
     if tta:
         _enable_tta(cfg)
-    return run_test(cfg)
+    return run_test(cfg, dtype=dtype, compile=compile, fold=fold)
 
 
-def run_test(cfg: Config) -> dict[str, float]:
+def run_test(
+    cfg: Config, *, dtype: str = 'fp32', compile: bool = False, fold: bool = True
+) -> dict[str, float]:
     """Evaluate from a finished config and write ``metrics.json`` into its work folder.
 
     Args:
         cfg: Complete config with ``work_dir`` and ``load_from``.
+        dtype: As for `evaluate`.
+        compile: As for `evaluate`.
+        fold: As for `evaluate`.
 
     Raises:
         UserError: Data is missing, the config does not build or the checkpoint does not fit.
     """
     check_data(cfg, 'test')
+    settings = dict(dtype=dtype, compile=compile, fold=fold)
+    # averaged weights are what a checkpoint's state_dict holds; EMAHook would only swap them in
+    hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook']
+    cfg.custom_hooks = [*hooks, ConfigDict(type='PrepareInferenceHook', **settings)]
     runner = build_runner(cfg)
     with _explained(cfg):
         _ = runner.test_loop
     metrics: dict[str, float] = runner.test()
     if is_main_process():
-        record = dict(config=cfg.filename, checkpoint=cfg.load_from, metrics=metrics)
+        record = dict(
+            config=cfg.filename, checkpoint=cfg.load_from, inference=settings, metrics=metrics
+        )
         path = Path(cfg.work_dir) / 'metrics.json'
         path.write_text(json.dumps(record, indent=2, default=float) + '\n')
         runner.logger.info(f'Metrics written to {path}')

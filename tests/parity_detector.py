@@ -71,7 +71,7 @@ class DetectorParity:
         self.model.load_state_dict(detector_from_official(tensors, keep_all_channels=True))
         self.model.to(self.dtype)
         self._prepare_batch()
-        self._forward()
+        self.forward()
 
     def _prepare_batch(self) -> None:
         fixture = self.fixture
@@ -95,7 +95,8 @@ class DetectorParity:
             )
         self.metas = [sample.metainfo for sample in self.samples]
 
-    def _forward(self) -> None:
+    def forward(self) -> None:
+        """Run the model; what it gives replaces what an earlier run gave."""
         model = self.model
         self.maps = model.extract_feat(self.images)
         encoder_inputs, decoder_inputs = model.pre_transformer(self.maps, self.samples)

@@ -16,6 +16,16 @@ def main() -> None:
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation: also the mirror image'
     )
+    parser.add_argument(
+        '--dtype',
+        choices=['fp32', 'bf16', 'fp16'],
+        default='fp32',
+        help='precision (default: fp32)',
+    )
+    parser.add_argument('--compile', action='store_true', help='compile the detector first')
+    parser.add_argument(
+        '--no-fold', dest='fold', action='store_false', help='leave batch norms as they are'
+    )
     arguments = parse(parser)
     del arguments['eval']  # box AP is the only thing there is to evaluate
 

@@ -5,5 +5,13 @@ from mpvit.engine.checkpoint_hook import CheckpointFitHook
 from mpvit.engine.coco_metric import CocoBoxMetric
 from mpvit.engine.hooks import ProgressBarHook
 from mpvit.engine.portable_runner import PortableRunner
+from mpvit.engine.prepare import PrepareInferenceHook
 
-__all__ = ['CheckpointFitHook', 'CocoBoxMetric', 'PortableRunner', 'ProgressBarHook', 'loading']
+__all__ = [
+    'CheckpointFitHook',
+    'CocoBoxMetric',
+    'PortableRunner',
+    'PrepareInferenceHook',
+    'ProgressBarHook',
+    'loading',
+]

@@ -1,0 +1,168 @@
+"""A trained detector made ready for inference: norms folded, lower precision, compiled."""
+
+import functools
+import logging
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmcv.cnn import fuse_conv_bn
+from mmdet.models import DeformableDETR
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mpvit.errors import UserError
+
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def prepare(
+    model: nn.Module, dtype: str = 'fp32', compile: bool = False, fold: bool = True
+) -> nn.Module:
+    """Make a detector ready for inference, in place: it cannot be trained or saved any more.
+
+    It goes into eval mode, batch norms are folded into the convolutions before them, weights are
+    laid out channels-last, and no gradients are kept. What `docs/inference.md` says of the lower
+    precisions in short: the backbone, the neck, the encoder and the values that the decoder looks
+    up are computed in ``dtype``; sampling locations, queries, boxes and scores stay float32.
+
+    Args:
+        model: Detector with its final weights, on its device.
+        dtype: 'fp32', 'bf16' or 'fp16'.
+        compile: Compile the backbone, the neck and the transformer's layers with `torch.compile`
+            at the first image; needs a C++ compiler.
+        fold: Fold batch norms. Layer and group norms depend on the image and stay.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: The dtype is unknown or cannot be used here, or there is no compiler.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f'dtype {dtype!r} is unknown; choose from {", ".join(DTYPES)}')
+    if (dtype != 'fp32' or compile) and not isinstance(model, DeformableDETR):
+        raise UserError(
+            f'{type(model).__name__} is not a Deformable DETR; leave dtype and compile out'
+        )
+    device = next(model.parameters()).device
+    if dtype != 'fp32':
+        _check_arithmetic(dtype, device)
+    if compile:
+        _check_compiler()
+    model.eval()
+    if fold:
+        fuse_conv_bn(model)
+    model.requires_grad_(False)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it
+    if dtype != 'fp32':
+        _lower_precision(model, DTYPES[dtype])
+    if compile:
+        _compile(model)
+    return model
+
+
+@HOOKS.register_module()
+class PrepareInferenceHook(Hook):
+    """Calls `prepare` before a test, once the checkpoint is loaded; never during training.
+
+    Args:
+        dtype: As for `prepare`.
+        compile: As for `prepare`.
+        fold: As for `prepare`.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, dtype: str = 'fp32', compile: bool = False, fold: bool = True) -> None:
+        self.settings: dict[str, Any] = dict(dtype=dtype, compile=compile, fold=fold)
+
+    def before_test(self, runner: Runner) -> None:
+        """Prepare the detector inside whatever wraps it."""
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        prepare(model, **self.settings)
+        runner.logger.info('Inference: ' + ', '.join(f'{k} {v}' for k, v in self.settings.items()))
+
+
+def _lower_precision(model: DeformableDETR, dtype: torch.dtype) -> None:
+    """Cast the parts that hold nearly all arithmetic; hooks cast what enters them.
+
+    Boxes need more digits than bfloat16 has: 8 bits are 3 pixels of 800. So the decoder's
+    queries, its reference points and the head, 1% of the arithmetic, stay float32. This agrees
+    better with float32 than autocast does, and without its casts of every weight at every call.
+    """
+    attentions = [layer.cross_attn for layer in model.decoder.layers]
+    lookups = [module for a in attentions for module in (a.value_proj, a.output_proj)]
+    for part in (model.backbone, model.neck, model.encoder, *lookups):
+        part.to(dtype)
+    _cast_inputs(model.backbone, dtype)
+    # the sizes of the valid area go into sampling locations
+    _cast_inputs(model.encoder, dtype, exact=('valid_ratios',))
+    if model.as_two_stage:
+        _cast_inputs(model.memory_trans_fc, torch.float32)
+
+
+def _cast_inputs(module: nn.Module, dtype: torch.dtype, exact: tuple[str, ...] = ()) -> None:
+    """Cast floating-point arguments of a module; those named in ``exact`` to float32."""
+    hook = functools.partial(_cast_arguments, dtype, exact)
+    module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _cast_arguments(
+    dtype: torch.dtype,
+    exact: tuple[str, ...],
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> _Arguments:
+    def cast(value: object, dtype: torch.dtype) -> object:
+        is_float = isinstance(value, Tensor) and value.is_floating_point()
+        return value.to(dtype) if is_float else value  # type: ignore[attr-defined]
+
+    named = {k: cast(v, torch.float32 if k in exact else dtype) for k, v in kwargs.items()}
+    return tuple(cast(value, dtype) for value in args), named
+
+
+def _compile(model: DeformableDETR) -> None:
+    """Compile what runs without a break; between these parts mmdet reads sizes from tensors."""
+    for part in (model.backbone, model.neck, *model.encoder.layers, *model.decoder.layers):
+        part.compile(dynamic=True)  # images differ in size
+
+
+def _check_arithmetic(dtype: str, device: torch.device) -> None:
+    """Refuse what the device cannot do; say where it can but gains nothing."""
+    if device.type == 'cuda':
+        if dtype == 'bf16' and not torch.cuda.is_bf16_supported():
+            raise UserError(f'dtype bf16: {device} has no bfloat16; choose fp16')
+    elif device.type == 'cpu':
+        probes: dict[str, Callable[[], bool]] = {
+            'bf16': torch.ops.mkldnn._is_mkldnn_bf16_supported,
+            'fp16': torch.ops.mkldnn._is_mkldnn_fp16_supported,
+        }
+        if not probes[dtype]():
+            print_log(
+                f'This CPU has no {dtype} arithmetic: slower than fp32, for testing only',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def _check_compiler() -> None:
+    """What `torch.compile` needs; without it, it fails at the first image in many lines."""
+    compiler = os.environ.get('CXX', 'g++')
+    if shutil.which(compiler) is None:
+        raise UserError(f'compile needs a C++ compiler and {compiler} was not found; install g++')
+    header = Path(sysconfig.get_path('include')) / 'Python.h'
+    if not header.is_file():
+        raise UserError(f'compile needs {header}; install the development files of Python')
