@@ -62,6 +62,55 @@ def test_options_of_test(tool, tiny, trained, tmp_path):
     assert len(list((tmp_path / 'drawn').glob('*.jpg'))) == 6
 
 
+def test_folding_changes_no_number_and_is_recorded(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    found = {}
+    for name, flags in (('folded', ()), ('plain', ('--no-fold',))):
+        work = tmp_path / name
+        result = tool(
+            'test', config, trained / 'epoch_2.pth', '--work-dir', work, '--out', work / 'raw.pkl',
+            *flags, '--cfg-options', *places,
+        )  # fmt: skip
+        assert result.status == 0, result.err
+        inference = json.loads((work / 'metrics.json').read_text())['inference']
+        assert inference == dict(dtype='fp32', compile=False, fold=not flags)
+        images = pickle.loads((work / 'raw.pkl').read_bytes())
+        found[name] = torch.stack([image['pred_instances']['scores'] for image in images])
+    torch.testing.assert_close(found['folded'], found['plain'], rtol=0, atol=1e-5)
+    assert not torch.equal(found['folded'], found['plain'])  # rounding tells that it was folded
+
+
+@pytest.mark.parametrize('flags', [('--dtype', 'bf16'), ('--dtype', 'fp16', '--tta')])
+def test_lower_precision(tool, tiny, trained, tmp_path, flags):
+    config, places = tiny
+    arguments = ('--work-dir', tmp_path, *flags, '--cfg-options', *places)
+    result = tool('test', config, trained / 'epoch_2.pth', *arguments)
+    assert result.status == 0, result.err
+    assert f'Inference: dtype {flags[1]}, compile False, fold True' in result.out + result.err
+    assert list(numbers(tmp_path))[:12] == TWELVE
+
+
+def test_a_compiler_is_asked_for_in_one_line(tool, tiny, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv('CXX', '/nowhere/g++')
+    config, places = tiny
+    arguments = ('--work-dir', tmp_path, '--compile', '--cfg-options', *places)
+    result = tool('test', config, trained / 'epoch_2.pth', *arguments)
+    assert result.status == 1
+    assert result.err.splitlines()[-1].startswith('error: compile needs a C++ compiler')
+
+
+def test_averaged_weights_are_tested_as_they_are(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    (tmp_path / 'ema.py').write_text(
+        f"_base_ = '{config}'\n"
+        "custom_hooks = [dict(type='EMAHook'), dict(type='NumClassCheckHook')]"
+    )
+    arguments = ('--work-dir', tmp_path, '--cfg-options', *places)
+    result = tool('test', tmp_path / 'ema.py', trained / 'epoch_2.pth', *arguments)
+    assert result.status == 0, result.err
+    assert list(numbers(tmp_path))[:12] == TWELVE
+
+
 def test_classwise_with_several_evaluators(tool, root, tiny, trained, tmp_path):
     config, places = tiny
     (tmp_path / 'two.py').write_text(
