@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mpvit.errors import UserError
+from mpvit.ops.linear import use_pointwise_linear
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -31,9 +32,10 @@ def prepare(
     """Make a detector ready for inference, in place: it cannot be trained or saved any more.
 
     It goes into eval mode, batch norms are folded into the convolutions before them, weights are
-    laid out channels-last, and no gradients are kept. What `docs/inference.md` says of the lower
-    precisions in short: the backbone, the neck, the encoder and the values that the decoder looks
-    up are computed in ``dtype``; sampling locations, queries, boxes and scores stay float32.
+    laid out channels-last, linear layers run as convolutions in float32 on the CPU, and no
+    gradients are kept. What docs/inference.md says of the lower precisions in short: the backbone,
+    the neck, the encoder and the values that the decoder looks up are computed in ``dtype``;
+    sampling locations, queries, boxes and scores stay float32.
 
     Args:
         model: Detector with its final weights, on its device.
@@ -66,6 +68,8 @@ def prepare(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it
     if dtype != 'fp32':
         _lower_precision(model, DTYPES[dtype])
+    elif device.type == 'cpu' and not compile:
+        use_pointwise_linear(model)
     if compile:
         _compile(model)
     return model
