@@ -1,4 +1,4 @@
-"""Which way to compile deformable attention on the CPU: what each takes to start, and how fast it is.
+"""Ways to compile deformable attention on the CPU: what each takes to start, and how fast it is.
 
 Candidates compute the forward pass of the same inputs: our kernel (Numba with LLVM vectors), the
 same loops in plain Numba, `torch.compile` of a formulation by gathers, and C compiled on first use.
