@@ -20,6 +20,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -139,6 +140,19 @@ def stock_attention() -> Iterator[None]:
         setattr(module, _FUNCTION, function)
         if replaced:
             _route_attention()
+
+
+def sources() -> Path:
+    """Folder of the C++ and CUDA sources inside the installed mmcv."""
+    spec = importlib.util.find_spec('mmcv')
+    if spec is None or spec.origin is None:
+        raise ImportError('mmcv is not installed; run `pip install onedl-mmcv`')
+    return Path(spec.origin).parent / 'ops' / 'csrc'
+
+
+def version() -> str:
+    """Version of the installed mmcv."""
+    return importlib.import_module('mmcv').__version__
 
 
 def _supply_extension() -> None:
