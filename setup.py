@@ -28,6 +28,7 @@ setup(
     description='Deformable DETR with an MPViT backbone, as an MMDetection project',
     license='Apache-2.0',
     packages=find_packages(include=['mpvit', 'mpvit.*']),
+    package_data={'mpvit.ops': ['*.cpp']},
     python_requires='>=3.10',
     install_requires=[
         *OPENMMLAB,
