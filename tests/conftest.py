@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -25,6 +26,15 @@ def toy(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp('data') / 'toy'
     return write_toy_dataset(folder, ToySpec(train_images=8, val_images=6, empty=0.3))
+
+
+@pytest.fixture(scope='session')
+def gpu_table(root):
+    """The module benchmarks/gpu_table.py."""
+    spec = importlib.util.spec_from_file_location('gpu_table', root / 'benchmarks/gpu_table.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_collection_modifyitems(items):

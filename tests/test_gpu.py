@@ -1,11 +1,15 @@
 """What only a GPU can show. Not run in continuous integration, which has none."""
 
+import importlib
+
+import attention_cases
 import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.losses import FocalLoss
 
 from mpvit import runner
+from mpvit.ops import attention, choice, reference
 
 pytestmark = pytest.mark.gpu
 
@@ -29,6 +33,39 @@ def test_attention_on_the_gpu_equals_the_cpu():
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-4, atol=1e-5)
     on_gpu.square().sum().backward()
     assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
+@pytest.mark.parametrize('case', attention_cases.CASES)
+@pytest.mark.parametrize('name', ['triton', 'cuda', 'reference'])
+def test_every_backend_equals_the_reference_in_float64(name, case, dtype):
+    reason = attention.unavailable(name, torch.device('cuda'), dtype)
+    if reason:
+        pytest.skip(f'{name}: {reason}')
+    attention_cases.check(importlib.import_module(f'mpvit.ops.{name}'), case, dtype, 'cuda')
+
+
+def test_choice_is_measured_and_kept():
+    inputs = attention_cases.make_inputs('inside', torch.float32, 'cuda')[1:]
+    choice.forget()
+    attention.ms_deform_attn(*inputs)
+    ((key, name),) = choice.chosen().items()
+    assert key[0] == 'forward'
+    assert name in ('triton', 'cuda')
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_mixed_precision_training_never_takes_the_slow_attention(
+    gpu_table, root, monkeypatch, dtype
+):
+    def refuse(*inputs):
+        raise AssertionError('plain PyTorch was called')
+
+    monkeypatch.setattr(reference, 'forward', refuse)
+    monkeypatch.setattr(reference, 'backward', refuse)
+    model, optimizer = gpu_table.build(root / 'tests' / 'data' / 'tiny.py', dtype, 'cuda')
+    losses = model.train_step(gpu_table.make_batch((96, 128), 2, 'cuda'), optimizer)
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 def test_focal_loss_on_the_gpu_equals_the_cpu():

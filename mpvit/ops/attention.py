@@ -63,10 +63,6 @@ def ms_deform_attn(
             value, spatial_shapes, sampling_locations, attention_weights
         )
     _check(value, spatial_shapes, sampling_locations, attention_weights)
-    if value.device.type == 'cpu' and value.dtype == torch.float16:  # no arithmetic in float16
-        return _forward_op(
-            value.float(), spatial_shapes, sampling_locations, attention_weights
-        ).half()
     return _forward_op(value, spatial_shapes, sampling_locations, attention_weights)
 
 
@@ -166,8 +162,6 @@ def _measured(usable: tuple[str, ...], direction: str, *inputs: Tensor) -> Modul
     width = value.shape[2] * value.shape[3]
     levels, points = locations.shape[3:5]
     key = (direction, value.device, value.dtype, width, levels, points)
-    if torch.cuda.is_current_stream_capturing() and key not in choice.chosen():
-        return _load(usable[-1])  # nothing can be timed while a graph is recorded
     runs = {name: functools.partial(getattr(_load(name), direction), *inputs) for name in usable}
     with torch.no_grad(), torch.cuda.device(value.device):
         name = choice.fastest(key, runs)
@@ -177,7 +171,7 @@ def _measured(usable: tuple[str, ...], direction: str, *inputs: Tensor) -> Modul
 def _forced(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     if name not in BACKENDS:
         raise UserError(f'{VARIABLE}={name} names no backend; valid are {", ".join(BACKENDS)}')
-    reason = _unavailable(name, device, dtype)
+    reason = unavailable(name, device, dtype)
     if reason:
         kind = str(dtype).removeprefix('torch.')
         raise UserError(
@@ -191,7 +185,7 @@ def _forced(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
 def _usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     """Fast backends for a device and dtype, best first; says once where a GPU has none."""
     names = _AUTOMATIC.get(device.type, ())
-    reasons = {name: _unavailable(name, device, dtype) for name in names}
+    reasons = {name: unavailable(name, device, dtype) for name in names}
     usable = tuple(name for name in names if reasons[name] is None)
     if device.type == 'cuda' and not usable and dtype != torch.float64:
         why = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
@@ -204,7 +198,8 @@ def _mmcv_is_complete(usable: tuple[str, ...]) -> bool:
     return 'cuda' in usable and _load('cuda').is_mmcvs()
 
 
-def _unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+def unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a backend cannot serve values of a dtype on a device, or ``None`` if it can."""
     try:
         return _load(name).unavailable(device, dtype)
     except ImportError as error:

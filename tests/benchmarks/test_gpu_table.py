@@ -1,0 +1,52 @@
+"""The parts of the GPU table that run without a GPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mpvit.ops import attention, mmcv_bridge
+
+
+def test_a_training_step_of_the_toy_detector(gpu_table, root):
+    model, optimizer = gpu_table.build(root / 'tests' / 'data' / 'tiny.py', None, 'cpu')
+    batch = gpu_table.make_batch((96, 128), 2, 'cpu')
+    weight = model.encoder.layers[0].self_attn.value_proj.weight
+    before = weight.detach().clone()
+    losses = model.train_step(batch, optimizer)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert not torch.equal(weight, before)
+
+
+def test_forcing_is_undone(gpu_table, monkeypatch):
+    monkeypatch.setenv(attention.VARIABLE, 'cpu')
+    with gpu_table.forced('reference'):
+        assert os.environ[attention.VARIABLE] == 'reference'
+    assert os.environ[attention.VARIABLE] == 'cpu'
+    assert mmcv_bridge._originals
+
+
+def test_inputs_of_the_op_and_its_bytes(gpu_table):
+    levels = ((4, 6), (2, 3))
+    inputs = gpu_table.make_op_inputs(torch.bfloat16, 'cpu', levels)
+    output = attention.forward(*inputs[1:])
+    assert output.shape == (1, 30, 256)
+    samples = 30 * 8 * 2 * 4
+    forward = 2 * 30 * 256 * 2 + samples * (2 * 4 + 2)  # values and output; locations and weights
+    assert gpu_table.bytes_to_move(inputs, 'forward') == forward
+    assert gpu_table.bytes_to_move(inputs, 'backward') == 2 * forward - 30 * 256 * 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_without_a_gpu_one_line_and_status_1(root):
+    result = subprocess.run(
+        [sys.executable, '-m', 'benchmarks.gpu_table'],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith('error: needs a CUDA device')
