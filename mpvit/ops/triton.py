@@ -114,8 +114,8 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     real = (channel < CHANNELS)[None, :]
     stride = heads * CHANNELS
     base = row // (heads * queries) * positions * stride + row % heads * CHANNELS
-    at = row[:, None] * CHANNELS + channel[None, :]
-    grad = tl.load(grad_output + at, mask=exists[:, None] & real, other=0.0).to(tl.float32)
+    own = row[:, None] * CHANNELS + channel[None, :]
+    grad = tl.load(grad_output + own, mask=exists[:, None] & real, other=0.0).to(tl.float32)
     for level in range(LEVELS):
         height = tl.load(shapes + 2 * level).to(tl.int32)
         width = tl.load(shapes + 2 * level + 1).to(tl.int32)
