@@ -4,12 +4,14 @@ from mpvit.engine import loading
 from mpvit.engine.checkpoint_hook import CheckpointFitHook
 from mpvit.engine.coco_metric import CocoBoxMetric
 from mpvit.engine.hooks import ProgressBarHook
+from mpvit.engine.optimizer import MergedOptimWrapperConstructor
 from mpvit.engine.portable_runner import PortableRunner
 from mpvit.engine.prepare import PrepareInferenceHook
 
 __all__ = [
     'CheckpointFitHook',
     'CocoBoxMetric',
+    'MergedOptimWrapperConstructor',
     'PortableRunner',
     'PrepareInferenceHook',
     'ProgressBarHook',

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mpvit.checkpoints.classes import CLASS_LAYERS, class_names, remap_classes
 from mpvit.checkpoints.fit import check_fit
 from mpvit.checkpoints.layouts import weights_of
 from mpvit.checkpoints.names_detector import refines_boxes
+from mpvit.engine.optimizer import fit_optimizer_state
 from mpvit.errors import UserError
 
 _SHOWN = 8  # class names listed in a line
@@ -59,6 +61,7 @@ class CheckpointFitHook(Hook):
             runner.logger.warning('The checkpoint names other classes than the test set.')
         if training:
             check_fit(checkpoint, model.state_dict())
+            _fit_optimizer(runner, checkpoint, model)
         else:
             check_loadable(checkpoint, model)
 
@@ -100,6 +103,13 @@ def _check_resumable(checkpoint: dict[str, Any], classes: list[str] | None) -> N
         )
     # a config as source code; mmengine would execute it to look for an entry long obsolete
     checkpoint['meta'].pop('config', None)
+
+
+def _fit_optimizer(runner: Runner, checkpoint: dict[str, Any], model: nn.Module) -> None:
+    if runner._resume and isinstance(runner.optim_wrapper, OptimWrapper):
+        line = fit_optimizer_state(checkpoint, model, runner.optim_wrapper.optimizer)
+        if line:
+            runner.logger.info(line)
 
 
 def _match_classes(

@@ -1,0 +1,180 @@
+"""Merged parameter groups: the same training as with a group for every parameter."""
+
+import copy
+import re
+
+import pytest
+import torch
+from mmengine.optim import MultiStepLR, build_optim_wrapper
+from torch import nn
+
+from mpvit.engine.optimizer import fit_optimizer_state, merge_groups
+from mpvit.errors import UserError
+
+PARAMWISE = dict(
+    custom_keys={'backbone': dict(lr_mult=0.1), 'offsets': dict(lr_mult=0.1, decay_mult=0.0)},
+    norm_decay_mult=0.5,
+)
+
+
+class Model(nn.Module):
+    """A few parameters under every rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 8))
+        self.offsets = nn.Linear(8, 8)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 2)
+        self.frozen = nn.Linear(8, 2).requires_grad_(False)
+        self.unused = nn.Linear(8, 2)  # never has a gradient, so no state either
+
+    def forward(self, x):
+        return self.head(self.norm(self.offsets(self.backbone(x))))
+
+
+def wrapper_of(model, constructor='MergedOptimWrapperConstructor', **optimizer):
+    optimizer = dict(type='AdamW', lr=0.01, weight_decay=0.1) | optimizer
+    return build_optim_wrapper(
+        model,
+        dict(
+            constructor=constructor,
+            optimizer=optimizer,
+            paramwise_cfg=copy.deepcopy(PARAMWISE),
+            clip_grad=dict(max_norm=0.5),
+        ),
+    )
+
+
+def train(model, wrapper, steps, schedulers=()):
+    generator = torch.Generator().manual_seed(steps[0])
+    for _ in range(*steps):
+        loss = model(torch.randn(3, 4, generator=generator)).square().mean()
+        wrapper.update_params(loss)
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def settings(model, wrapper):
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        names[id(p)]: (group['lr'], group['weight_decay'])
+        for group in wrapper.optimizer.param_groups
+        for p in group['params']
+    }
+
+
+def difference(one, other):
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def test_groups_are_merged_and_every_rule_holds():
+    model = Model()
+    merged, single = wrapper_of(model), wrapper_of(model, 'DefaultOptimWrapperConstructor')
+    assert settings(model, merged) == settings(model, single)
+    groups = merged.optimizer.param_groups
+    # backbone, offsets, norms outside of them, all others
+    assert [len(group['params']) for group in groups] == [6, 2, 2, 4]
+    assert len(single.optimizer.param_groups) == 14
+    assert merged.base_param_settings['lr'] == 0.01  # what the log shows as base lr
+
+
+def test_order_is_stable_and_unequal_settings_stay_apart():
+    groups = merge_groups(
+        [
+            dict(params=[1], lr=1.0, betas=[0.9]),
+            dict(params=[2]),
+            dict(params=[3], lr=1.0, betas=[0.9]),
+            dict(params=[4], lr=2.0),
+        ],
+        lr=2.0,
+        weight_decay=None,
+    )
+    assert [group['params'] for group in groups] == [[1, 3], [2, 4]]
+    assert 'weight_decay' not in groups[0]
+
+
+@pytest.mark.parametrize('kernel', [{}, dict(foreach=True), dict(fused=False)], ids=str)
+def test_weights_go_the_same_way(kernel):
+    models = Model(), Model()
+    merged = wrapper_of(models[0], **kernel)
+    train(models[0], merged, (0, 40))
+    single = wrapper_of(models[1], 'DefaultOptimWrapperConstructor', fused=False, foreach=False)
+    train(models[1], single, (0, 40))
+    assert difference(Model(), models[0]) > 0.01
+    assert difference(*models) < 2e-6
+
+
+def test_fused_where_there_is_a_kernel_and_the_config_leaves_it_open():
+    model = Model()
+    assert wrapper_of(model).optimizer.defaults['fused'] is True
+    assert not wrapper_of(model, foreach=True).optimizer.defaults['fused']
+    assert 'fused' not in wrapper_of(model, type='RMSprop').optimizer.defaults
+    model.register_parameter('phase', nn.Parameter(torch.zeros(2).to(torch.complex64)))
+    assert not wrapper_of(model).optimizer.defaults['fused']  # no kernel for complex numbers
+
+
+def snapshot(wrapper, schedulers):
+    return copy.deepcopy(
+        dict(
+            optimizer=wrapper.state_dict(),
+            param_schedulers=[scheduler.state_dict() for scheduler in schedulers],
+        )
+    )
+
+
+def resume(model, checkpoint, **optimizer):
+    wrapper = wrapper_of(model, **optimizer)
+    scheduler = MultiStepLR(wrapper, milestones=[15], gamma=0.1)
+    line = fit_optimizer_state(checkpoint, model, wrapper.optimizer)
+    wrapper.load_state_dict(checkpoint['optimizer'])
+    scheduler.load_state_dict(checkpoint['param_schedulers'][0])
+    return wrapper, scheduler, line
+
+
+def test_resuming_from_a_group_for_every_parameter():
+    model = Model()
+    single = wrapper_of(model, 'DefaultOptimWrapperConstructor', fused=False)
+    scheduler = MultiStepLR(single, milestones=[15], gamma=0.1)
+    train(model, single, (0, 10), [scheduler])
+    resumed = copy.deepcopy(model)
+    checkpoint = snapshot(single, [scheduler])
+    train(model, single, (10, 20), [scheduler])
+
+    merged, schedule, line = resume(resumed, checkpoint)
+    assert line == 'Optimizer state: 14 groups of the checkpoint merged into 4.'
+    assert len(schedule.base_values) == 4 + 1  # and the base lr
+    train(resumed, merged, (10, 20), [schedule])
+    assert difference(model, resumed) < 2e-6
+    assert settings(model, single) == settings(resumed, merged)
+    assert merged.optimizer.defaults['fused']
+    assert all(group['fused'] for group in merged.optimizer.param_groups)
+
+
+def test_resuming_from_merged_groups_on_another_kernel():
+    model = Model()
+    wrapper = wrapper_of(model)
+    train(model, wrapper, (0, 10))
+    resumed = copy.deepcopy(model)
+    scheduler = MultiStepLR(wrapper, milestones=[15])
+    checkpoint = snapshot(wrapper, [scheduler])
+    train(model, wrapper, (10, 20))
+    other, _, line = resume(resumed, checkpoint, fused=False)
+    assert line is None
+    assert not any(group['fused'] for group in other.optimizer.param_groups)
+    train(resumed, other, (10, 20))
+    assert difference(model, resumed) < 2e-6
+
+
+def test_state_that_cannot_be_regrouped_is_refused():
+    model = Model()
+    single = wrapper_of(model, 'DefaultOptimWrapperConstructor')
+    merged = wrapper_of(model)
+    checkpoint = snapshot(single, [])
+    checkpoint['optimizer']['param_groups'][3]['lr'] = 7.0  # as if trained with other rules
+    with pytest.raises(UserError, match=re.escape('resume with the paramwise_cfg')):
+        fit_optimizer_state(checkpoint, model, merged.optimizer)
+    with pytest.raises(UserError, match='has 4 parameter groups.* config 14 others'):
+        fit_optimizer_state(snapshot(merged, []), model, single.optimizer)
