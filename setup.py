@@ -38,6 +38,7 @@ setup(
         'pycocotools>=2.0.7',
         'numba>=0.59',  # the CPU kernel
         'numpy',
+        'scipy',
         'pillow',
         'tqdm',
     ],

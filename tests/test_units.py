@@ -88,7 +88,8 @@ def test_losses_and_their_gradients(units, head, tag):
         )
         for i in range(2)
     ]
-    losses = head.loss_by_feat_single(logits, boxes, targets, metas)
+    found = head.loss_by_feat(logits[None], boxes[None], None, None, targets, metas)
+    losses = [found[name] for name in ('loss_cls', 'loss_bbox', 'loss_iou')]
     weights = units['crit.loss_weights']
     for loss, value, weight in zip(losses, units[f'crit.{tag}.losses'], weights, strict=True):
         np.testing.assert_allclose(loss.item(), value * weight, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,160 @@
+"""Matching of predictions and objects: all decoder layers and images with one transfer to the host.
+
+mmdet's assigner is called for every layer and image and waits for the device each time. Here the
+costs of a whole batch, by the same cost functions, go to the host together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.models.task_modules.assigners import BBoxL1Cost
+from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from mpvit.errors import UserError
+
+MatchCost = Callable[..., Tensor]
+
+
+@TASK_UTILS.register_module()
+class BroadcastL1Cost(BBoxL1Cost):
+    """mmdet's `BBoxL1Cost`, bit for bit, without ``torch.cdist(p=1)``, which is slow."""
+
+    def __call__(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        img_meta: dict[str, Any],
+        **kwargs: Any,
+    ) -> Tensor:
+        """L1 distance of relative boxes.
+
+        Args:
+            pred_instances: ``bboxes`` as ``(x1, y1, x2, y2)`` in pixels, shape ``(N, 4)``.
+            gt_instances: ``bboxes`` likewise, shape ``(M, 4)``.
+            img_meta: ``img_shape``, ``(h, w)`` in pixels.
+            **kwargs: Ignored, as by mmdet's costs.
+
+        Returns:
+            Cost of shape ``(N, M)``.
+        """
+        height, width = img_meta['img_shape'][:2]
+        boxes = []
+        for instances in (pred_instances, gt_instances):
+            box = instances.bboxes
+            if self.box_format == 'xywh':
+                box = box_convert(box, 'xyxy', 'cxcywh')
+            boxes.append((box / box.new_tensor([width, height, width, height])).unbind(-1))
+        # one coordinate at a time: nothing of shape (N, M, 4) is stored
+        distances = [(p[:, None] - t).abs() for p, t in zip(*boxes, strict=True)]
+        return sum(distances[1:], distances[0]) * self.weight
+
+
+@dataclass
+class Predictions:
+    """Predictions of some layers, and what they are matched with.
+
+    Attributes:
+        logits: Shape ``(layers, B, queries, classes)``.
+        boxes: Relative ``(cx, cy, w, h)``, shape ``(layers, B, queries, 4)``.
+        targets: ``bboxes`` in pixels and ``labels`` of every image.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    targets: Sequence[InstanceData]
+
+
+def image_sizes(metas: Sequence[dict[str, Any]], like: Tensor) -> Tensor:
+    """``(w, h, w, h)`` of every image in pixels.
+
+    Args:
+        metas: With ``img_shape``, ``(h, w)``.
+        like: Gives type and device.
+
+    Returns:
+        Tensor of shape ``(B, 4)``.
+    """
+    shapes = [meta['img_shape'][:2] for meta in metas]
+    return like.new_tensor([[width, height, width, height] for height, width in shapes])
+
+
+@torch.no_grad()
+def match(
+    costs: Sequence[MatchCost], batches: Sequence[Predictions], metas: Sequence[dict[str, Any]]
+) -> list[Tensor]:
+    """Match the predictions of every layer one to one with the objects of their image.
+
+    Args:
+        costs: Cost functions of an assigner, summed.
+        batches: What to match.
+        metas: Of the images.
+
+    Returns:
+        For each of ``batches`` the pairs of every layer as ``(image, query, object)``, shape
+        ``(3, layers, pairs)``; objects are counted through all images. Sorted by image and query.
+
+    Raises:
+        UserError: A cost is not finite, because a prediction is not.
+    """
+    matrices = [_cost_matrices(costs, batch, metas) for batch in batches]
+    flat = torch.cat([matrix.flatten() for per_image in matrices for matrix in per_image])
+    on_host = flat.cpu()  # the only point where the host waits for the device
+    pieces = iter(on_host.split([m.numel() for per_image in matrices for m in per_image]))
+    pairs = [
+        _pairs([next(pieces).view(m.shape) for m in per_image], metas) for per_image in matrices
+    ]
+    # back in one transfer as well
+    moved = torch.cat([p.flatten() for p in pairs]).to(flat.device, non_blocking=True)
+    return [
+        piece.view(p.shape)
+        for piece, p in zip(moved.split([p.numel() for p in pairs]), pairs, strict=True)
+    ]
+
+
+def _cost_matrices(
+    costs: Sequence[MatchCost], batch: Predictions, metas: Sequence[dict[str, Any]]
+) -> list[Tensor]:
+    """Costs of every image, shape ``(layers, queries, objects)``."""
+    layers, _, queries, _ = batch.boxes.shape
+    sizes = image_sizes(metas, batch.boxes)[None, :, None]
+    boxes = box_convert(batch.boxes, 'cxcywh', 'xyxy') * sizes
+    matrices = []
+    for index, (target, meta) in enumerate(zip(batch.targets, metas, strict=True)):
+        if len(target.bboxes) == 0:
+            matrices.append(boxes.new_zeros(layers, queries, 0))
+            continue
+        # a row depends on its own prediction only, so all layers make one call
+        predictions = InstanceData(
+            scores=batch.logits[:, index].flatten(0, 1), bboxes=boxes[:, index].flatten(0, 1)
+        )
+        terms = [
+            cost(pred_instances=predictions, gt_instances=target, img_meta=meta) for cost in costs
+        ]
+        matrices.append(torch.stack(terms).sum(dim=0).view(layers, queries, -1))
+    return matrices
+
+
+def _pairs(matrices: Sequence[Tensor], metas: Sequence[dict[str, Any]]) -> Tensor:
+    bad = [index for index, matrix in enumerate(matrices) if not matrix.isfinite().all()]
+    if bad:
+        names = ', '.join(str(metas[i].get('img_id', f'number {i} of the batch')) for i in bad)
+        raise UserError(
+            f'the predictions for image {names} are not finite (NaN or infinite), so they cannot '
+            'be matched with its objects: the training has diverged, or the weights or the image '
+            'are broken; lower optim_wrapper.optimizer.lr, or train without --amp fp16'
+        )
+    layers = []
+    for layer in range(len(matrices[0])):
+        first, found = 0, []
+        for index, matrix in enumerate(matrices):
+            queries, objects = map(torch.from_numpy, linear_sum_assignment(matrix[layer].numpy()))
+            found.append(torch.stack([torch.full_like(queries, index), queries, objects + first]))
+            first += matrix.shape[-1]
+        layers.append(torch.cat(found, dim=1))
+    return torch.stack(layers, dim=1)
