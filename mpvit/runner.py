@@ -24,7 +24,7 @@ def train(
     config: str | os.PathLike[str],
     *,
     work_dir: str | None = None,
-    amp: bool = False,
+    amp: str | None = None,
     auto_scale_lr: bool = False,
     resume: str | None = None,
     cfg_options: Sequence[str] = (),
@@ -35,7 +35,8 @@ def train(
     Args:
         config: Config file.
         work_dir: Folder for outputs; None for ``work_dirs/<config name>``.
-        amp: Mixed precision (needs a GPU).
+        amp: Mixed precision, 'bf16' or 'fp16' (on a GPU only); 'auto' for fp16 on a GPU and bf16
+            on a CPU; None for none.
         auto_scale_lr: Scale the learning rate linearly with the total batch size.
         resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None.
         cfg_options: Overrides, ``key=value``.
@@ -50,7 +51,7 @@ def train(
     cfg = load_config(config, cfg_options, work_dir)
     cfg.launcher = launcher
     if amp:
-        _enable_amp(cfg)
+        _enable_amp(cfg, amp)
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {config} has no auto_scale_lr.base_batch_size')
@@ -278,11 +279,21 @@ def _existing_checkpoint(path: str) -> str:
     return path
 
 
-def _enable_amp(cfg: Config) -> None:
-    if not (is_cuda_available() or is_npu_available() or is_musa_available()):
-        raise UserError('--amp needs a GPU and none was found; leave it out')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+def _enable_amp(cfg: Config, amp: str) -> None:
+    gpu = is_cuda_available() or is_npu_available() or is_musa_available()
+    if amp == 'auto':
+        amp = 'fp16' if gpu else 'bf16'
+    if amp == 'fp16':
+        if not gpu:
+            raise UserError('--amp fp16 needs a GPU and none was found; use --amp bf16')
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    elif amp == 'bf16':
+        for key in ('loss_scale', 'dtype'):  # of an AmpOptimWrapper
+            cfg.optim_wrapper.pop(key, None)
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    else:
+        raise UserError(f'--amp {amp}: choose bf16 or fp16')
 
 
 def _enable_tta(cfg: Config) -> None:

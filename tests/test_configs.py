@@ -7,6 +7,7 @@ import pytest
 from mmdet.registry import DATASETS, METRICS, MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 
 from mpvit.config import load_config
@@ -167,6 +168,13 @@ def test_own_arch_config_of_the_docs(root, tmp_path):
     channels = [conv.conv.in_channels for conv in model.neck.convs]
     assert channels == [model.backbone.out_channels[i] for i in model.backbone.out_indices]
     assert model.backbone.stages[0].paths[0].with_cp
+
+
+def test_ema_config_of_the_docs(root, tmp_path):
+    hooks = documented_config(root, tmp_path, 'train.md', 'ema').custom_hooks
+    base = load_config(CONFIGS / 'mpvit_s_ddetr_50e.py').custom_hooks
+    assert [hook.type for hook in hooks] == [*(hook.type for hook in base), 'EMAHook']
+    assert ROOT_MODELS.get(hooks[-1].ema_type)
 
 
 def test_own_schedule_config_of_the_docs(root, tmp_path):

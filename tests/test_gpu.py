@@ -75,7 +75,7 @@ def test_focal_loss_on_the_gpu_equals_the_cpu():
     torch.testing.assert_close(loss(logits.cuda(), target.cuda()).cpu(), loss(logits, target))
 
 
-@pytest.mark.parametrize('amp', [False, True])
+@pytest.mark.parametrize('amp', [None, 'fp16', 'bf16'])
 def test_training_and_evaluation(root, toy, tmp_path, amp):
     places = [f'{split}_dataloader.dataset.data_root={toy}' for split in ('train', 'val', 'test')]
     truth = f'{toy}/annotations/instances_val2017.json'

@@ -6,7 +6,14 @@ from _cli import common_parser, parse, run
 def main() -> None:
     """Parse arguments and train."""
     parser = common_parser('Train a detector.')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='auto',
+        choices=['auto', 'bf16', 'fp16'],
+        metavar='bf16|fp16',
+        help='mixed precision; without a value fp16 on a GPU and bf16 on a CPU',
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',

@@ -1,12 +1,14 @@
-"""How weights are updated: few parameter groups, and one fused kernel for each."""
+"""How weights are updated: few parameter groups, fused steps, mixed precision."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from mmengine.runner.amp import autocast
 from torch import nn
 
 from mpvit.errors import UserError
@@ -71,6 +73,25 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         except (RuntimeError, ValueError):
             return False
         return True
+
+
+@OPTIM_WRAPPERS.register_module()
+class AutocastOptimWrapper(OptimWrapper):
+    """Mixed precision in bfloat16 on any device, without scaling the loss.
+
+    bfloat16 has the range of float32, so gradients do not vanish and need no `GradScaler`, which
+    mmengine's `AmpOptimWrapper` always brings and which needs a GPU.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Around the forward pass of a training step.
+
+        Args:
+            model: The detector.
+        """
+        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+            yield
 
 
 def merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:

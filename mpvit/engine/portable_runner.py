@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -63,6 +64,27 @@ class PortableRunner(Runner):
                 find_unused_parameters=self.cfg.get('find_unused_parameters', False),
             )
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
+    ) -> None:
+        """Scale the learning rate with the images of a step; see `Runner.scale_lr`.
+
+        A step of ``accumulative_counts`` batches counts all of their images, unlike in mmengine.
+
+        Args:
+            optim_wrapper: Whose learning rates are scaled.
+            auto_scale_lr: With ``enable`` and ``base_batch_size``.
+        """
+        counts = getattr(optim_wrapper, '_accumulative_counts', 1)
+        if counts > 1 and auto_scale_lr and auto_scale_lr.get('enable'):
+            base = auto_scale_lr['base_batch_size']
+            self.logger.info(
+                f'A step takes {counts} batches, so the base batch size of {base} is {base} / '
+                f'{counts} for each.'
+            )
+            auto_scale_lr = dict(auto_scale_lr, base_batch_size=base / counts)
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def build_logger(
         self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any

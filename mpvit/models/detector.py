@@ -1,8 +1,16 @@
-"""What mmdet's Deformable DETR lacks for widths other than 256."""
+"""What mmdet's Deformable DETR lacks: other widths, cheap memory, mixed precision."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
 from mmdet.models import DeformableDETR
 from mmdet.registry import MODELS
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mpvit.models.precision import without_autocast
 
 
 @MODELS.register_module()
@@ -11,7 +19,51 @@ class AnyWidthDeformableDETR(DeformableDETR):
 
     mmdet writes 128 features per box coordinate into the position embedding of proposals, which
     fits ``embed_dims=256`` only. Parameters, names and results at 256 are unchanged.
+
+    ``encoder.num_cp`` is the number of encoder layers whose activations are computed again in the
+    backward pass instead of stored, as in mmdet but with torch's own checkpointing. Under autocast
+    the decoder, which is small, keeps the precision of the weights.
     """
+
+    encoder: Any  # mmdet keeps the config here until it builds the layers
+
+    def _init_layers(self) -> None:
+        count = max(self.encoder.get('num_cp', 0), 0)
+        # mmdet's own encoder would ask for fairscale
+        self.encoder = {key: value for key, value in self.encoder.items() if key != 'num_cp'}
+        super()._init_layers()
+        for layer in self.encoder.layers[:count]:
+            # partial, because a copy of the model (EMA) has to call the copied layer
+            layer.forward = partial(_recomputed, layer.forward)
+
+    def pre_decoder(self, memory: Tensor, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
+        """Queries and reference points; see mmdet.
+
+        Args:
+            memory: Output of the encoder, shape ``(B, points, channels)``.
+            *args: As for mmdet's.
+            **kwargs: As for mmdet's.
+
+        Returns:
+            Inputs of the decoder and of the head.
+        """
+        with without_autocast(memory):
+            memory = memory.to(self.level_embed.dtype)
+            return super().pre_decoder(memory, *args, **kwargs)
+
+    def forward_decoder(self, query: Tensor, *args: Any, **kwargs: Any) -> dict:
+        """Decode; see mmdet.
+
+        Args:
+            query: Shape ``(B, queries, channels)``.
+            *args: As for mmdet's.
+            **kwargs: As for mmdet's.
+
+        Returns:
+            Inputs of the head.
+        """
+        with without_autocast(query):
+            return super().forward_decoder(query, *args, **kwargs)
 
     def get_proposal_pos_embed(
         self, proposals: Tensor, num_pos_feats: int | None = None, temperature: int = 10000
@@ -29,3 +81,9 @@ class AnyWidthDeformableDETR(DeformableDETR):
         return DeformableDETR.get_proposal_pos_embed(
             proposals, num_pos_feats or self.embed_dims // 2, temperature
         )
+
+
+def _recomputed(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

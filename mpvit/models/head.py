@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from mpvit.models.matching import Predictions, image_sizes, match
+from mpvit.models.precision import without_autocast
 
 _EPS = torch.finfo(torch.float32).eps  # mmdet adds it to every divisor of a loss
 
@@ -22,6 +23,20 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
     the host waits for the device once (`mpvit.models.matching`). Also works where there are fewer
     than ``max_per_img`` pairs of query and class.
     """
+
+    def forward(self, hidden_states: Tensor, references: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and boxes of every layer, in the precision of the weights.
+
+        Args:
+            hidden_states: Output of the decoder layers, shape ``(layers, B, queries, channels)``.
+            references: Relative points or boxes that the boxes are predicted from.
+
+        Returns:
+            Logits, shape ``(layers, B, queries, classes)``, and relative boxes
+            ``(cx, cy, w, h)``, shape ``(layers, B, queries, 4)``.
+        """
+        with without_autocast(hidden_states):
+            return super().forward(hidden_states, references)
 
     def loss_by_feat(
         self,

@@ -6,6 +6,7 @@ costs of a whole batch, by the same cost functions, go to the host together.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -23,7 +24,11 @@ MatchCost = Callable[..., Tensor]
 
 @TASK_UTILS.register_module()
 class BroadcastL1Cost(BBoxL1Cost):
-    """mmdet's `BBoxL1Cost`, bit for bit, without ``torch.cdist(p=1)``, which is slow."""
+    """mmdet's `BBoxL1Cost`, bit for bit, without ``torch.cdist(p=1)``.
+
+    On GPUs `torch.cdist` starts a block of threads for every single pair. On a CPU it is as fast
+    as this.
+    """
 
     def __call__(
         self,
@@ -44,15 +49,18 @@ class BroadcastL1Cost(BBoxL1Cost):
             Cost of shape ``(N, M)``.
         """
         height, width = img_meta['img_shape'][:2]
-        boxes = []
+        sides = []
         for instances in (pred_instances, gt_instances):
-            box = instances.bboxes
+            boxes = instances.bboxes.detach()
             if self.box_format == 'xywh':
-                box = box_convert(box, 'xyxy', 'cxcywh')
-            boxes.append((box / box.new_tensor([width, height, width, height])).unbind(-1))
-        # one coordinate at a time: nothing of shape (N, M, 4) is stored
-        distances = [(p[:, None] - t).abs() for p, t in zip(*boxes, strict=True)]
-        return sum(distances[1:], distances[0]) * self.weight
+                boxes = box_convert(boxes, 'xyxy', 'cxcywh')
+            boxes = boxes / boxes.new_tensor([width, height, width, height])
+            sides.append(boxes.t().contiguous())
+        # one coordinate at a time and in place: nothing of shape (N, M, 4) is stored
+        distances = (
+            (predicted[:, None] - true).abs_() for predicted, true in zip(*sides, strict=True)
+        )
+        return reduce(Tensor.add_, distances) * self.weight
 
 
 @dataclass

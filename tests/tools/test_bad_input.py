@@ -181,7 +181,7 @@ def test_wrong_number_of_classes(tool, tiny):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without a GPU')
 def test_amp_without_a_gpu(tool, tiny):
-    assert_one_line(tool('train', tiny[0], '--amp'), '--amp needs a GPU')
+    assert_one_line(tool('train', tiny[0], '--amp', 'fp16'), '--amp fp16 needs a GPU')
 
 
 def test_out_must_be_a_pickle(tool, tiny, trained):

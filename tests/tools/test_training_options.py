@@ -1,5 +1,8 @@
 """What a training can be asked for, through the tool, on a handful of images."""
 
+import json
+
+import pytest
 import torch
 
 EVERY_PARAMETER = [
@@ -24,3 +27,70 @@ def test_resuming_a_training_with_a_group_for_every_parameter(tool, tiny, tmp_pa
     lrs = [group['lr'] for group in state['optimizer']['param_groups']]
     assert len(lrs) == 2
     assert min(lrs) == max(lrs) / 2
+
+
+def losses_of(work):
+    (path,) = work.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record['loss'] for record in records if 'loss' in record]
+
+
+def test_bf16_trains_on_any_device(tool, tiny, tmp_path):
+    config, places = tiny
+    options = [*places, 'default_hooks.logger.interval=1', 'train_cfg.max_epochs=1']
+    found = {}
+    for name, flags in (('fp32', []), ('bf16', ['--amp', 'bf16'])):
+        work = tmp_path / name
+        result = tool('train', config, *flags, '--work-dir', work, '--cfg-options', *options)
+        assert result.status == 0, result.err
+        found[name] = losses_of(work)
+    assert len(found['bf16']) == 2
+    assert found['bf16'] != found['fp32']
+    assert found['bf16'] == pytest.approx(found['fp32'], rel=0.05)
+    state = torch.load(tmp_path / 'bf16' / 'epoch_1.pth', weights_only=False)
+    assert 'loss_scaler' not in state['optimizer']
+    assert {t.dtype for t in state['state_dict'].values()} == {torch.float32, torch.int64}
+
+
+def test_average_of_the_weights_is_evaluated_saved_and_resumed(tool, tiny, tmp_path):
+    config, places = tiny
+    (tmp_path / 'ema.py').write_text(
+        f"_base_ = '{config}'\n"
+        "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', ema_type='SharedWeightsEMA', "
+        'momentum=0.5)]\n'
+    )
+    common = ('--work-dir', tmp_path, '--cfg-options', *places)
+    result = tool('train', tmp_path / 'ema.py', *common, 'train_cfg.max_epochs=1')
+    assert result.status == 0, result.err
+    first = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    weight = 'bbox_head.cls_branches.0.weight'
+    averaged, trained = first['state_dict'][weight], first['ema_state_dict'][f'module.{weight}']
+    assert not torch.equal(averaged, trained)
+
+    result = tool('train', tmp_path / 'ema.py', '--resume', *common)
+    assert result.status == 0, result.err
+    second = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    assert second['ema_state_dict']['steps'] == 2 * first['ema_state_dict']['steps']
+    # two steps on, the average lies between where it was and where the weights went
+    assert not torch.equal(second['state_dict'][weight], averaged)
+
+    result = tool('test', config, tmp_path / 'epoch_2.pth', *common)
+    assert result.status == 0, result.err
+    tested = json.loads((tmp_path / 'metrics.json').read_text())['metrics']['coco/bbox_AR@100']
+    (log,) = sorted(tmp_path.glob('*/vis_data/scalars.json'))[1:2]
+    during = [json.loads(line) for line in log.read_text().splitlines()]
+    validated = [r['coco/bbox_AR@100'] for r in during if 'coco/bbox_AR@100' in r]
+    assert validated[-1] == pytest.approx(tested)
+
+
+def test_auto_scale_lr_counts_accumulated_batches(tool, tiny, tmp_path):
+    config, places = tiny
+    options = [*places, 'optim_wrapper.accumulative_counts=2', 'train_cfg.max_epochs=1']
+    result = tool(
+        'train', config, '--auto-scale-lr', '--work-dir', tmp_path, '--cfg-options', *options
+    )
+    assert result.status == 0, result.err
+    state = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    (group,) = state['optimizer']['param_groups']
+    # 2 batches of 4 images where the config is for 16; warm-up and decay leave initial_lr alone
+    assert group['initial_lr'] == pytest.approx(1.5e-3 * 8 / 16)

@@ -1,0 +1,29 @@
+"""Where mixed precision stops."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def without_autocast(like: Tensor) -> Iterator[None]:
+    """Compute in the precision of the weights for a while, also inside ``torch.autocast``.
+
+    Coordinates of boxes need it: bfloat16 rounds by up to 1.6 px on an image of 800, and what is
+    above 0.998 to 1.
+
+    Args:
+        like: Tells the device.
+    """
+    device = like.device.type
+    try:
+        active = torch.is_autocast_enabled(device)
+    except TypeError:  # torch before 2.4 does not answer by device
+        active = True
+    if active:
+        with torch.autocast(device, enabled=False):
+            yield
+    else:  # traces and exported graphs stay free of it
+        yield
