@@ -37,6 +37,7 @@ setup(
         'timm>=1.0',
         'pycocotools>=2.0.7',
         'numba>=0.59',  # the CPU kernel
+        'faster-coco-eval>=1.7,<2',
         'numpy',
         'scipy',
         'pillow',

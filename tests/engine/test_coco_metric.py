@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mpvit.datasets.toy import CLASSES
 from mpvit.engine.coco_metric import _KEYS, format_table
+from mpvit.errors import UserError
 
 
 @pytest.fixture(scope='module')
@@ -47,13 +49,8 @@ def results(toy):
 
 
 def evaluate(toy, results, **kwargs):
-    metric = METRICS.build(
-        dict(
-            type='CocoBoxMetric',
-            ann_file=str(toy / 'annotations' / 'instances_val2017.json'),
-            **kwargs,
-        )
-    )
+    path = str(toy / 'annotations' / 'instances_val2017.json')
+    metric = METRICS.build(dict(dict(type='CocoBoxMetric', ann_file=path), **kwargs))
     metric.dataset_meta = dict(classes=CLASSES)
     metric.process({}, results)
     return metric.evaluate(size=len(results))
@@ -77,7 +74,36 @@ def test_numbers_are_pycocotools_own(toy, results, tmp_path):
 def test_precision_of_each_class_on_request(toy, results):
     assert not any('precision' in key for key in evaluate(toy, results))
     metrics = evaluate(toy, results, classwise=True)
-    assert {f'coco/{name}_precision' for name in CLASSES} <= set(metrics)
+    own = {f'coco/{name}_precision': metrics[f'coco/{name}_precision'] for name in CLASSES}
+    theirs = evaluate(toy, results, classwise=True, type='CocoMetric', metric='bbox')
+    expected = {key: -1 if (ap := theirs[key]) != ap else ap for key in own}
+    # mmdet's limit is 100 detections an image too: the first of 100, 300 and 1000
+    assert own == expected
+
+
+def test_no_annotation_stays_in_memory_for_workers_to_inherit(toy):
+    path = toy / 'annotations' / 'instances_val2017.json'
+    metric = METRICS.build(dict(type='CocoBoxMetric', ann_file=str(path)))
+    assert len(pickle.dumps(metric)) < 500 + len(str(path)) < path.stat().st_size
+
+
+def test_detections_alone_on_request(toy, results, tmp_path):
+    with pytest.raises(UserError, match='set outfile_prefix'):
+        evaluate(toy, results, format_only=True)
+    prefix = str(tmp_path / 'det')
+    assert evaluate(toy, results, format_only=True, outfile_prefix=prefix) == {}
+    written = json.loads((tmp_path / 'det.bbox.json').read_text())
+    assert len(written) == sum(len(r['pred_instances']['scores']) for r in results)
+
+
+def test_annotation_file_with_other_classes(toy, results):
+    metric = METRICS.build(
+        dict(type='CocoBoxMetric', ann_file=str(toy / 'annotations' / 'instances_val2017.json'))
+    )
+    metric.dataset_meta = dict(classes=[*CLASSES[:-1], 'letter'])
+    metric.process({}, results)
+    with pytest.raises(UserError, match="has 5 of the dataset's 6 classes"):
+        metric.evaluate(size=len(results))
 
 
 def test_table_is_the_one_pycocotools_prints(toy, results, tmp_path):

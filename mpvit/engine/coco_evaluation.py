@@ -1,0 +1,182 @@
+"""COCO's box evaluation: from annotations and detections to the 12 numbers.
+
+The arithmetic is that of pycocotools, done by faster-coco-eval where it is installed, a C++
+rewrite whose results differ by rounding at most (`tests/engine/test_coco_evaluation.py`).
+"""
+
+import contextlib
+import functools
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mmengine.fileio import load
+from numpy.typing import NDArray
+
+from mpvit.errors import UserError
+
+LIMITS = (1, 10, 100)  # detections per image and class at which COCO measures recall
+Record = dict[str, Any]
+Result = tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class BoxEvaluation:
+    """What COCO's evaluation gives for boxes.
+
+    Attributes:
+        stats: The 12 numbers in COCO's order, unrounded; -1 where there are no objects.
+        precision: Precision by IoU threshold (10, 0.5 to 0.95), recall (101, 0 to 1), class
+            (ascending id), size (all, small, medium, large) and limit of detections (`LIMITS`);
+            -1 where there are no objects.
+        category_ids: The ids along the class axis.
+    """
+
+    stats: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    category_ids: list[int]
+
+
+def read_truth(path: str, backend_args: Record | None = None) -> Record:
+    """Read what box evaluation needs of an annotation file, without the masks.
+
+    Args:
+        path: File in COCO format. An annotation without ``iscrowd`` is no crowd, and one without
+            ``area`` has that of its box.
+        backend_args: Arguments of mmengine's file backend.
+
+    Returns:
+        ``images``, ``categories`` and ``annotations``, as in the file but for the ids of the
+        annotations, which count from 1; an id of 0 means 'unmatched' to the evaluation.
+
+    Raises:
+        UserError: The file is no JSON or not in COCO format.
+    """
+    try:
+        content = load(path, file_format='json', backend_args=backend_args)
+        annotations = [
+            _box_record(annotation, number)
+            for number, annotation in enumerate(content['annotations'], start=1)
+        ]
+        return dict(
+            images=[dict(id=image['id']) for image in content['images']],
+            categories=[dict(id=c['id'], name=c['name']) for c in content['categories']],
+            annotations=annotations,
+        )
+    except (OSError, ValueError) as error:  # also undecodable bytes and JSON errors
+        raise UserError(f'annotation file {path} cannot be read as JSON: {error}') from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f'annotation file {path} is not in COCO format: {error!r}') from error
+
+
+def _box_record(annotation: Record, number: int) -> Record:
+    box = annotation['bbox']
+    return dict(
+        id=number,
+        image_id=annotation['image_id'],
+        category_id=annotation['category_id'],
+        bbox=box,
+        area=annotation['area'] if 'area' in annotation else box[2] * box[3],
+        iscrowd=annotation.get('iscrowd', 0),
+    )
+
+
+def detection_records(results: Sequence[Result], category_ids: Sequence[int]) -> list[Record]:
+    """Detections in COCO's result format.
+
+    Args:
+        results: Per image its id, boxes ``(N, 4)`` as ``(x1, y1, x2, y2)`` in pixels, scores
+            ``(N,)``, and labels ``(N,)``, which are indices into ``category_ids``.
+        category_ids: Category of each label.
+
+    Returns:
+        A record per detection: ``image_id``, ``bbox`` as ``(x, y, width, height)``, ``score`` and
+        ``category_id``.
+    """
+    if not results:
+        return []
+    image_ids, boxes, scores, labels = zip(*results, strict=True)
+    corners = np.concatenate(boxes).astype(np.float64)  # before subtracting, as mmdet does
+    corners[:, 2:] -= corners[:, :2]
+    images = np.repeat(np.asarray(image_ids), [len(score) for score in scores])
+    categories = np.asarray(category_ids)[np.concatenate(labels).astype(int)]
+    columns = (images, corners, np.concatenate(scores).astype(np.float64), categories)
+    return [
+        dict(image_id=image, bbox=box, score=score, category_id=category)
+        for image, box, score, category in zip(*(c.tolist() for c in columns), strict=True)
+    ]
+
+
+def evaluate_boxes(
+    truth: Record, detections: Sequence[Record], category_ids: Sequence[int], library: str = ''
+) -> BoxEvaluation:
+    """Evaluate detections on all images of the ground truth.
+
+    Args:
+        truth: As `read_truth` returns it.
+        detections: As `detection_records` returns them.
+        category_ids: The categories that count.
+        library: 'faster-coco-eval' or 'pycocotools'; the first one installed by default.
+
+    Raises:
+        UserError: A detection is on an image that the ground truth does not have.
+    """
+    image_ids = [image['id'] for image in truth['images']]
+    unknown = {detection['image_id'] for detection in detections} - set(image_ids)
+    if unknown:
+        raise UserError(
+            f'{len(unknown)} images of the test set, such as id {min(unknown)}, are not in the '
+            "evaluator's annotation file; give evaluator and dataset the same ann_file"
+        )
+    index, evaluator = _classes(library or _library())
+    found = [
+        dict(detection, id=number, area=detection['bbox'][2] * detection['bbox'][3])
+        for number, detection in enumerate(detections, start=1)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):  # progress and a table, on every call
+        evaluation = evaluator(_indexed(index, truth), _indexed(index, truth, found), 'bbox')
+        evaluation.params.catIds = sorted(category_ids)
+        evaluation.params.imgIds = image_ids
+        evaluation.params.maxDets = list(LIMITS)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    stats = np.array(evaluation.stats[:12], np.float64)
+    return BoxEvaluation(stats, evaluation.eval['precision'], sorted(category_ids))
+
+
+def _indexed(index: Any, truth: Record, annotations: list[Record] | None = None) -> Any:
+    """Annotations as the libraries want them; their ``loadRes`` would add a polygon to each."""
+    coco = index()
+    coco.dataset = truth if annotations is None else dict(truth, annotations=annotations)
+    coco.createIndex()
+    return coco
+
+
+@functools.cache
+def _library() -> str:
+    try:
+        import faster_coco_eval  # noqa: F401
+    except ImportError as error:
+        warnings.warn(
+            f'faster-coco-eval is not usable ({error}); pycocotools gives the same numbers in '
+            'several times as long. To be quick: pip install faster-coco-eval',
+            stacklevel=2,
+        )
+        return 'pycocotools'
+    return 'faster-coco-eval'
+
+
+def _classes(library: str) -> tuple[Any, Any]:
+    if library == 'pycocotools':
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        return COCO, COCOeval
+    from faster_coco_eval import COCO as FasterCOCO
+    from faster_coco_eval import COCOeval_faster
+
+    return FasterCOCO, COCOeval_faster
