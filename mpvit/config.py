@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mpvit.arguments import check_config, check_options, check_work_dir
 from mpvit.errors import UserError
 
 # Top-level entries that mmengine or this project reads and a config need not spell out.
@@ -46,8 +47,7 @@ def load_config(
         UserError: The file is missing or broken, or an override names nothing.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f'config {path} not found{_suggest_config(path)}')
+    check_config(path)
     try:
         config = Config.fromfile(path)
     except Exception as error:  # a config is code: anything may go wrong in it
@@ -60,8 +60,7 @@ def load_config(
     except (KeyError, IndexError, TypeError, AssertionError) as error:
         raise UserError(f'--cfg-options does not fit config {path}: {error}') from error
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
-    if Path(config.work_dir).exists() and not Path(config.work_dir).is_dir():
-        raise UserError(f'work folder {config.work_dir} is a file; choose another --work-dir')
+    check_work_dir(config.work_dir)
     return config
 
 
@@ -74,11 +73,10 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: One of them has no ``=`` or an unreadable value.
     """
+    check_options(options)
     overrides: dict[str, Any] = {}
     for option in options:
-        key, equals, value = option.partition('=')
-        if not (key and equals):
-            raise UserError(f'--cfg-options takes key=value, got {option!r}')
+        key, _, value = option.partition('=')
         try:
             overrides[key] = DictAction._parse_iterable(value)
         except (AssertionError, ValueError) as error:
@@ -128,13 +126,6 @@ def _check_new_key(node: dict[str, Any], part: str, key: str, top: bool) -> None
     if top or close:
         hint = f'; did you mean {close[0]!r}?' if close else ''
         raise UserError(f'--cfg-options {key}: the config has no entry {part!r}{hint}')
-
-
-def _suggest_config(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
-    names = sorted(p.name for p in folder.glob('*.py'))
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f'; did you mean {folder / close[0]}?' if close else '; the configs are in configs/'
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:

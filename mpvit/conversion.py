@@ -2,12 +2,12 @@
 
 import copy
 import os
-from pathlib import Path
 
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
+from mpvit.arguments import check_target
 from mpvit.checkpoints.convert import Report, to_official, to_ours
 from mpvit.checkpoints.fit import check_fit
 from mpvit.config import load_config
@@ -41,11 +41,7 @@ def convert_checkpoint(
     Raises:
         UserError: The file cannot be read or converted, or ``target`` exists.
     """
-    target = Path(target)
-    if target.exists():
-        raise UserError(f'{target} exists already; choose another name')
-    if not target.parent.is_dir():
-        raise UserError(f'{target}: there is no folder {target.parent}')
+    check_target(target)
     checkpoint = read(source, sha256=sha256)
     try:
         converted = to_ours(checkpoint, ema) if to == 'ours' else to_official(checkpoint, ema)

@@ -16,6 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.registry import OPTIMIZERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
+from mpvit.arguments import check_checkpoint, check_out
 from mpvit.config import leaf_datasets, load_config
 from mpvit.errors import UserError
 
@@ -58,9 +59,9 @@ def train(
         cfg.auto_scale_lr.enable = True
     if resume is not None:
         cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else _existing_checkpoint(resume)
-    elif cfg.get('load_from'):
-        _existing_checkpoint(cfg.load_from)
+        cfg.load_from = None if resume == 'auto' else resume
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
     return run_training(cfg)
 
 
@@ -123,7 +124,8 @@ def evaluate(
     """
     cfg = load_config(config, cfg_options, work_dir)
     cfg.launcher = launcher
-    cfg.load_from = _existing_checkpoint(checkpoint)
+    check_checkpoint(checkpoint)
+    cfg.load_from = checkpoint
     cfg.resume = False
     evaluators = _evaluators(cfg, 'test')
     if classwise:
@@ -131,8 +133,7 @@ def evaluate(
             if evaluator.type in ('CocoBoxMetric', 'CocoMetric'):
                 evaluator.classwise = True
     if out is not None:
-        if Path(out).suffix not in ('.pkl', '.pickle'):
-            raise UserError(f'--out {out}: the file is a pickle; name it .pkl')
+        check_out(out)
         dump = ConfigDict(type='DumpDetResults', out_file_path=out)
         cfg.test_evaluator = [*evaluators, dump]
     if show_dir is not None:
@@ -271,12 +272,6 @@ def _check_path(path: str | None, kind: str, key: str) -> None:
         raise UserError(
             f'{kind} {path} not found; put the data there or set {key} (see docs/data.md)'
         )
-
-
-def _existing_checkpoint(path: str) -> str:
-    if '://' not in path and not Path(path).is_file():
-        raise UserError(f'checkpoint {path} not found')
-    return path
 
 
 def _enable_amp(cfg: Config, amp: str) -> None:

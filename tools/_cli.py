@@ -4,9 +4,13 @@ Nothing heavy is imported here, so that ``--help`` and wrong arguments answer at
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 
 def common_parser(description: str) -> argparse.ArgumentParser:
@@ -34,23 +38,23 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(parser: argparse.ArgumentParser) -> dict[str, object]:
-    """Parse the command line into keyword arguments."""
+def parse(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Parse the command line into keyword arguments and check them."""
     arguments = vars(parser.parse_args())
-    local_rank = arguments.pop('local_rank')
+    local_rank = arguments.pop('local_rank', None)
     if local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    run(lambda: _light('arguments').check_arguments(arguments))
     return arguments
 
 
 def run(main: Callable[[], object]) -> None:
     """Run a tool: a mistake of the user ends in one line, without a traceback, and status 1."""
     try:
-        from mpvit.errors import UserError
-
+        user_error = _light('errors').UserError
         try:
             main()
-        except UserError as error:
+        except user_error as error:
             if os.environ.get('MPVIT_DEBUG'):
                 raise
             # every process of a distributed run comes here; one message is enough
@@ -62,3 +66,21 @@ def run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
+
+
+def _light(name: str) -> ModuleType:
+    """A module of mpvit that needs the standard library only, without importing the package.
+
+    ``import mpvit`` registers everything in mmdet, which takes seconds. When that happens later,
+    it finds the module in `sys.modules`, so there is one of it, and one `UserError`.
+    """
+    full_name = f'mpvit.{name}'
+    if full_name not in sys.modules:
+        package = importlib.util.find_spec('mpvit')
+        if package is None:
+            raise ModuleNotFoundError('No module named mpvit', name='mpvit')
+        path = Path(package.submodule_search_locations[0]) / f'{name}.py'
+        spec = importlib.util.spec_from_file_location(full_name, path)
+        sys.modules[full_name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[full_name]

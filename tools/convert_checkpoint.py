@@ -2,7 +2,7 @@
 
 import argparse
 
-from _cli import run
+from _cli import parse, run
 
 
 def main() -> None:
@@ -20,13 +20,13 @@ def main() -> None:
     )
     parser.add_argument('--sha256', metavar='HEX', help='expected sha256 of IN, or its beginning')
     parser.add_argument('--config', help='config of a detector whose tensors must all be there')
-    arguments = parser.parse_args()
+    arguments = parse(parser)
 
     def convert() -> None:
         from mpvit.conversion import convert_checkpoint
 
-        report = convert_checkpoint(**vars(arguments))
-        print('\n'.join([*report.lines(), f'written to {arguments.target}']))
+        report = convert_checkpoint(**arguments)
+        print('\n'.join([*report.lines(), f'written to {arguments["target"]}']))
 
     run(convert)
 

@@ -3,7 +3,7 @@
 import argparse
 import warnings
 
-from _cli import run
+from _cli import parse, run
 
 CONFIG = 'configs/deformable_detr/mpvit_t_ddetr_toy.py'
 
@@ -13,13 +13,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='Train, evaluate and draw on the toy dataset.')
     parser.add_argument('--config', default=CONFIG, help=f'config file (default: {CONFIG})')
     parser.add_argument('--work-dir', metavar='DIR', help='folder for outputs')
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on
 
     def demo() -> None:
         from mpvit.demo import run_demo
 
-        run_demo(arguments.config, arguments.work_dir, print)
+        run_demo(**arguments, say=print)
 
     run(demo)
 

@@ -1,5 +1,6 @@
 """A user's mistake ends in one clear line, a status that is not 0, and no traceback."""
 
+import resource
 import subprocess
 import sys
 import time
@@ -200,6 +201,39 @@ def test_wrong_flags_answer_at_once_and_without_a_traceback(root):
         assert 'Traceback' not in result.stderr
     # importing torch alone takes longer than this on the machines the project is meant for
     assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['train', 'configs/deformable_detr/mpvit_s_ddetr_50.py'], 'mpvit_s_ddetr_50e.py?'),
+        (['train', TOY, '--cfg-options', 'max_epochs'], "key=value, got 'max_epochs'"),
+        (['train', TOY, '--resume', 'none.pth'], 'checkpoint none.pth not found'),
+        (['train', TOY, '--work-dir', 'setup.py'], 'work folder setup.py is a file'),
+        (['test', TOY, 'none.pth'], 'checkpoint none.pth not found'),
+        (['test', TOY, 'setup.py', '--out', 'x.json'], '--out x.json'),
+        (['convert_checkpoint', 'none.pth', 'new.pth'], 'none.pth'),
+        (['convert_checkpoint', 'setup.py', 'README.md'], 'README.md exists already'),
+        (['demo', '--config', 'none.py'], 'config none.py not found'),
+    ],
+)
+def test_what_arguments_and_files_tell_is_answered_at_once(root, arguments, message):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(
+        [sys.executable, f'tools/{arguments[0]}.py', *arguments[1:]],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 1
+    assert result.stdout == ''
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith('error: ')
+    assert message in result.stderr
+    # on the CPU; a tenth of it in truth, and importing the package takes several times as long
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_message_reaches_the_terminal_of_a_real_process(root):

@@ -1,0 +1,127 @@
+"""What is wrong with arguments, as far as it can be told from them and the files they name.
+
+Standard library only: the tools load this file without the package, whose import takes seconds,
+so that most mistakes are answered at once.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpvit.errors import UserError
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check the arguments that are checked here, by the names that all tools give them.
+
+    Args:
+        arguments: Values by name; None where an argument was not given.
+
+    Raises:
+        UserError: One of them cannot be right.
+    """
+    for name, check in _CHECKS.items():
+        if arguments.get(name) is not None:
+            check(arguments[name])
+
+
+def check_config(path: str | os.PathLike[str]) -> None:
+    """Refuse a config that is not there.
+
+    Args:
+        path: Config file.
+
+    Raises:
+        UserError: There is no such file; with the one that was probably meant.
+    """
+    path = Path(path)
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
+        names = sorted(p.name for p in folder.glob('*.py'))
+        close = difflib.get_close_matches(path.name, names, n=1)
+        hint = f'did you mean {folder / close[0]}?' if close else 'the configs are in configs/'
+        raise UserError(f'config {path} not found; {hint}')
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse a checkpoint file that is not there.
+
+    Args:
+        path: File or URL; a URL is not looked up. 'auto' stands for the newest one.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if path != 'auto' and '://' not in path and not Path(path).expanduser().is_file():
+        raise UserError(f'checkpoint {path} not found')
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Refuse overrides of a wrong form.
+
+    Args:
+        options: Overrides, which should read ``key=value``.
+
+    Raises:
+        UserError: One of them has no key or no ``=``.
+    """
+    for option in options:
+        key, equals, _ = option.partition('=')
+        if not (key and equals):
+            raise UserError(f'--cfg-options takes key=value, got {option!r}')
+
+
+def check_work_dir(path: str) -> None:
+    """Refuse a file in the place of the folder for outputs.
+
+    Args:
+        path: The folder, which need not exist.
+
+    Raises:
+        UserError: It is a file.
+    """
+    if Path(path).exists() and not Path(path).is_dir():
+        raise UserError(f'work folder {path} is a file; choose another --work-dir')
+
+
+def check_out(path: str) -> None:
+    """Refuse a file for raw detections that is named like something else than a pickle.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        UserError: It has another suffix.
+    """
+    if Path(path).suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out {path}: the file is a pickle; name it .pkl')
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a file to write that exists or whose folder does not.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        UserError: It cannot be written or would be written over.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f'{path} exists already; choose another name')
+    if not path.parent.is_dir():
+        raise UserError(f'{path}: there is no folder {path.parent}')
+
+
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    'config': check_config,
+    'cfg_options': check_options,
+    'checkpoint': check_checkpoint,
+    'resume': check_checkpoint,
+    'source': check_checkpoint,
+    'work_dir': check_work_dir,
+    'out': check_out,
+    'target': check_target,
+}
