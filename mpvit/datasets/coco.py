@@ -17,9 +17,22 @@ class OfficialCocoDataset(CocoDataset):
     mmdet leaves out boxes with a side under one pixel or a stated area of 0, and takes the images
     in the order of the file, which decides about the padding of evaluation batches. Crowd boxes
     are kept as ignored ones, as in mmdet; DETR heads do not train on them.
+
+    mmengine keeps the records in one array, which the workers of a dataloader share. Masks are
+    left out of it: they are most of an annotation file, and detectors of boxes have no use for
+    them.
+
+    Args:
+        *args: As for `CocoDataset`.
+        masks: Keep the masks, for a pipeline that loads them.
+        **kwargs: As for `CocoDataset`.
     """
 
     _classes_checked = False
+
+    def __init__(self, *args: Any, masks: bool = False, **kwargs: Any) -> None:
+        self._masks = masks
+        super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file; see `CocoDataset.load_data_list`.
@@ -92,6 +105,6 @@ class OfficialCocoDataset(CocoDataset):
             bbox_label=self.cat2label[raw['category_id']],
             ignore_flag=int(bool(raw.get('iscrowd', False))),
         )
-        if raw.get('segmentation'):
+        if self._masks and raw.get('segmentation'):
             instance['mask'] = raw['segmentation']
         return instance

@@ -60,4 +60,12 @@ class ShortSideResize(Resize):
         height, width = results['img'].shape[:2]
         height, width = official_size(height, width, short, longest)
         results['scale'] = (width, height)
+        # A decoded image is a BGR view of an RGB array. Pillow filters each channel by itself, so
+        # both orders give the same pixels, but it needs a copy of the view, pixel by pixel.
+        _, column, channel = (*results['img'].strides, 0)[:3]
+        is_view = channel < 0 < column
+        if is_view:
+            results['img'] = results['img'][..., ::-1]
         super()._resize_img(results)
+        if is_view:
+            results['img'] = results['img'][..., ::-1]

@@ -55,6 +55,17 @@ def test_resized_pixels_are_bit_identical(fixture, case):
     np.testing.assert_allclose(boxes, fixture[f'resize{case}.out_boxes'], atol=1e-4)
 
 
+@pytest.mark.parametrize('flip', [False, True])
+@pytest.mark.parametrize('top', [0, 7])
+def test_a_view_is_resized_like_its_copy(flip, top):
+    """Decoded images are BGR views of RGB arrays, then flipped and cropped without copying."""
+    view = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)[..., ::-1]
+    view = (np.flip(view, 1) if flip else view)[top:, top:]
+    resized = [ShortSideResize((97, 150))(dict(img=img))['img'] for img in (view, view.copy())]
+    np.testing.assert_array_equal(*resized)
+    assert resized[0].shape == (97, 133 if top else 129, 3)
+
+
 @pytest.mark.parametrize('case', CASES)
 def test_file_to_tensor_through_the_config(config, fixture, case, tmp_path):
     """Decoding, resizing, normalisation and colour order, by the evaluation pipeline itself."""

@@ -1,0 +1,68 @@
+"""What a dataset keeps in memory, which every worker of every dataloader would get a copy of."""
+
+import gc
+import json
+
+import numpy as np
+import pytest
+from _synthetic import coco_truth
+from mmdet.registry import DATASETS
+from mmengine.registry import init_default_scope
+
+
+@pytest.fixture(scope='module')
+def annotations(tmp_path_factory):
+    content = coco_truth(40)
+    for image in content['images']:
+        image['file_name'] = f'{image["id"]}.jpg'
+    for annotation in content['annotations']:
+        annotation['segmentation'] = [[123.25, 1, 2, 3, 4, 5]]
+    path = tmp_path_factory.mktemp('coco') / 'truth.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def build(path, **kwargs):
+    init_default_scope('mmdet')
+    names = [category['name'] for category in json.loads(path.read_text())['categories']]
+    return DATASETS.build(
+        dict(
+            type='OfficialCocoDataset',
+            ann_file=str(path),
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=names),
+            filter_cfg=dict(filter_empty_gt=False, min_size=0),
+            pipeline=[],
+            **kwargs,
+        )
+    )
+
+
+def test_records_are_one_array_and_nothing_else_is_kept(annotations):
+    dataset = build(annotations)
+    assert isinstance(dataset.data_bytes, np.ndarray)
+    assert dataset.data_list == []
+    assert not hasattr(dataset, 'coco')
+    # Python objects are written to whenever they are looked at, which copies their memory page in
+    # each worker; a record's dicts must not outlive the reading of the file
+    gc.collect()
+    left = [o for o in gc.get_objects() if isinstance(o, dict) and {'iscrowd', 'bbox'} <= set(o)]
+    assert left == []
+    assert len(dataset) == 40
+    assert dataset.get_data_info(3)['img_id'] == 19
+
+
+def test_masks_are_kept_only_on_request(annotations):
+    plain, masked = build(annotations), build(annotations, masks=True)
+    counts = {'plain': 0, 'masked': 0}
+    for name, dataset in (('plain', plain), ('masked', masked)):
+        for index in range(len(dataset)):
+            instances = dataset.get_data_info(index)['instances']
+            counts[name] += sum(instance.pop('mask', None) is not None for instance in instances)
+            assert instances == [
+                {key: value for key, value in instance.items() if key != 'mask'}
+                for instance in plain.get_data_info(index)['instances']
+            ]
+    assert counts['plain'] == 0
+    assert counts['masked'] > 200
+    assert plain.data_bytes.nbytes < masked.data_bytes.nbytes
