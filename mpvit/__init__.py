@@ -14,10 +14,15 @@ import warnings
 # small ones. torch reads it at the first tensor; without effect if there was one already.
 os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
 
+from mpvit.deferred_imports import deferred
 from mpvit.ops import mmcv_bridge
 
 mmcv_bridge.install()  # must run before anything imports mmdet
-with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+with (
+    warnings.catch_warnings(),
+    contextlib.redirect_stdout(io.StringIO()),
+    deferred('imgaug', 'imagecorruptions', 'sklearn'),
+):
     # mmdet notes on import which optional packages it did not find; nothing here needs them
     warnings.simplefilter('ignore')
     import mmdet.datasets

@@ -11,6 +11,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'ops': {'ops', 'errors'},
     'arguments': {'errors'},
     'models': {'models', 'errors'},
+    'deferred_imports': set(),
     'checkpoints': {'checkpoints', 'errors'},
     'datasets': {'datasets', 'errors'},
     'engine': {'engine', 'checkpoints', 'datasets', 'ops', 'errors'},
@@ -20,13 +21,14 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'inference': {'checkpoints', 'config', 'engine', 'errors'},
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
-    '__init__': {'ops', 'datasets', 'engine', 'models', 'version'},
+    '__init__': {'deferred_imports', 'ops', 'datasets', 'engine', 'models', 'version'},
 }
 OUTSIDE = {  # which heavy packages each part may import; parts not listed may import any
     'errors': set(),
     'version': set(),
     'ops': {'torch', 'torchvision', 'numba', 'triton'},
     'arguments': set(),
+    'deferred_imports': set(),
     'models': {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet'},
     'checkpoints': {'torch'},
     'config': {'mmengine'},
