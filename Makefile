@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALL = .venv/bin/uv pip install -q --no-deps --python .venv/bin/python
 
-.PHONY: help setup demo test lint parity lock clean
+.PHONY: help setup demo test lint parity bench lock clean
 
 help:   ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -16,6 +16,10 @@ test: setup lint  ## lint, then the default test suite
 
 parity: setup  ## compare with the official models and write the table in docs/faithfulness.md
 	.venv/bin/python tests/parity_report.py
+
+bench: setup  ## measure speed and memory against what others offer, about 20 minutes; prints a table
+	.venv/bin/uv pip install -q --python .venv/bin/python --no-build-isolation -c requirements.txt -e '.[bench]'
+	.venv/bin/python -m benchmarks.table
 
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy

@@ -46,6 +46,7 @@ setup(
     extras_require={
         'demo': DEMO,
         'test': [*DEMO, 'mypy', 'pytest', 'ruff'],
+        'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
         'export': ['onnx', 'onnxruntime', 'openvino'],
     },
 )

@@ -1,0 +1,126 @@
+"""All measurements, each in a process of its own, and the table that stands in the README."""
+
+import dataclasses
+import importlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks._timing import Row, arguments, in_process, markdown
+
+SCRIPTS = {  # and what a script needs beside the project itself
+    'attention': (),
+    'backbone': (),
+    'detector': (),
+    'training': (),
+    'huggingface': ('transformers',),
+    'exported': ('openvino', 'onnx'),
+    'evaluation': (),
+    'growth': (),
+}
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / 'work_dirs' / 'benchmarks.json'
+BEGIN, END = '<!-- benchmarks -->', '<!-- /benchmarks -->'
+
+
+def rows_of(script: str, quick: bool, threads: int | None) -> list[Row]:
+    """The rows of one script."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    return importlib.import_module(f'benchmarks.{script}').rows(quick)
+
+
+def machine(threads: int | None) -> str:
+    """What the figures depend on, in one line."""
+    import torch
+
+    cpuinfo = Path('/proc/cpuinfo')
+    text = cpuinfo.read_text() if cpuinfo.exists() else ''
+    model = re.search(r'^model name\s*:\s*(.+)$', text, re.MULTILINE)
+    name = model[1].strip() if model else platform.processor() or platform.machine()
+    isa = torch.backends.cpu.get_cpu_capability()
+    count = threads or torch.get_num_threads()
+    return f'{name} ({isa}), {os.cpu_count()} cores, {count} threads; torch {torch.__version__}'
+
+
+def measure(scripts: list[str], quick: bool, threads: int | None) -> dict[str, list[Row]]:
+    """Run scripts one after the other; says on stderr where it is.
+
+    Args:
+        scripts: Their names.
+        quick: Small sizes.
+        threads: Threads of torch; None for all cores.
+    """
+    results = {}
+    for script in scripts:
+        missing = [name for name in SCRIPTS[script] if find_spec(name) is None]
+        if missing:
+            needs = ' and '.join(missing)
+            results[script] = [Row(script, '', None, note=f"needs {needs}: install '.[bench]'")]
+            continue
+        start = time.monotonic()
+        print(f'{script} ...', end=' ', file=sys.stderr, flush=True)
+        results[script] = in_process(rows_of, script, quick, threads)
+        print(f'{time.monotonic() - start:.0f} s', file=sys.stderr)
+    return results
+
+
+def report(results: dict[str, list[Row]], quick: bool, threads: int | None) -> str:
+    """Markdown: comparisons first, then how things grow."""
+    compared = [row for name, rows in results.items() if name != 'growth' for row in rows]
+    grown = results.get('growth', [])
+    lines = [f'Measured on {machine(threads)}. Ratios are medians of pairs (lowest to highest).']
+    if quick:
+        lines.insert(0, '**Small sizes, to see that it runs: not a measurement.**\n')
+    if compared:
+        lines.append('\n' + markdown(compared))
+    if grown:
+        lines.append('\nHow it grows:\n\n' + markdown(grown))
+    return '\n'.join(lines)
+
+
+def update(path: Path, text: str) -> None:
+    """Put text between the markers of a file.
+
+    Args:
+        path: File with the lines ``<!-- benchmarks -->`` and ``<!-- /benchmarks -->``.
+        text: Markdown.
+
+    Raises:
+        SystemExit: The file lacks the markers.
+    """
+    content = path.read_text()
+    if BEGIN not in content or END not in content:
+        sys.exit(f'{path} has no lines {BEGIN} and {END}; put them where the table shall stand')
+    before, rest = content.split(BEGIN, 1)
+    path.write_text(f'{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}')
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = arguments(__doc__)
+    parser.add_argument('scripts', nargs='*', help=f'of {", ".join(SCRIPTS)}; default: all')
+    parser.add_argument('--update', type=Path, metavar='FILE', help='write the table into a file')
+    args = parser.parse_args()
+    unknown = set(args.scripts) - SCRIPTS.keys()
+    if unknown:
+        parser.error(f'no script {", ".join(sorted(unknown))}; choose from {", ".join(SCRIPTS)}')
+    results = measure(args.scripts or list(SCRIPTS), args.quick, args.threads)
+    text = report(results, args.quick, args.threads)
+    print(text)
+    RESULTS.parent.mkdir(exist_ok=True)
+    rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in results.items()}
+    RESULTS.write_text(json.dumps(dict(machine=machine(args.threads), rows=rows), indent=1))
+    if args.update:
+        update(args.update, text)
+
+
+if __name__ == '__main__':
+    main()
