@@ -2,11 +2,13 @@
 
 import argparse
 import gc
+import os
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -109,6 +111,47 @@ def in_process(function: Callable[..., Any], *args: Any) -> Any:
     context.set_forkserver_preload(['benchmarks.models'])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
+
+
+@contextmanager
+def elsewhere(build: Callable[..., Action], *args: Any, **environment: str) -> Iterator[Action]:
+    """An action in a process of its own, for what a process decides once and for all.
+
+    Args:
+        build: Module-level function that makes the action from ``args``.
+        args: Its arguments; they travel to the other process.
+        environment: Variables of the other process.
+
+    Yields:
+        What runs the action there and waits for it; gives back nothing.
+    """
+    import torch
+
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        try:
+            pool.submit(_keep, build, args, torch.get_num_threads()).result()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+        yield lambda: pool.submit(_run_kept).result()
+
+
+_kept: list[Action] = []  # in the other process
+
+
+def _keep(build: Callable[..., Action], args: tuple[Any, ...], threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    _kept.append(build(*args))
+
+
+def _run_kept() -> None:
+    _kept[-1]()
 
 
 def peak_memory(build: Callable[..., Action], *args: Any) -> float:

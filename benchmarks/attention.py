@@ -7,7 +7,7 @@ from mmcv.ops import multi_scale_deform_attn
 from torch import Tensor
 
 from benchmarks._timing import Action, Row, main, paired, peak_memory
-from benchmarks.models import FULL, SEED, on_stock_attention
+from benchmarks.models import FULL, SEED, on_stock_attention, on_stock_path
 
 HEADS, CHANNELS, POINTS, LEVELS = 8, 32, 4, 4
 TRAINING = (512, 640)
@@ -83,6 +83,12 @@ def backward_action(size: tuple[int, int]) -> Callable[[], tuple[Tensor, ...]]:
     return run
 
 
+def stock_action(kind: str, size: tuple[int, int], where: str = 'near') -> Action:
+    """Forward, or forward and backward, of mmcv's fallback."""
+    action = forward_action(size, where) if kind == 'forward' else backward_action(size)
+    return on_stock_attention(action)
+
+
 def memory_action(size: tuple[int, int], stock: bool) -> Action:
     """Forward and backward, with kernels loaded already."""
     small, action = backward_action((64, 64)), backward_action(size)
@@ -98,16 +104,14 @@ def rows(quick: bool) -> list[Row]:
     runs = 3 if quick else 9
     against = "mmcv's fallback"
     table = []
+    what = f'attention forward, encoder at {full[0]}x{full[1]}'
     for where, note in (('near', ''), ('anywhere', 'samples all over the image')):
-        action = forward_action(full, where)
-        table.append(
-            paired(action, on_stock_attention(action), runs).row(
-                f'attention forward, encoder at {full[0]}x{full[1]}', against, 10, note
-            )
-        )
-    action = backward_action(training)
+        with on_stock_path(stock_action, 'forward', full, where) as theirs:
+            pairs = paired(forward_action(full, where), theirs, runs)
+        table.append(pairs.row(what, against, 10, note))
     what = f'attention forward + backward, encoder at {training[0]}x{training[1]}'
-    table.append(paired(action, on_stock_attention(action), runs).row(what, against, 8))
+    with on_stock_path(stock_action, 'backward', training) as theirs:
+        table.append(paired(backward_action(training), theirs, runs).row(what, against, 8))
     ours, theirs = (peak_memory(memory_action, training, stock) for stock in (False, True))
     note = f'{ours:.0f} MiB against {theirs:.0f} MiB'
     table.append(Row(f'its peak memory, {what}', against, theirs / ours, None, 5, note))

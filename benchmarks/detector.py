@@ -10,12 +10,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from benchmarks._timing import Row, main, paired, seconds
+from benchmarks._timing import Action, Row, main, paired, seconds
 from benchmarks.attention import level_shapes
 from benchmarks.models import (
     FULL,
     config_of,
     on_stock_attention,
+    on_stock_path,
     our_model,
     prediction,
     prepared,
@@ -23,6 +24,7 @@ from benchmarks.models import (
     stock_model,
 )
 
+CONFIG = 'mpvit_s_ddetr_50e'
 STOCK = 'the stock path'
 
 
@@ -107,32 +109,35 @@ def share_row(ours: nn.Module, stock: nn.Module, size: tuple[int, int], quick: b
     )
 
 
+def stock_action(size: tuple[int, int], quick: bool) -> Action:
+    """Inference on the stock path."""
+    config = config_of(CONFIG, quick)
+    stock = stock_model(config, our_model(config).state_dict())
+    return on_stock_attention(prediction(stock, size))
+
+
 def rows(quick: bool) -> list[Row]:
     """Time from the normalised image to detections."""
-    size = (128, 160) if quick else FULL
-    runs = 3 if quick else 5
-    config = config_of('mpvit_s_ddetr_50e', quick)
+    size, runs = ((128, 160), 3) if quick else (FULL, 5)
+    config = config_of(CONFIG, quick)
     plain = our_model(config)
     stock = stock_model(config, plain.state_dict())
-    ours = prepared(plain)
-    theirs = on_stock_attention(prediction(stock, size))
     what = f'MPViT-S detector, {size[0]}x{size[1]}'
-    table = [
-        paired(prediction(ours, size), theirs, runs).row(
-            f'{what}, fp32', STOCK, 2.5, agreement(ours, stock, size)
-        )
-    ]
-    if has_bf16():
-        half = prepared(plain, 'bf16')
-        table.append(
-            paired(prediction(half, size), theirs, runs).row(
-                f'{what}, bf16', f'{STOCK}, fp32', 3.5, agreement(half, stock, size)
-            )
-        )
-    else:
-        note = 'this CPU has no bf16 arithmetic'
-        table.append(Row(f'{what}, bf16', f'{STOCK}, fp32', None, None, 3.5, note))
-    return [*table, share_row(ours, stock, size, quick)]
+    table = []
+    with on_stock_path(stock_action, size, quick) as theirs:
+        ours = prepared(plain)
+        pairs = paired(prediction(ours, size), theirs, runs)
+        table.append(pairs.row(f'{what}, fp32', STOCK, 2.5, agreement(ours, stock, size)))
+        table.append(share_row(ours, stock, size, quick))
+        if has_bf16():
+            half = prepared(plain, 'bf16')
+            pairs = paired(prediction(half, size), theirs, runs)
+            note = agreement(half, stock, size)
+            table.append(pairs.row(f'{what}, bf16', f'{STOCK}, fp32', 3.5, note))
+        else:
+            note = 'this CPU has no bf16 arithmetic'
+            table.append(Row(f'{what}, bf16', f'{STOCK}, fp32', None, None, 3.5, note))
+    return table
 
 
 if __name__ == '__main__':

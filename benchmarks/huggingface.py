@@ -6,17 +6,19 @@ import re
 import torch
 from torch import Tensor, nn
 
-from benchmarks._timing import Row, main, paired
+from benchmarks._timing import Action, Row, main, paired
 from benchmarks.models import (
     FULL,
     config_of,
     image_tensor,
+    on_stock_path,
     our_model,
     prediction,
     prepared,
     raw_outputs,
 )
 
+CONFIG = 'r50_ddetr_50e'
 RENAMES = [  # our names -> theirs, applied in this order
     (r'^(backbone)\.', r'model.\1.model.'),
     (r'^neck\.convs\.(\d)\.conv\.', r'model.input_proj.\1.0.'),
@@ -92,21 +94,25 @@ def their_outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return outputs.logits, outputs.pred_boxes
 
 
+def their_action(size: tuple[int, int], quick: bool) -> Action:
+    """Inference with transformers."""
+    model = their_model(our_model(config_of(CONFIG, quick)).state_dict())
+    images = image_tensor(size)
+    return lambda: their_outputs(model, images)
+
+
 def rows(quick: bool) -> list[Row]:
     """Time of inference, from the normalised image."""
-    size = (128, 160) if quick else FULL
-    plain = our_model(config_of('r50_ddetr_50e', quick))
-    theirs = their_model(plain.state_dict())
+    size, runs = ((128, 160), 3) if quick else (FULL, 5)
+    plain = our_model(config_of(CONFIG, quick))
     ours = prepared(plain)
-    images = image_tensor(size)
-    pairs = zip(raw_outputs(ours, size), their_outputs(theirs, images), strict=True)
+    theirs = their_outputs(their_model(plain.state_dict()), image_tensor(size))
+    pairs = zip(raw_outputs(ours, size), theirs, strict=True)
     logits, boxes = (float((a - b).abs().max()) for a, b in pairs)
     note = f'same weights; logits differ by {logits:.0e}, boxes by {boxes:.0e} of the image'
-    return [
-        paired(
-            prediction(ours, size), lambda: their_outputs(theirs, images), runs=3 if quick else 5
-        ).row(f'R50 detector, {size[0]}x{size[1]}, fp32', 'transformers (Hugging Face)', 2, note)
-    ]
+    what, against = f'R50 detector, {size[0]}x{size[1]}, fp32', 'transformers (Hugging Face)'
+    with on_stock_path(their_action, size, quick) as action:
+        return [paired(prediction(ours, size), action, runs).row(what, against, 2, note)]
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ cost and one optimizer group per parameter.
 import copy
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 import benchmarks.contiguous  # noqa: F401  (registers ContiguousMPViT)
+from benchmarks._timing import Action, elsewhere
 from mpvit.config import load_config
 from mpvit.inference import prepare
 from mpvit.ops.mmcv_bridge import stock_attention
@@ -52,6 +54,16 @@ def on_stock_attention(action: Callable[[], object]) -> Callable[[], object]:
             return action()
 
     return run
+
+
+def on_stock_path(build: Callable[..., Action], *args: object) -> AbstractContextManager[Action]:
+    """An action of the stock path, in a process without the huge pages that mpvit asks torch for.
+
+    Args:
+        build: Module-level function that makes the action from ``args``.
+        args: Its arguments.
+    """
+    return elsewhere(build, *args, THP_MEM_ALLOC_ENABLE='0')
 
 
 def config_of(name: str, quick: bool = False, options: Sequence[str] = ()) -> Config:

@@ -9,6 +9,7 @@ from benchmarks.attention import backward_action
 from benchmarks.models import (
     config_of,
     on_stock_attention,
+    on_stock_path,
     our_model,
     stock_model,
     stock_optimizer,
@@ -59,7 +60,8 @@ def rows(quick: bool) -> list[Row]:
         ((), '', 2, 2),
         (CHECKPOINTING, ', activation checkpointing', None, None),
     ):
-        pairs = paired(our_step(size, quick, options), stock_step(size, quick), runs)
+        with on_stock_path(stock_step, size, quick) as theirs:
+            pairs = paired(our_step(size, quick, options), theirs, runs)
         table.append(pairs.row(f'{what}{name}', STOCK, time_target))
         peak = peak_memory(our_memory, size, quick, options)
         note = f'{peak:.0f} MiB against {stock_peak:.0f} MiB'

@@ -1,5 +1,6 @@
 """Pairs, peak memory and the markdown that the README gets."""
 
+import os
 import sys
 import time
 
@@ -41,9 +42,21 @@ def test_peak_memory_counts_what_the_action_adds():
         assert _timing.peak_memory(allocate, 100, before) == pytest.approx(100, abs=8)
 
 
-def die():
-    import os
+def writes(path, variable: str):
+    return lambda: path.write_text(os.environ.get(variable, 'unset'))
 
+
+def test_an_action_elsewhere_has_its_own_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv('BENCHMARK_KEPT', 'before')
+    for variable, value in (('BENCHMARK_NEW', None), ('BENCHMARK_KEPT', 'before')):
+        path = tmp_path / variable
+        with _timing.elsewhere(writes, path, variable, **{variable: 'there'}) as action:
+            assert os.environ.get(variable) == value
+            action()
+        assert path.read_text() == 'there'
+
+
+def die():
     os._exit(1)
 
 
