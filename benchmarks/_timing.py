@@ -155,7 +155,7 @@ def _run_kept() -> None:
 
 
 def peak_memory(build: Callable[..., Action], *args: Any) -> float:
-    """MiB that an action adds at its peak to a process of its own; Linux only.
+    """MiB that an action adds at its peak to a process of its own, at least 1; Linux only.
 
     Args:
         build: Module-level function that makes the action from ``args``. What it allocates itself
@@ -176,7 +176,7 @@ def _added_peak(build: Callable[..., Action], args: tuple[Any, ...], threads: in
     Path('/proc/self/clear_refs').write_text('5')  # the high-water mark starts anew from here
     before = _status('VmRSS')
     action()
-    return (_status('VmHWM') - before) / 1024
+    return max((_status('VmHWM') - before) / 1024, 1.0)  # less may hide in freed memory
 
 
 def _status(field: str) -> int:

@@ -11,7 +11,7 @@ from benchmarks.models import FULL, SEED, on_stock_attention, on_stock_path
 
 HEADS, CHANNELS, POINTS, LEVELS = 8, 32, 4, 4
 TRAINING = (512, 640)
-QUICK = (96, 128)
+QUICK = (160, 192)
 
 
 def level_shapes(size: tuple[int, int]) -> list[tuple[int, int]]:
