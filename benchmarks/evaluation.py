@@ -1,17 +1,13 @@
 """COCO's box evaluation, ours against mmdet's, which calls pycocotools: seconds on the CPU.
 
-Run `python benchmarks/evaluation.py`. Both get the same made-up detections, in turn in one
-process, and go from collected results to the twelve numbers. CPU seconds do not depend much on
-what else the machine does.
+Both get the same made-up detections, in turn in one process, and go from collected results to the
+twelve numbers.
 """
 
-import argparse
 import contextlib
 import io
 import json
 import logging
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,25 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _synthetic import coco_results, coco_truth
 
+from benchmarks._synthetic import coco_results, coco_truth
+from benchmarks._timing import Pairs, Row, main
 from mpvit.engine.coco_evaluation import detection_records, evaluate_boxes, read_truth
 from mpvit.engine.coco_metric import METRICS
 
+Call = Callable[[], Any]
 
-def main() -> None:
-    """Parse arguments, measure, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--images', type=int, default=5000, help='size of the set (default: 5000)')
-    parser.add_argument('--rounds', type=int, default=3, help='how often each runs (default: 3)')
-    arguments = parser.parse_args()
+
+def rows(quick: bool) -> list[Row]:
+    """Whole metrics, from the model's results to the numbers, and their parts."""
     logging.getLogger('mmengine').setLevel(logging.ERROR)
+    images, rounds = (50, 1) if quick else (5000, 3)
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder) / 'truth.json', arguments.images, arguments.rounds)
+        return measure(Path(folder) / 'truth.json', images, rounds)
 
 
-def measure(path: Path, images: int, rounds: int) -> None:
-    """Time whole metrics and their parts, and print one table.
+def measure(path: Path, images: int, rounds: int) -> list[Row]:
+    """Time whole metrics and their parts in turn, in CPU seconds.
 
     Args:
         path: Where to write the ground truth.
@@ -50,33 +46,33 @@ def measure(path: Path, images: int, rounds: int) -> None:
     truth = read_truth(str(path))
     ids = [category['id'] for category in truth['categories']]
     records = detection_records(results, ids)
-    rows: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        'metric': (metric('CocoMetric', path, results), metric('CocoBoxMetric', path, results)),
-        'evaluation alone': (
-            lambda: evaluate_boxes(truth, records, ids, 'pycocotools'),
-            lambda: evaluate_boxes(truth, records, ids, 'faster-coco-eval'),
+    parts: dict[str, tuple[Call, Call, float | None]] = {
+        f'COCO evaluation, {images} images': (
+            metric('CocoBoxMetric', path, results),
+            metric('CocoMetric', path, results),
+            5,
         ),
-        'results to records': (
-            through_json('CocoMetric', path, results),
+        'of it the evaluation alone': (
+            lambda: evaluate_boxes(truth, records, ids, 'faster-coco-eval'),
+            lambda: evaluate_boxes(truth, records, ids, 'pycocotools'),
+            None,
+        ),
+        'of it results to records': (
             lambda: detection_records(results, ids),
+            through_json('CocoMetric', path, results),
+            None,
         ),
     }
-    objects = len(truth['annotations'])
-    print(f'{images} images, {objects} objects, {len(records)} detections, {rounds} rounds; CPU s')
-    print('| part | pycocotools, mmdet | ours | ratio | spread |\n|---|---|---|---|---|')
-    for name, pair in rows.items():
-        taken = [[cpu_seconds(call) for call in pair] for _ in range(rounds)]
-        theirs, ours = (statistics.median(column) for column in zip(*taken, strict=True))
-        ratios = [a / b for a, b in taken]
-        middle = statistics.median(ratios)
-        print(
-            f'| {name} | {theirs:.1f} | {ours:.1f} | {middle:.1f} | '
-            f'{min(ratios):.1f}-{max(ratios):.1f} |'
-        )
-        sys.stdout.flush()
+    table = []
+    for name, (ours, theirs, target) in parts.items():
+        taken = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(rounds)]
+        pairs = Pairs(*map(list, zip(*taken, strict=True)))
+        note = f'CPU seconds; {len(truth["annotations"])} objects, {len(records)} detections'
+        table.append(pairs.row(name, "mmdet's metric on pycocotools", target, note))
+    return table
 
 
-def cpu_seconds(call: Callable[[], Any]) -> float:
+def cpu_seconds(call: Call) -> float:
     """CPU time of a call in seconds, without what it prints."""
     start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -140,4 +136,4 @@ def as_samples(results: list[tuple]) -> list[dict[str, Any]]:
 
 
 if __name__ == '__main__':
-    main()
+    main(rows, __doc__)

@@ -1,6 +1,6 @@
 """What decoding and resizing cost per image, and how many workers feed a GPU.
 
-Run `python benchmarks/input.py`. Takes the training pipeline of the COCO configs over made-up
+Run `python -m benchmarks.input`. Takes the training pipeline of the COCO configs over made-up
 JPEGs of 640 x 480 pixels, the most common size in COCO.
 """
 

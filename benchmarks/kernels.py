@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numba import njit
+from torch import Tensor
+
 from benchmarks._timing import Row, main, paired
 from benchmarks.attention import QUICK, inputs_of, on_stock_attention
 from benchmarks.attention import forward as stock_forward
 from benchmarks.models import FULL
-from numba import njit
-from torch import Tensor
-
 from mpvit.ops import cpu
 
 Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -15,6 +15,7 @@ from benchmarks._timing import Row, arguments, in_process, markdown
 
 SCRIPTS = {  # and what a script needs beside the project itself
     'attention': (),
+    'kernels': (),
     'backbone': (),
     'detector': (),
     'training': (),

@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from _synthetic import coco_truth
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
+
+from benchmarks._synthetic import coco_truth
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from _synthetic import coco_results, coco_truth
 
+from benchmarks._synthetic import coco_results, coco_truth
 from mpvit.engine import coco_evaluation
 from mpvit.engine.coco_evaluation import detection_records, evaluate_boxes, read_truth
 from mpvit.errors import UserError
