@@ -68,9 +68,20 @@ def measure(scripts: list[str], quick: bool, threads: int | None) -> dict[str, l
             continue
         start = time.monotonic()
         print(f'{script} ...', end=' ', file=sys.stderr, flush=True)
-        results[script] = in_process(rows_of, script, quick, threads)
+        try:
+            results[script] = in_process(rows_of, script, quick, threads)
+        except Exception as error:  # the other scripts still have something to say
+            results[script] = [Row(script, '', None, note=f'failed: {error!r}')]
         print(f'{time.monotonic() - start:.0f} s', file=sys.stderr)
+        keep(results, threads)
     return results
+
+
+def keep(results: dict[str, list[Row]], threads: int | None) -> None:
+    """Write what there is so far as JSON."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in results.items()}
+    RESULTS.write_text(json.dumps(dict(machine=machine(threads), rows=rows), indent=1))
 
 
 def report(results: dict[str, list[Row]], quick: bool, threads: int | None) -> str:
@@ -116,9 +127,6 @@ def main() -> None:
     results = measure(args.scripts or list(SCRIPTS), args.quick, args.threads)
     text = report(results, args.quick, args.threads)
     print(text)
-    RESULTS.parent.mkdir(exist_ok=True)
-    rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in results.items()}
-    RESULTS.write_text(json.dumps(dict(machine=machine(args.threads), rows=rows), indent=1))
     if args.update:
         update(args.update, text)
 

@@ -48,8 +48,12 @@ class AnyWidthDeformableDETR(DeformableDETR):
             Inputs of the decoder and of the head.
         """
         with without_autocast(memory):
-            memory = memory.to(self.level_embed.dtype)
-            return super().pre_decoder(memory, *args, **kwargs)
+            exact = memory.to(self.level_embed.dtype)
+            decoder_inputs, head_inputs = super().pre_decoder(exact, *args, **kwargs)
+            # what the decoder looks up has the precision of its weights, lower in some inference
+            weight = self.decoder.layers[0].cross_attn.value_proj.weight
+            decoder_inputs['memory'] = memory.to(weight.dtype)
+            return decoder_inputs, head_inputs
 
     def forward_decoder(self, query: Tensor, *args: Any, **kwargs: Any) -> dict:
         """Decode; see mmdet.

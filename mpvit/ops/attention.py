@@ -187,7 +187,7 @@ def _usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     names = _AUTOMATIC.get(device.type, ())
     reasons = {name: unavailable(name, device, dtype) for name in names}
     usable = tuple(name for name in names if reasons[name] is None)
-    if device.type == 'cuda' and not usable and dtype != torch.float64:
+    if reasons and not usable and dtype != torch.float64:
         why = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
         warnings.warn(f'deformable attention runs in slow plain PyTorch ({why})', stacklevel=2)
     return usable

@@ -10,8 +10,8 @@ of size queries x points x channels is stored. Values are float32 or bfloat16; s
   torch's (`torch.set_num_threads`), there is no second thread pool that spins, and a forked worker
   starts its own.
 * Everything is copied into the order of heads first, so that what neighbouring queries read stays
-  in the cache. The backward pass deals out heads, whose gradients do not overlap: no atomics, and
-  the same result every time.
+  in the cache. The backward pass deals out heads of images, whose gradients do not overlap: no
+  atomics, the same result every time, and at most as many threads as there are heads x images.
 * Compiled on the first call for a number of channels, in about two seconds, and cached on disk.
 
 docs/benchmarks.md says why Numba, with figures.
@@ -32,6 +32,7 @@ from mpvit.ops.llvm_vectors import FASTMATH, dots_and_sums, weighted_sum
 
 _INLINE_SAMPLES = 1 << 16  # below this many samples, waking threads costs more than it saves
 _TASKS_PER_THREAD = 4  # more than one, so that all threads end together
+_PLAIN: Any = dict(dtype=torch.float32, device='cpu')  # whatever torch's defaults are
 _Task = tuple[int, ...]
 
 
@@ -65,7 +66,7 @@ def forward(
     """
     batch, tokens, heads, channels = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
-    output = torch.empty(batch, heads, queries, channels)
+    output = torch.empty(batch, heads, queries, channels, **_PLAIN)
     arrays = (
         _head_by_head(value),
         _sample_table(spatial_shapes, points),
@@ -108,9 +109,9 @@ def backward(
     """
     batch, tokens, heads, channels = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
-    grad_value = torch.zeros(batch, heads, tokens, channels)
-    grad_locations = torch.empty(batch, heads, queries, levels, points, 2)
-    grad_weights = torch.empty(batch, heads, queries, levels, points)
+    grad_value = torch.zeros(batch, heads, tokens, channels, **_PLAIN)
+    grad_locations = torch.empty(batch, heads, queries, levels, points, 2, **_PLAIN)
+    grad_weights = torch.empty(batch, heads, queries, levels, points, **_PLAIN)
     arrays = (
         _head_by_head(grad_output.float().view(batch, queries, heads, channels)),
         _head_by_head(value),

@@ -105,13 +105,12 @@ def test_what_can_be_folded_is_and_the_rest_stays(tiny):
 
 def test_sampling_locations_and_boxes_stay_exact(tiny, monkeypatch):
     seen = []
-    module = 'mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch'
 
     def attention(value, shapes, locations, weights):
         seen.append((value.dtype, locations.dtype))
         return value.new_zeros(*locations.shape[:2], value.shape[2] * value.shape[3])
 
-    monkeypatch.setattr(module, attention)
+    monkeypatch.setattr('mpvit.ops.module.ms_deform_attn', attention)
     model = prepare(copy.deepcopy(tiny), 'bf16')
     inputs = model.data_preprocessor(batch_of(120, 100))
     with torch.no_grad():
