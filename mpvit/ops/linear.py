@@ -8,8 +8,7 @@ class PointwiseLinear(nn.Linear):
     """`nn.Linear` computed as a convolution of 1x1, with the same parameters.
 
     For a linear layer PyTorch first fills the output with the bias and then reads it again while it
-    multiplies; a convolution adds the bias as it goes. With many tokens and few channels the layer
-    is up to 1.5 times as fast, and never slower in this project's shapes (docs/benchmarks.md).
+    multiplies; a convolution adds the bias as it goes (docs/inference.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
