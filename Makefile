@@ -17,7 +17,7 @@ test: setup lint  ## lint, then the default test suite
 parity: setup  ## compare with the official models and write the table in docs/faithfulness.md
 	.venv/bin/python tests/parity_report.py
 
-bench: setup  ## measure speed and memory against what others offer, about 20 minutes; prints a table
+bench: setup  ## measure speed and memory against what others offer, about half an hour; prints a table
 	.venv/bin/uv pip install -q --python .venv/bin/python --no-build-isolation -c requirements.txt -e '.[bench]'
 	.venv/bin/python -m benchmarks.table
 
