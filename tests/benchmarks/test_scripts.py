@@ -18,6 +18,7 @@ MEASURED = {
 }
 
 
+@pytest.mark.slow  # starts many processes, each of which imports everything anew
 @pytest.mark.parametrize('script', MEASURED)
 def test_quick_rows(script):
     for package in table.SCRIPTS[script]:
