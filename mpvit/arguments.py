@@ -49,13 +49,26 @@ def check_checkpoint(path: str) -> None:
     """Refuse a checkpoint file that is not there.
 
     Args:
-        path: File or URL; a URL is not looked up. 'auto' stands for the newest one.
+        path: File or URL; a URL is not looked up.
 
     Raises:
         UserError: There is no such file.
     """
-    if path != 'auto' and '://' not in path and not Path(path).expanduser().is_file():
+    if '://' not in path and not Path(path).expanduser().is_file():
         raise UserError(f'checkpoint {path} not found')
+
+
+def check_resume(path: str) -> None:
+    """Refuse a checkpoint to resume from that is not there.
+
+    Args:
+        path: As for `check_checkpoint`, or 'auto' for the newest in the work folder.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if path != 'auto':
+        check_checkpoint(path)
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -119,7 +132,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'config': check_config,
     'cfg_options': check_options,
     'checkpoint': check_checkpoint,
-    'resume': check_checkpoint,
+    'resume': check_resume,
     'source': check_checkpoint,
     'work_dir': check_work_dir,
     'out': check_out,

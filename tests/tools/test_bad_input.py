@@ -211,6 +211,7 @@ def test_wrong_flags_answer_at_once_and_without_a_traceback(root):
         (['train', TOY, '--resume', 'none.pth'], 'checkpoint none.pth not found'),
         (['train', TOY, '--work-dir', 'setup.py'], 'work folder setup.py is a file'),
         (['test', TOY, 'none.pth'], 'checkpoint none.pth not found'),
+        (['test', TOY, 'auto'], 'checkpoint auto not found'),
         (['test', TOY, 'setup.py', '--out', 'x.json'], '--out x.json'),
         (['convert_checkpoint', 'none.pth', 'new.pth'], 'none.pth'),
         (['convert_checkpoint', 'setup.py', 'README.md'], 'README.md exists already'),
