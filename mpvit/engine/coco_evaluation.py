@@ -40,13 +40,14 @@ class BoxEvaluation:
     category_ids: list[int]
 
 
-def read_truth(path: str, backend_args: Record | None = None) -> Record:
+def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool = False) -> Record:
     """Read what box evaluation needs of an annotation file, without the masks.
 
     Args:
         path: File in COCO format. An annotation without ``iscrowd`` is no crowd, and one without
             ``area`` has that of its box.
         backend_args: Arguments of mmengine's file backend.
+        unlabelled: Accept a file without annotations, such as that of COCO's test-dev.
 
     Returns:
         ``images``, ``categories`` and ``annotations``, as in the file but for the ids of the
@@ -57,6 +58,8 @@ def read_truth(path: str, backend_args: Record | None = None) -> Record:
     """
     try:
         content = load(path, file_format='json', backend_args=backend_args)
+        if unlabelled:
+            content.setdefault('annotations', [])
         annotations = [
             _box_record(annotation, number)
             for number, annotation in enumerate(content['annotations'], start=1)
@@ -68,7 +71,7 @@ def read_truth(path: str, backend_args: Record | None = None) -> Record:
         )
     except (OSError, ValueError) as error:  # also undecodable bytes and JSON errors
         raise UserError(f'annotation file {path} cannot be read as JSON: {error}') from error
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f'annotation file {path} is not in COCO format: {error!r}') from error
 
 

@@ -53,7 +53,8 @@ class CocoBoxMetric(BaseMetric):
         ann_file: Annotation file in COCO format.
         classwise: Also log a table per class and return ``coco/<class>_precision``.
         outfile_prefix: Write the detections to ``<prefix>.bbox.json``, in COCO's result format.
-        format_only: Write the detections and evaluate nothing, as for a test server.
+        format_only: Write the detections and evaluate nothing, as for a test server; the file then
+            need not have annotations.
         backend_args: Arguments of mmengine's file backend.
         **kwargs: As for mmengine's `BaseMetric`.
 
@@ -126,7 +127,7 @@ class CocoBoxMetric(BaseMetric):
         return metrics
 
     def _read_truth(self) -> Record:
-        return read_truth(self.ann_file, self.backend_args)
+        return read_truth(self.ann_file, self.backend_args, unlabelled=self.format_only)
 
     def _category_ids(self, truth: Record) -> list[int]:
         """The category of each label: that of the classes in the file's order, as in mmdet."""

@@ -96,6 +96,21 @@ def test_detections_alone_on_request(toy, results, tmp_path):
     assert len(written) == sum(len(r['pred_instances']['scores']) for r in results)
 
 
+def test_detections_on_images_whose_annotations_are_secret(toy, results, tmp_path):
+    """COCO's image_info_test-dev2017.json has images and categories only."""
+    content = json.loads((toy / 'annotations' / 'instances_val2017.json').read_text())
+    del content['annotations']
+    path, prefix = tmp_path / 'image_info.json', str(tmp_path / 'det')
+    path.write_text(json.dumps(content))
+    files = dict(ann_file=str(path), outfile_prefix=prefix)
+    assert evaluate(toy, results, format_only=True, **files) == {}
+    written = json.loads((tmp_path / 'det.bbox.json').read_text())
+    assert {d['image_id'] for d in written} <= {image['id'] for image in content['images']}
+    assert len(written) == sum(len(r['pred_instances']['scores']) for r in results)
+    with pytest.raises(UserError, match="not in COCO format: KeyError.'annotations'"):
+        evaluate(toy, results, **files)
+
+
 def test_annotation_file_with_other_classes(toy, results):
     metric = METRICS.build(
         dict(type='CocoBoxMetric', ann_file=str(toy / 'annotations' / 'instances_val2017.json'))
