@@ -140,7 +140,8 @@ def fit_optimizer_state(
     line = None
     if [len(g['params']) for g in saved] != [len(g['params']) for g in groups]:
         rank = {id(p): i for i, p in enumerate(p for p in model.parameters() if p.requires_grad)}
-        picked = [[rank[id(p)] for p in group['params']] for group in groups]
+        # without paramwise_cfg frozen parameters are in the groups too; they have no rank
+        picked = [[rank.get(id(p), -1) for p in group['params']] for group in groups]
         _check_regroupable(saved, picked)
         _regroup_schedulers(checkpoint.get('param_schedulers') or [], picked, len(saved))
         _regroup_state(state, picked)
@@ -156,7 +157,8 @@ def _settings(group: Group) -> Group:
 
 def _check_regroupable(saved: Sequence[Group], picked: Sequence[Sequence[int]]) -> None:
     alone = all(len(group['params']) == 1 for group in saved)
-    fits = alone and len(saved) == sum(map(len, picked))
+    wanted = sorted(place for places in picked for place in places)
+    fits = alone and wanted == list(range(len(saved)))
     if not fits or any(
         _settings(saved[i]) != _settings(saved[places[0]]) for places in picked for i in places
     ):

@@ -168,6 +168,15 @@ def test_resuming_from_merged_groups_on_another_kernel():
     assert difference(model, resumed) < 2e-6
 
 
+def test_groups_with_frozen_parameters_cannot_take_a_state_without_them():
+    """Without paramwise_cfg mmengine hands over all parameters, frozen ones too."""
+    model = Model()
+    checkpoint = snapshot(wrapper_of(model, 'DefaultOptimWrapperConstructor'), [])
+    plain = build_optim_wrapper(model, dict(optimizer=dict(type='AdamW', lr=0.01)))
+    with pytest.raises(UserError, match='cannot resume: .* has 14 parameter groups.* 1 others'):
+        fit_optimizer_state(checkpoint, model, plain.optimizer)
+
+
 def test_state_that_cannot_be_regrouped_is_refused():
     model = Model()
     single = wrapper_of(model, 'DefaultOptimWrapperConstructor')
