@@ -23,10 +23,11 @@ from torch import Tensor
 
 import mpvit  # noqa: F401  (makes mmdet importable)
 from mpvit.ops import attention, choice, mmcv_bridge
+from mpvit.runner import enable_amp
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'deformable_detr' / 'mpvit_s_ddetr_50e.py'
 BACKENDS = ('cuda', 'triton', 'reference')
-PRECISIONS = {'fp32': None, 'AMP fp16': 'float16', 'AMP bf16': 'bfloat16'}
+PRECISIONS = {'fp32': None, 'AMP fp16': 'fp16', 'AMP bf16': 'bf16'}
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 SIZE = (800, 1333)
 LEVELS = ((100, 167), (50, 84), (25, 42), (13, 21))  # of that size at strides 8 to 64
@@ -49,12 +50,12 @@ def forced(backend: str) -> Iterator[None]:
         mmcv_bridge.install()
 
 
-def build(config: Path, dtype: str | None, device: str) -> tuple[BaseModel, OptimWrapper]:
+def build(config: Path, amp: str | None, device: str) -> tuple[BaseModel, OptimWrapper]:
     """A detector ready to train, and its optimizer.
 
     Args:
         config: Config of the detector; its pretrained weights are not loaded.
-        dtype: Of automatic mixed precision; None for none.
+        amp: Mixed precision as of tools/train.py, 'fp16' or 'bf16'; None for none.
         device: Where to.
     """
     cfg = Config.fromfile(config)
@@ -63,11 +64,10 @@ def build(config: Path, dtype: str | None, device: str) -> tuple[BaseModel, Opti
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
-    wrapper = cfg.optim_wrapper
-    if dtype:
-        wrapper.update(type='AmpOptimWrapper', dtype=dtype)
+    if amp:
+        enable_amp(cfg, amp)
     model = model.to(device).train()
-    return model, build_optim_wrapper(model, wrapper)
+    return model, build_optim_wrapper(model, cfg.optim_wrapper)
 
 
 def make_batch(size: tuple[int, int], images: int, device: str) -> dict:
@@ -108,17 +108,16 @@ def steps_per_second(step: Callable[[], object], warm_up: int = 3, repeats: int 
     return 1 / statistics.median(times[warm_up:])
 
 
-def training_cell(backend: str, dtype: str | None, images: int) -> str:
+def training_cell(backend: str, amp: str | None, images: int) -> str:
     """Images per second and peak memory of training steps, or why there are none."""
-    values = getattr(torch, dtype or 'float32')
-    reason = attention.unavailable(backend, torch.device('cuda'), values)
+    reason = attention.unavailable(backend, torch.device('cuda'), DTYPES[amp or 'fp32'])
     if reason:
         return reason
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
         with forced(backend):
-            model, optimizer = build(CONFIG, dtype, 'cuda')
+            model, optimizer = build(CONFIG, amp, 'cuda')
             batch = make_batch(SIZE, images, 'cuda')
             speed = images * steps_per_second(lambda: model.train_step(batch, optimizer))
     except torch.OutOfMemoryError:
@@ -190,9 +189,9 @@ def main() -> None:
     print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, {CONFIG.stem}, {SIZE} px')
     print('| precision | batch | ' + ' | '.join(BACKENDS) + ' |')
     print('|---' * (2 + len(BACKENDS)) + '|')
-    for precision, dtype in PRECISIONS.items():
+    for precision, amp in PRECISIONS.items():
         for images in (2, 4):
-            cells = [training_cell(backend, dtype, images) for backend in BACKENDS]
+            cells = [training_cell(backend, amp, images) for backend in BACKENDS]
             print(f'| {precision} | {images} | {" | ".join(cells)} |', flush=True)
     for line in op_rows():
         print(line, flush=True)

@@ -52,7 +52,7 @@ def train(
     cfg = load_config(config, cfg_options, work_dir)
     cfg.launcher = launcher
     if amp:
-        _enable_amp(cfg, amp)
+        enable_amp(cfg, amp)
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: {config} has no auto_scale_lr.base_batch_size')
@@ -274,7 +274,16 @@ def _check_path(path: str | None, kind: str, key: str) -> None:
         )
 
 
-def _enable_amp(cfg: Config, amp: str) -> None:
+def enable_amp(cfg: Config, amp: str) -> None:
+    """Train in mixed precision.
+
+    Args:
+        cfg: Config, changed in place.
+        amp: 'bf16', 'fp16' or 'auto', as for `train`.
+
+    Raises:
+        UserError: It is none of them, or fp16 without a GPU.
+    """
     gpu = is_cuda_available() or is_npu_available() or is_musa_available()
     if amp == 'auto':
         amp = 'fp16' if gpu else 'bf16'

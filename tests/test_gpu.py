@@ -54,16 +54,14 @@ def test_choice_is_measured_and_kept():
     assert name in ('triton', 'cuda')
 
 
-@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
-def test_mixed_precision_training_never_takes_the_slow_attention(
-    gpu_table, root, monkeypatch, dtype
-):
+@pytest.mark.parametrize('amp', ['fp16', 'bf16'])
+def test_mixed_precision_training_never_takes_the_slow_attention(gpu_table, root, monkeypatch, amp):
     def refuse(*inputs):
         raise AssertionError('plain PyTorch was called')
 
     monkeypatch.setattr(reference, 'forward', refuse)
     monkeypatch.setattr(reference, 'backward', refuse)
-    model, optimizer = gpu_table.build(root / 'tests' / 'data' / 'tiny.py', dtype, 'cuda')
+    model, optimizer = gpu_table.build(root / 'tests' / 'data' / 'tiny.py', amp, 'cuda')
     losses = model.train_step(gpu_table.make_batch((96, 128), 2, 'cuda'), optimizer)
     assert all(loss.isfinite() for loss in losses.values())
 

@@ -20,6 +20,11 @@ def test_a_training_step_of_the_toy_detector(gpu_table, root):
     assert not torch.equal(weight, before)
 
 
+def test_bf16_is_that_of_the_tools(gpu_table, root):
+    _, optimizer = gpu_table.build(root / 'tests' / 'data' / 'tiny.py', 'bf16', 'cpu')
+    assert type(optimizer).__name__ == 'AutocastOptimWrapper'
+
+
 def test_forcing_is_undone(gpu_table, monkeypatch):
     monkeypatch.setenv(attention.VARIABLE, 'cpu')
     with gpu_table.forced('reference'):
