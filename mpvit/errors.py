@@ -8,7 +8,10 @@ class UserError(Exception):
 
     Args:
         message: What to print; line breaks become spaces.
+        every_rank: In a distributed run every process that meets it prints it, since it depends on
+            the data of the process; otherwise all meet the same one and the first prints it.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, every_rank: bool = False) -> None:
         super().__init__(' '.join(message.split()))
+        self.every_rank = every_rank

@@ -57,8 +57,11 @@ def run(main: Callable[[], object]) -> None:
         except user_error as error:
             if os.environ.get('MPVIT_DEBUG'):
                 raise
+            rank = os.environ.get('RANK', '0')
+            if error.every_rank and 'RANK' in os.environ:
+                sys.exit(f'error (rank {rank}): {error}')
             # every process of a distributed run comes here; one message is enough
-            sys.exit(1 if os.environ.get('RANK', '0') != '0' else f'error: {error}')
+            sys.exit(f'error: {error}' if rank == '0' else 1)
     except ModuleNotFoundError as error:
         if os.environ.get('MPVIT_DEBUG'):
             raise

@@ -1,5 +1,6 @@
 """A user's mistake ends in one clear line, a status that is not 0, and no traceback."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -235,6 +236,36 @@ def test_what_arguments_and_files_tell_is_answered_at_once(root, arguments, mess
     assert message in result.stderr
     # on the CPU; a tenth of it in truth, and importing the package takes several times as long
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize(
+    ('rank', 'every_rank', 'text'),
+    [
+        (None, False, 'error: lost'),
+        (None, True, 'error: lost'),
+        ('0', False, 'error: lost'),
+        ('3', False, ''),  # the first process says it
+        ('3', True, 'error (rank 3): lost'),
+    ],
+)
+def test_which_process_of_a_distributed_run_speaks(root, rank, every_rank, text):
+    environment = {key: value for key, value in os.environ.items() if key != 'RANK'}
+    code = (
+        'import _cli\n'
+        'error = _cli._light("errors").UserError\n'
+        f'def main(): raise error("lost", every_rank={every_rank})\n'
+        '_cli.run(main)'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=root / 'tools',
+        env={**environment, 'PYTHONPATH': str(root), **({'RANK': rank} if rank else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.strip() == text
 
 
 def test_message_reaches_the_terminal_of_a_real_process(root):
