@@ -18,11 +18,7 @@ def without_autocast(like: Tensor) -> Iterator[None]:
         like: Tells the device.
     """
     device = like.device.type
-    try:
-        active = torch.is_autocast_enabled(device)
-    except TypeError:  # torch before 2.4 does not answer by device
-        active = True
-    if active:
+    if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             yield
     else:  # traces and exported graphs stay free of it
