@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +149,9 @@ def _check_arithmetic(dtype: str, device: torch.device) -> None:
         if dtype == 'bf16' and not torch.cuda.is_bf16_supported():
             raise UserError(f'dtype bf16: {device} has no bfloat16; choose fp16')
     elif device.type == 'cpu':
-        probes: dict[str, Callable[[], bool]] = {
-            'bf16': torch.ops.mkldnn._is_mkldnn_bf16_supported,
-            'fp16': torch.ops.mkldnn._is_mkldnn_fp16_supported,
-        }
-        if not probes[dtype]():
+        # not every build of torch has the probe, and without oneDNN there is no gain
+        probe = getattr(torch.ops.mkldnn, f'_is_mkldnn_{dtype}_supported', lambda: False)
+        if not probe():
             print_log(
                 f'This CPU has no {dtype} arithmetic: slower than fp32, for testing only',
                 logger='current',
