@@ -26,7 +26,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
 OUTSIDE = {  # which heavy packages each part may import; parts not listed may import any
     'errors': set(),
     'version': set(),
-    'ops': {'torch', 'torchvision', 'numba', 'triton'},
+    'ops': {'torch', 'torchvision', 'numba', 'llvmlite', 'triton'},
     'arguments': set(),
     'deferred_imports': set(),
     'models': {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet'},
@@ -35,7 +35,7 @@ OUTSIDE = {  # which heavy packages each part may import; parts not listed may i
     'plots': {'matplotlib', 'PIL', 'pycocotools'},
 }
 HEAVY = {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet', 'matplotlib', 'PIL'}
-HEAVY |= {'numba', 'triton'}
+HEAVY |= {'numba', 'llvmlite', 'triton'}
 WITHOUT_MMDET = ['mpvit/checkpoints/', 'mpvit/datasets/toy.py']
 PACKAGE = Path(__file__).resolve().parent.parent / 'mpvit'
 FILES = sorted(PACKAGE.rglob('*.py'))
