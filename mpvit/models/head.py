@@ -20,8 +20,8 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
     """mmdet's head, but detections are not clipped to the image, as in the official code.
 
     Parameters, losses and names are mmdet's. The losses of all layers are computed together and
-    the host waits for the device once (`mpvit.models.matching`). Also works where there are fewer
-    than ``max_per_img`` pairs of query and class.
+    the costs go to the host in one transfer (`mpvit.models.matching`). Also works where there are
+    fewer than ``max_per_img`` pairs of query and class.
     """
 
     def forward(self, hidden_states: Tensor, references: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -90,23 +90,24 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
             batches['enc_'] = Predictions(
                 _full(enc_cls_scores)[None], _full(enc_bbox_preds)[None], objects
             )
-        pairs = match(self.assigner.match_costs, list(batches.values()), batch_img_metas)
+        sizes = image_sizes(batch_img_metas, batches[''].boxes)
+        pairs = match(self.assigner.match_costs, list(batches.values()), batch_img_metas, sizes)
         losses = {}
         for (prefix, batch), matched in zip(batches.items(), pairs, strict=True):
-            terms = self._losses(batch, matched, batch_img_metas)
+            terms = self._losses(batch, matched, sizes)
             last = len(batch.logits) - 1
             for layer in (last, *range(last)):
                 place = prefix if layer == last else f'd{layer}.'
                 losses.update({place + name: values[layer] for name, values in terms.items()})
         return losses
 
-    def _losses(self, batch: Predictions, pairs: Tensor, metas: list[dict]) -> dict[str, Tensor]:
+    def _losses(self, batch: Predictions, pairs: Tensor, sizes: Tensor) -> dict[str, Tensor]:
         """Every loss term of every layer, shape ``(layers,)``."""
         layers, images, queries, classes = batch.logits.shape
         image, query, target = pairs
         layer = torch.arange(layers, device=pairs.device)[:, None]
         count = pairs.shape[-1]
-        positives = batch.logits.new_tensor([float(count)])
+        positives = batch.logits.new_full((1,), count)
         shared = reduce_mean(positives).clamp(min=1)
 
         labels = torch.full(
@@ -121,7 +122,7 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
         )
 
         # only matched predictions have box losses
-        sizes = image_sizes(metas, batch.boxes)[image]
+        sizes = sizes[image]
         boxes = batch.boxes[layer, image, query]
         truth = torch.cat([t.bboxes for t in batch.targets]).to(boxes)[target] / sizes
         truth = box_convert(truth, 'xyxy', 'cxcywh')

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.models import DeformableDETRHead
-from mmdet.models.task_modules.assigners import BBoxL1Cost
+from mmdet.models.losses import iou_loss
+from mmdet.models.task_modules.assigners import BBoxL1Cost, match_cost
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
@@ -124,13 +125,14 @@ class Waits(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, '__name__', '')
-        if name in (*self.NAMES, '__int__', '__index__'):
+        copies = name == 'new_tensor' or (name == 'tensor' and (kwargs or {}).get('device'))
+        if copies or name in (*self.NAMES, '__int__', '__index__'):
             self.seen[name] += 1
         return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize('two_stage', [False, True])
-def test_host_waits_once_for_all_layers_and_images(two_stage, monkeypatch):
+def test_one_transfer_for_all_layers_and_images(two_stage, monkeypatch):
     # what happens on the host afterwards does not count
     monkeypatch.setattr('mpvit.models.matching._pairs', lambda *_: torch.zeros(3, 1, 0).long())
     head, inputs, truth = build_head(), predictions(two_stage), targets(5, 20)
@@ -138,11 +140,13 @@ def test_host_waits_once_for_all_layers_and_images(two_stage, monkeypatch):
 
     batch = matching.Predictions(inputs[0], inputs[1], truth)
     with Waits() as waits:
-        matching.match(head.assigner.match_costs, [batch], METAS)
-    assert waits.seen == {'cpu': 1}
+        sizes = matching.image_sizes(METAS, batch.boxes)
+        matching.match(head.assigner.match_costs, [batch], METAS, sizes)
+    # mmdet's GIoU makes a tensor of its epsilon, here for each image
+    assert waits.seen == {'cpu': 1, 'new_tensor': len(METAS)}
 
 
-def test_losses_do_not_wait_either(monkeypatch):
+def test_losses_wait_in_mmdets_giou_only(monkeypatch):
     head, inputs, truth = build_head(), predictions(True), targets(5, 20)
     from mpvit.models import head as module
 
@@ -153,15 +157,41 @@ def test_losses_do_not_wait_either(monkeypatch):
             module.Predictions(inputs[2][None], inputs[3][None], truth),
         ],
         METAS,
+        module.image_sizes(METAS, inputs[1]),
     )
     monkeypatch.setattr(module, 'match', lambda *_: known)
     with Waits() as waits:
         head.loss_by_feat(*inputs, truth, METAS)
-    assert not waits.seen
+    assert waits.seen == {'new_tensor': 2}  # of decoder and proposals
     monkeypatch.undo()
     with Waits() as waits:
         DeformableDETRHead.loss_by_feat(head, *inputs, truth, METAS)
     assert waits.seen['cpu'] == (LAYERS + 1) * 2  # so mmdet's are seen
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_nothing_else_waits(monkeypatch):
+    def allowed(function):
+        def call(*args, **kwargs):
+            torch.cuda.set_sync_debug_mode('default')
+            try:
+                return function(*args, **kwargs)
+            finally:
+                torch.cuda.set_sync_debug_mode('error')
+
+        return call
+
+    head = build_head().cuda()
+    inputs = [tensor.detach().cuda() for tensor in predictions(True)]
+    truth = [target.to('cuda') for target in targets(5, 20)]
+    monkeypatch.setattr(torch.Tensor, 'cpu', allowed(torch.Tensor.cpu))
+    for user in (match_cost, iou_loss):
+        monkeypatch.setattr(user, 'bbox_overlaps', allowed(user.bbox_overlaps))
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        head.loss_by_feat(*inputs, truth, METAS)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
 
 
 @pytest.mark.parametrize('box_format', ['xyxy', 'xywh'])
