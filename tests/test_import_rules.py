@@ -10,7 +10,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'version': set(),
     'ops': {'ops', 'errors'},
     'arguments': {'errors'},
-    'models': {'models', 'errors'},
+    'models': {'models', 'ops', 'errors'},
     'deferred_imports': set(),
     'checkpoints': {'checkpoints', 'errors'},
     'datasets': {'datasets', 'errors'},

@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mpvit.models.ffn import use_lean_layers
 from mpvit.models.precision import without_autocast
 
 
@@ -35,6 +36,7 @@ class AnyWidthDeformableDETR(DeformableDETR):
         for layer in self.encoder.layers[:count]:
             # partial, because a copy of the model (EMA) has to call the copied layer
             layer.forward = partial(_recomputed, layer.forward)
+        use_lean_layers(self)
 
     def pre_decoder(self, memory: Tensor, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
         """Queries and reference points; see mmdet.

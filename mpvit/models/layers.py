@@ -13,8 +13,10 @@ import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
+from mpvit.ops.factorized import factorized_attention
+from mpvit.ops.linear import is_plain_float32, norm_linear, norm_mlp_gelu
+
 LAYER_NORM_EPS = 1e-6
-_NARROW = 16  # channels of a head below which a product per head takes longer than one for all
 
 
 def to_tokens(maps: Tensor) -> Tensor:
@@ -66,9 +68,12 @@ class ConvRelativePositionEncoding(nn.Module):
 
     def forward(self, value: Tensor, size: tuple[int, int]) -> Tensor:
         """Convolve values ``(B, H * W, C)``, channels head-major; the same shape comes back."""
+        return torch.cat(self.by_group(value, size), dim=-1)
+
+    def by_group(self, value: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """The same by groups of channels, shapes ``(B, H * W, C_group)``."""
         groups = to_map(value, size).split(self.splits, dim=1)
-        convolved = [conv(group) for conv, group in zip(self.convs, groups, strict=True)]
-        return to_tokens(torch.cat(convolved, dim=1))
+        return [to_tokens(conv(group)) for conv, group in zip(self.convs, groups, strict=True)]
 
 
 class FactorizedAttention(nn.Module):
@@ -90,22 +95,31 @@ class FactorizedAttention(nn.Module):
         self.proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(
-        self, tokens: Tensor, size: tuple[int, int], crpe: ConvRelativePositionEncoding
+        self,
+        tokens: Tensor,
+        size: tuple[int, int],
+        crpe: ConvRelativePositionEncoding,
+        norm: nn.LayerNorm,
     ) -> Tensor:
-        """Attend among tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``."""
-        query, key, value = self.qkv(tokens).chunk(3, dim=-1)  # each (B, N, C)
+        """Attend among normalised tokens.
+
+        Args:
+            tokens: Shape ``(B, H * W, C)``.
+            size: ``(H, W)``.
+            crpe: Position encoding of the values.
+            norm: What normalises the tokens first.
+        """
+        qkv = norm_linear(tokens, norm, self.qkv)
+        query, key, value = qkv.chunk(3, dim=-1)  # each (B, N, C)
+        if is_plain_float32(qkv):
+            attended = factorized_attention(qkv, crpe.by_group(value, size), self.num_heads)
+            return self.proj(attended)
         position = query * crpe(value, size)
         attended = self._attend(query, key.softmax(dim=1), value)
         return self.proj(attended + position)
 
     def _attend(self, query: Tensor, weights: Tensor, value: Tensor) -> Tensor:
         """``query (weights^T value)`` of every head, scaled; all tensors ``(B, N, C)``."""
-        if query.size(-1) < _NARROW * self.num_heads:
-            # one product over all channels, in which those of different heads do not meet
-            head = torch.arange(self.num_heads, device=query.device)
-            head = head.repeat_interleave(query.size(-1) // self.num_heads)  # of each channel
-            context = self.scale * (weights.transpose(1, 2) @ value)  # (B, C, C)
-            return query @ context.masked_fill(head[:, None] != head, 0)
         # (B, N, C) -> (B, heads, N, C / heads), a view
         query, weights, value = (
             t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, weights, value)
@@ -143,8 +157,9 @@ class TransformerLayer(nn.Module):
     ) -> Tensor:
         """Transform tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``."""
         tokens = cpe(tokens, size)
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), size, crpe))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        tokens = tokens + self.drop_path(self.attn(tokens, size, crpe, self.norm1))
+        hidden = norm_mlp_gelu(tokens, self.norm2, self.mlp.fc1, self.mlp.fc2)
+        return tokens + self.drop_path(hidden)
 
 
 def drop_path_rates(maximum: float, layers: Sequence[int]) -> list[list[float]]:

@@ -6,9 +6,7 @@ of size queries x points x channels is stored. Values are float32 or bfloat16; s
 
 * The loop over the channels of a head is LLVM vector arithmetic of exactly that width
   (`weighted_sum`, `dot_and_add`); left to LLVM's vectoriser it takes twice as long.
-* Threads are Python threads: the kernels release the interpreter lock. So the number of threads is
-  torch's (`torch.set_num_threads`), there is no second thread pool that spins, and a forked worker
-  starts its own.
+* Threads are those of `mpvit.ops.threads`, as many as torch's.
 * Everything is copied into the order of heads first, so that what neighbouring queries read stays
   in the cache. The backward pass deals out heads of images, whose gradients do not overlap: no
   atomics, the same result every time, and at most as many threads as there are heads x images.
@@ -18,22 +16,19 @@ docs/benchmarks.md says why Numba, with figures.
 """
 
 import functools
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from mpvit.ops.llvm_vectors import FASTMATH, dots_and_sums, weighted_sum
+from mpvit.ops.llvm_vectors import dots_and_sums, weighted_sum
+from mpvit.ops.threads import compiled, run
 
 _INLINE_SAMPLES = 1 << 16  # below this many samples, waking threads costs more than it saves
 _TASKS_PER_THREAD = 4  # more than one, so that all threads end together
 _PLAIN: Any = dict(dtype=torch.float32, device='cpu')  # whatever torch's defaults are
-_Task = tuple[int, ...]
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -83,7 +78,8 @@ def forward(
         for pair in range(pairs)
         for i in range(chunks)
     ]
-    _run(_forward_kernel(channels), arrays, tasks, pairs * queries * levels * points)
+    samples = pairs * queries * levels * points
+    run(_forward_kernel(channels), arrays, tasks, inline=samples < _INLINE_SAMPLES)
     return output.transpose(1, 2).to(value.dtype).reshape(batch, queries, -1)
 
 
@@ -125,7 +121,8 @@ def backward(
         queries,
     )
     tasks = [(pair,) for pair in range(batch * heads)]
-    _run(_backward_kernel(channels), arrays, tasks, batch * queries * heads * levels * points)
+    samples = len(tasks) * queries * levels * points
+    run(_backward_kernel(channels), arrays, tasks, inline=samples < _INLINE_SAMPLES)
     return (
         grad_value.transpose(1, 2).to(value.dtype),
         grad_locations.transpose(1, 2).to(sampling_locations.dtype),
@@ -149,37 +146,7 @@ def _sample_table(spatial_shapes: Tensor, points: int) -> Any:
     return np.ascontiguousarray(table.repeat(points, axis=1), dtype=np.float32)
 
 
-def _run(
-    kernel: Callable[..., None], arrays: tuple[Any, ...], tasks: Sequence[_Task], samples: int
-) -> None:
-    """Run the kernel once for each task, in as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), len(tasks))
-    run: Callable[[_Task], None] = lambda task: kernel(*arrays, *task)  # noqa: E731
-    mapped: Iterable[None] = (
-        map(run, tasks)
-        if threads == 1 or samples < _INLINE_SAMPLES
-        else _pool(os.getpid(), threads).map(run, tasks)
-    )
-    for _ in mapped:  # which also raises what a thread raised
-        pass
-
-
-@functools.lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads of this process; a forked child does not inherit those of its parent."""
-    return ThreadPoolExecutor(threads, thread_name_prefix='ms-deform-attn')
-
-
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    options: dict[str, Any] = dict(nogil=True, fastmath=set(FASTMATH), error_model='numpy')
-    try:
-        compiled: Callable[..., Any] = njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to write a cache to
-        compiled = njit(**options)(function)
-    return compiled
-
-
-@_compile
+@compiled
 def _between(low: Any, size: Any) -> Any:
     """The two pixels from ``low`` on, kept on the map, and whether each lies there: 1 or 0."""
     last = size - np.float32(1)
@@ -191,7 +158,7 @@ def _between(low: Any, size: Any) -> Any:
     return low if low < last else last, high if high < last else last, has_low, has_high
 
 
-@_compile
+@compiled
 def _find_corners(
     locations: Any, weights: Any, samples: Any, first: int, indices: Any, products: Any
 ) -> None:
@@ -234,7 +201,7 @@ def _find_corners(
         products[3, i] = y1 * x1
 
 
-@_compile
+@compiled
 def _differentiate_samples(
     locations: Any,
     weights: Any,
@@ -278,7 +245,7 @@ def _differentiate_samples(
 
 @functools.cache
 def _forward_kernel(channels: int) -> Callable[..., None]:
-    @_compile
+    @compiled
     def kernel(
         value: Any,
         samples: Any,
@@ -308,7 +275,7 @@ def _forward_kernel(channels: int) -> Callable[..., None]:
 
 @functools.cache
 def _backward_kernel(channels: int) -> Callable[..., None]:
-    @_compile
+    @compiled
     def kernel(
         grad_output: Any,
         value: Any,

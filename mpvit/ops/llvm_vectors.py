@@ -13,8 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-#: Sums may be reordered and fused; NaN and infinity keep their meaning.
-FASTMATH = ('contract', 'nsz', 'reassoc')
+from mpvit.ops.threads import FASTMATH
+
 _FLOAT = ir.FloatType()
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mpvit.ops.attention import ms_deform_attn
+from mpvit.ops.dropout import add_dropout
 
 
 def forward(
@@ -69,7 +70,7 @@ def forward(
     output = self.output_proj(output)
     if not self.batch_first:
         output = output.transpose(0, 1)
-    return self.dropout(output) + identity
+    return add_dropout(identity, output, self.dropout.p, self.dropout.training)
 
 
 def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mpvit.ops import cpu
+from mpvit.ops import threads as pools
 from mpvit.ops.reference import ms_deform_attn
 
 SHAPES = torch.tensor([[6, 8], [3, 4], [1, 1]])
@@ -84,8 +85,10 @@ def test_result_does_not_depend_on_the_number_of_threads(threads, monkeypatch, b
 
 def test_number_of_threads_is_torchs(threads, monkeypatch):
     asked = []
-    pool = cpu._pool
-    monkeypatch.setattr(cpu, '_pool', lambda process, count: asked.append(count) or pool(0, count))
+    pool = pools._pool
+    monkeypatch.setattr(
+        pools, '_pool', lambda process, count: asked.append(count) or pool(0, count)
+    )
     monkeypatch.setattr(cpu, '_INLINE_SAMPLES', 0)
     for count in (3, 2):
         threads(count)
@@ -105,7 +108,7 @@ def test_default_dtype_does_not_matter():
 
 
 def test_small_inputs_wake_no_thread(monkeypatch):
-    monkeypatch.setattr(cpu, '_pool', lambda *_: pytest.fail('a pool was asked for'))
+    monkeypatch.setattr(pools, '_pool', lambda *_: pytest.fail('a pool was asked for'))
     cpu.forward(*make_inputs())
 
 

@@ -1,10 +1,18 @@
 """Linear layers as convolutions: the same parameters, the same result."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from mpvit.ops.linear import PointwiseLinear, use_pointwise_linear
+from mpvit.ops.linear import (
+    PointwiseLinear,
+    linear_relu,
+    norm_linear,
+    norm_mlp_gelu,
+    use_pointwise_linear,
+)
 
 
 @pytest.mark.parametrize('shape', [(24,), (7, 24), (2, 5, 24), (2, 300, 3, 24)])
@@ -41,3 +49,92 @@ def test_rows_are_a_view_and_strided_inputs_work():
     expected = nn.functional.linear(inputs, layer.weight, layer.bias)
     torch.testing.assert_close(layer(inputs), expected, rtol=1e-5, atol=1e-6)
     assert layer(inputs.contiguous()).is_contiguous()
+
+
+def both_ways(compute, plain, inputs, parameters):
+    """Outputs and gradients of two functions of the same inputs."""
+    results = []
+    for function in (compute, plain):
+        output = function()
+        gradients = torch.autograd.grad(output.sin().sum(), [inputs, *parameters])
+        results.append([output, *gradients])
+    return zip(*results, strict=True)
+
+
+@pytest.mark.parametrize('shape', [(7, 24), (2, 30, 24)])
+def test_gradients_equal_those_of_linear(shape):
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 10)
+    inputs = torch.randn(shape, requires_grad=True)
+    twin = copy.deepcopy(layer)
+    use_pointwise_linear(layer)
+    ours = torch.autograd.grad(layer(inputs).sin().sum(), [inputs, *layer.parameters()])
+    theirs = torch.autograd.grad(twin(inputs).sin().sum(), [inputs, *twin.parameters()])
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_output_may_be_changed_in_place():
+    layer = PointwiseLinear(8, 6)
+    inputs = torch.randn(5, 8, requires_grad=True)
+    layer(inputs).mul_(2).sum().backward()
+    torch.testing.assert_close(inputs.grad, 2 * layer.weight.sum(0).expand(5, 8))
+
+
+def test_norm_and_linear_equal_the_modules():
+    torch.manual_seed(0)
+    norm, layer = nn.LayerNorm(24), nn.Linear(24, 10)
+    nn.init.normal_(norm.weight)
+    inputs = torch.randn(2, 30, 24, requires_grad=True)
+    parameters = [*norm.parameters(), *layer.parameters()]
+    compute, plain = lambda: norm_linear(inputs, norm, layer), lambda: layer(norm(inputs))
+    for ours, theirs in both_ways(compute, plain, inputs, parameters):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_mlp_equals_the_modules():
+    torch.manual_seed(0)
+    norm, expand, contract = nn.LayerNorm(24), nn.Linear(24, 96), nn.Linear(96, 24)
+    nn.init.normal_(norm.weight)
+    inputs = torch.randn(2, 30, 24, requires_grad=True)
+    parameters = [p for module in (norm, expand, contract) for p in module.parameters()]
+
+    def compute():
+        return norm_mlp_gelu(inputs, norm, expand, contract)
+
+    def plain():
+        return contract(nn.functional.gelu(expand(norm(inputs))))
+
+    for ours, theirs in both_ways(compute, plain, inputs, parameters):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():  # the activation within the product
+        torch.testing.assert_close(compute(), plain(), rtol=1e-5, atol=1e-6)
+
+
+def test_relu_equals_the_modules():
+    layer, inputs = nn.Linear(24, 96), torch.randn(2, 30, 24)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(linear_relu(inputs, layer), layer(inputs).relu())
+
+
+def test_mlp_keeps_no_more_than_it_needs():
+    """Input and hidden tokens before GELU; not the normalised input, nor what GELU gives."""
+    norm, expand, contract = nn.LayerNorm(24), nn.Linear(24, 96), nn.Linear(96, 24)
+    inputs = torch.randn(1, 1000, 24, requires_grad=True)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        norm_mlp_gelu(inputs, norm, expand, contract)
+    assert sorted(size for size in kept.values() if size > 5000) == [24_000, 96_000]
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_other_types_are_computed_as_ever(dtype):
+    layer = PointwiseLinear(16, 8).to(dtype)
+    inputs = torch.randn(4, 16, dtype=dtype)
+    assert layer(inputs).equal(nn.functional.linear(inputs, layer.weight, layer.bias))

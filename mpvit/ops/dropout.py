@@ -1,0 +1,193 @@
+"""Dropout on the CPU in one pass, which keeps no mask.
+
+PyTorch draws a mask on the CPU one number at a time from one generator and stores it as floats:
+in the encoder of a detector it took a sixth of a training step. Here whether an element is kept is
+a function of its place and of a key drawn from torch's generator, so all threads draw at once and
+the backward pass draws the same again. `torch.manual_seed` decides as ever.
+
+Only float32 on the CPU runs here; anything else is left to PyTorch.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+try:
+    from mpvit.ops.threads import chunks, compiled, run
+except ImportError:  # no Numba
+    AVAILABLE = False
+else:
+    AVAILABLE = True
+
+_INLINE = 1 << 16  # elements below which one thread is faster
+_PER_THREAD = 4
+
+
+def relu_dropout(input: Tensor, p: float) -> Tensor:
+    """``dropout(relu(input))``; ``input`` is overwritten.
+
+    Args:
+        input: Any shape; nobody else may need it any more.
+        p: Probability of zeroing an element, in [0, 1).
+    """
+    if not _is_ours(input):
+        return F.dropout(F.relu_(input), p)
+    output: Tensor = _ReluDropout.apply(input, p)
+    return output
+
+
+def add_dropout(identity: Tensor, input: Tensor, p: float, training: bool) -> Tensor:
+    """``identity + dropout(input)``; ``input`` is overwritten where it helps.
+
+    Args:
+        identity: Shape of ``input``.
+        input: Any shape; nobody else may need it any more.
+        p: Probability of zeroing an element, in [0, 1).
+        training: Whether to drop anything at all.
+    """
+    if not (training and p):
+        return identity + input
+    if not _is_ours(input) or not _is_ours(identity):
+        return identity + F.dropout(input, p)
+    output: Tensor = _AddDropout.apply(identity, input, p)
+    return output
+
+
+def _is_ours(tensor: Tensor) -> bool:
+    return (
+        AVAILABLE
+        and tensor.device.type == 'cpu'
+        and tensor.dtype == torch.float32
+        and tensor.is_contiguous()
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _ReluDropout(torch.autograd.Function):
+    """An element of the output is positive where it was kept and positive: no other mask."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, p: float) -> Tensor:
+        ctx.scale = 1 / (1 - p)
+        _each(_relu_dropout, input, _array(input), *_key(), *_odds(p))
+        ctx.mark_dirty(input)
+        ctx.save_for_backward(input)
+        return input
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (output,) = ctx.saved_tensors
+        grad = grad.contiguous()
+        result = torch.empty_like(grad)
+        scale = np.float32(ctx.scale)
+        _each(_where_positive, grad, _array(grad), _array(output), _array(result), scale)
+        return result, None
+
+
+class _AddDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, identity: Tensor, input: Tensor, p: float) -> Tensor:
+        ctx.key, ctx.odds = _key(), _odds(p)
+        _each(_add_dropout, input, _array(identity), _array(input), *ctx.key, *ctx.odds)
+        ctx.mark_dirty(input)
+        return input
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad = grad.contiguous()
+        result = torch.empty_like(grad)
+        _each(_dropout, grad, _array(grad), _array(result), *ctx.key, *ctx.odds)
+        return grad, result, None
+
+
+def _key() -> tuple[np.uint32, np.uint32]:
+    """Two numbers from torch's generator."""
+    first, second = torch.randint(1 << 32, (2,)).tolist()
+    return np.uint32(first), np.uint32(second)
+
+
+def _odds(p: float) -> tuple[np.uint32, np.float32]:
+    """The hash from which on an element is dropped, and what the others are multiplied by."""
+    return np.uint32(min(round((1 - p) * 2**32), 2**32 - 1)), np.float32(1 / (1 - p))
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().view(-1).numpy()
+
+
+def _each(kernel: Any, like: Tensor, *arguments: Any) -> None:
+    count = like.numel()
+    run(kernel, arguments, chunks(count, _PER_THREAD), inline=count < _INLINE)
+
+
+if AVAILABLE:
+    _ZERO = np.float32(0)  # a plain 0 would make Numba compare in float64
+
+    # Slices and conditional values rather than branches: so LLVM takes eight elements at a time.
+
+    @compiled
+    def _hash(index: Any, first: Any, second: Any) -> Any:
+        """32 bits that look random; an integer hash by Wellons, with a key at two places."""
+        x = np.uint32(index + first)
+        x = np.uint32((x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D))
+        x = np.uint32(x ^ second)
+        x = np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B))
+        return np.uint32(x ^ (x >> np.uint32(16)))
+
+    @compiled
+    def _relu_dropout(
+        x: Any, first: Any, second: Any, limit: Any, scale: Any, start: int, stop: int
+    ) -> None:
+        x = x[start:stop]
+        first = np.uint32(first + np.uint32(start))
+        for i in range(x.size):
+            dropped = _hash(np.uint32(i), first, second) >= limit
+            x[i] = _ZERO if dropped | (x[i] <= _ZERO) else x[i] * scale  # NaN stays NaN
+
+    @compiled
+    def _where_positive(
+        grad: Any, output: Any, result: Any, scale: Any, start: int, stop: int
+    ) -> None:
+        grad, output, result = grad[start:stop], output[start:stop], result[start:stop]
+        for i in range(grad.size):
+            result[i] = _ZERO if output[i] <= _ZERO else grad[i] * scale
+
+    @compiled
+    def _add_dropout(
+        identity: Any,
+        x: Any,
+        first: Any,
+        second: Any,
+        limit: Any,
+        scale: Any,
+        start: int,
+        stop: int,
+    ) -> None:
+        identity, x = identity[start:stop], x[start:stop]
+        first = np.uint32(first + np.uint32(start))
+        for i in range(x.size):
+            dropped = _hash(np.uint32(i), first, second) >= limit
+            x[i] = identity[i] + (_ZERO if dropped else x[i] * scale)
+
+    @compiled
+    def _dropout(
+        x: Any,
+        result: Any,
+        first: Any,
+        second: Any,
+        limit: Any,
+        scale: Any,
+        start: int,
+        stop: int,
+    ) -> None:
+        x, result = x[start:stop], result[start:stop]
+        first = np.uint32(first + np.uint32(start))
+        for i in range(x.size):
+            dropped = _hash(np.uint32(i), first, second) >= limit
+            result[i] = _ZERO if dropped else x[i] * scale

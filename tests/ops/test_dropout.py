@@ -1,0 +1,90 @@
+"""Dropout without a stored mask: the same law, gradients and seeds as PyTorch's."""
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from mpvit.ops.dropout import AVAILABLE, add_dropout, relu_dropout
+
+SHAPE = (300, 700)  # more elements than one thread takes
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason='Numba is not installed')
+
+
+def test_relu_dropout_drops_and_scales():
+    torch.manual_seed(0)
+    inputs = torch.randn(SHAPE)
+    output = relu_dropout(inputs.clone(), 0.1)
+    kept = output != 0
+    torch.testing.assert_close(output[kept], inputs[kept] / 0.9)
+    assert (inputs[kept] > 0).all()
+    share = kept.sum() / (inputs > 0).sum()
+    assert share == pytest.approx(0.9, abs=0.005)  # 5 standard deviations
+
+
+def test_relu_dropout_keeps_nan():
+    output = relu_dropout(torch.full((1000,), torch.nan), 0.1)
+    assert output.isnan().float().mean() > 0.8
+
+
+def test_add_dropout_drops_and_scales():
+    identity, inputs = torch.randn(SHAPE), torch.rand(SHAPE) + 1
+    output = add_dropout(identity, inputs.clone(), 0.25, training=True)
+    kept = output != identity
+    torch.testing.assert_close(output, identity + kept * inputs / 0.75)
+    assert kept.float().mean() == pytest.approx(0.75, abs=0.005)
+
+
+def test_gradients_go_through_what_was_kept():
+    torch.manual_seed(0)
+    identity, inputs, grad = (torch.randn(SHAPE, requires_grad=True) for _ in range(3))
+    output = add_dropout(identity, inputs * 1, 0.2, training=True)
+    kept = output != identity
+    output.backward(grad.detach())
+    torch.testing.assert_close(identity.grad, grad.detach())
+    torch.testing.assert_close(inputs.grad, kept * grad.detach() / 0.8)
+    inputs.grad = None
+    output = relu_dropout(inputs * 1, 0.2)
+    output.backward(grad.detach())
+    torch.testing.assert_close(inputs.grad, (output != 0) * grad.detach() / 0.8)
+
+
+def test_the_seed_decides_whatever_the_threads():
+    def draw(seed, threads):
+        torch.manual_seed(seed)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return [add_dropout(torch.zeros(SHAPE), torch.ones(SHAPE), 0.5, True) for _ in '12']
+        finally:
+            torch.set_num_threads(before)
+
+    first, second = draw(7, 1)
+    again, _ = draw(7, 2)
+    other, _ = draw(8, 1)
+    assert first.equal(again)
+    for different in (second, other):
+        agreement = ((first > 0) == (different > 0)).float().mean()
+        assert agreement == pytest.approx(0.5, abs=0.01)
+
+
+def test_checkpointing_draws_the_same_again():
+    inputs = torch.randn(SHAPE, requires_grad=True)
+
+    def work(inputs):
+        return add_dropout(inputs, inputs.sin() * 1, 0.3, True) ** 2
+
+    torch.manual_seed(0)
+    work(inputs).sum().backward()
+    expected, inputs.grad = inputs.grad, None
+    torch.manual_seed(0)
+    checkpoint(work, inputs, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(inputs.grad, expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64])
+def test_other_types_and_layouts_are_left_to_torch(dtype):
+    torch.manual_seed(0)
+    identity, inputs = torch.zeros(200, 300, dtype=dtype), torch.ones(300, 200, dtype=dtype).t()
+    output = add_dropout(identity, inputs, 0.5, training=True)
+    assert set(output.unique().tolist()) == {0, 2}
+    assert add_dropout(identity, inputs, 0.5, training=False).equal(inputs)
