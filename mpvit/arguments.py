@@ -137,4 +137,8 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'work_dir': check_work_dir,
     'out': check_out,
     'target': check_target,
+    'json': check_target,
+    'picture': check_target,
+    'fix': check_target,
+    'fix_val': check_target,
 }

@@ -8,10 +8,11 @@ class UserError(Exception):
 
     Args:
         message: What to print; line breaks become spaces.
+        *more: Further mistakes, a line each.
         every_rank: In a distributed run every process that meets it prints it, since it depends on
             the data of the process; otherwise all meet the same one and the first prints it.
     """
 
-    def __init__(self, message: str, *, every_rank: bool = False) -> None:
-        super().__init__(' '.join(message.split()))
+    def __init__(self, message: str, *more: str, every_rank: bool = False) -> None:
+        super().__init__('\n'.join(' '.join(text.split()) for text in (message, *more)))
         self.every_rank = every_rank

@@ -44,24 +44,25 @@ def parse(parser: argparse.ArgumentParser) -> dict[str, Any]:
     local_rank = arguments.pop('local_rank', None)
     if local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(local_rank))
-    run(lambda: _light('arguments').check_arguments(arguments))
+    run(lambda: light('arguments').check_arguments(arguments))
     return arguments
 
 
 def run(main: Callable[[], object]) -> None:
     """Run a tool: a mistake of the user ends in one line, without a traceback, and status 1."""
     try:
-        user_error = _light('errors').UserError
+        user_error = light('errors').UserError
         try:
             main()
         except user_error as error:
             if os.environ.get('MPVIT_DEBUG'):
                 raise
             rank = os.environ.get('RANK', '0')
+            lines = str(error).split('\n')  # one for each mistake
             if error.every_rank and 'RANK' in os.environ:
-                sys.exit(f'error (rank {rank}): {error}')
+                sys.exit('\n'.join(f'error (rank {rank}): {line}' for line in lines))
             # every process of a distributed run comes here; one message is enough
-            sys.exit(f'error: {error}' if rank == '0' else 1)
+            sys.exit('\n'.join(f'error: {line}' for line in lines) if rank == '0' else 1)
     except ModuleNotFoundError as error:
         if os.environ.get('MPVIT_DEBUG'):
             raise
@@ -71,8 +72,8 @@ def run(main: Callable[[], object]) -> None:
         sys.exit(130)
 
 
-def _light(name: str) -> ModuleType:
-    """A module of mpvit that needs the standard library only, without importing the package.
+def light(name: str) -> ModuleType:
+    """A module or package of mpvit that imports nothing heavy, without importing mpvit itself.
 
     ``import mpvit`` registers everything in mmdet, which takes seconds. When that happens later,
     it finds the module in `sys.modules`, so there is one of it, and one `UserError`.
@@ -82,8 +83,12 @@ def _light(name: str) -> ModuleType:
         package = importlib.util.find_spec('mpvit')
         if package is None:
             raise ModuleNotFoundError('No module named mpvit', name='mpvit')
-        path = Path(package.submodule_search_locations[0]) / f'{name}.py'
-        spec = importlib.util.spec_from_file_location(full_name, path)
+        place = Path(package.submodule_search_locations[0]).joinpath(*name.split('.'))
+        folders = [str(place)] if place.is_dir() else None
+        file = place / '__init__.py' if folders else place.with_suffix('.py')
+        spec = importlib.util.spec_from_file_location(
+            full_name, file, submodule_search_locations=folders
+        )
         sys.modules[full_name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return sys.modules[full_name]

@@ -252,7 +252,7 @@ def test_which_process_of_a_distributed_run_speaks(root, rank, every_rank, text)
     environment = {key: value for key, value in os.environ.items() if key != 'RANK'}
     code = (
         'import _cli\n'
-        'error = _cli._light("errors").UserError\n'
+        'error = _cli.light("errors").UserError\n'
         f'def main(): raise error("lost", every_rank={every_rank})\n'
         '_cli.run(main)'
     )
@@ -266,6 +266,25 @@ def test_which_process_of_a_distributed_run_speaks(root, rank, every_rank, text)
     )
     assert result.returncode == 1
     assert result.stderr.strip() == text
+
+
+def test_several_mistakes_are_a_line_each(root):
+    code = (
+        'import _cli\n'
+        'error = _cli.light("errors").UserError\n'
+        'def main(): raise error("one\\nline", "another")\n'
+        '_cli.run(main)'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=root / 'tools',
+        env={**os.environ, 'PYTHONPATH': str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ['error: one line', 'error: another']
 
 
 def test_message_reaches_the_terminal_of_a_real_process(root):

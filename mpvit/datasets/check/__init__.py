@@ -1,0 +1,32 @@
+"""Looks for problems in a dataset before a long run does; docs/check_dataset.md lists them.
+
+Imports neither torch nor mmdet, so that it starts at once.
+"""
+
+from mpvit.datasets.check.checker import Inspection, check_dataset, inspect_dataset
+from mpvit.datasets.check.folders import find_splits
+from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Check, Problem, refuse_fatal
+from mpvit.datasets.check.repair import repair, write_repaired
+from mpvit.datasets.check.report import json_report, text_report
+from mpvit.datasets.check.scales import Scales
+from mpvit.datasets.check.settings import settings_of
+from mpvit.datasets.check.table import Split
+
+__all__ = [
+    'CHECKS',
+    'SEVERITIES',
+    'Check',
+    'Inspection',
+    'Problem',
+    'Scales',
+    'Split',
+    'check_dataset',
+    'find_splits',
+    'inspect_dataset',
+    'json_report',
+    'refuse_fatal',
+    'repair',
+    'settings_of',
+    'text_report',
+    'write_repaired',
+]

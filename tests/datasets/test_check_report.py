@@ -1,0 +1,95 @@
+"""Text, JSON and picture of what was found, and the table in the docs."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from mpvit.datasets.check import CHECKS, SEVERITIES, Scales, json_report, text_report
+from mpvit.datasets.check.picture import _worst, draw_picture
+
+
+@pytest.fixture
+def spoiled(spoilable):
+    """Five boxes outside, a truncated and a missing image, and one that is turned."""
+    for index in range(3, 8):
+        spoilable.train['annotations'][index]['bbox'] = [70, 10, 20, 20]
+    spoilable.image(3).write_bytes(spoilable.image(3).read_bytes()[:300])
+    spoilable.image(1, 'val').unlink()
+    spoilable.train['annotations'][30]['bbox'] = [40, 30, 40, 40]
+    return spoilable
+
+
+def test_text_groups_what_is_of_one_kind(spoiled):
+    lines = text_report(spoiled.inspect()).splitlines()
+    assert lines[0].startswith('train: 12 images, 36 annotations, 3 categories (')
+    start = next(i for i, line in enumerate(lines) if '[box-outside]' in line)
+    group = lines[start : start + 6]
+    assert group[0].startswith('error: 5 x a box wholly outside its image')
+    ids = [
+        re.search(r'train.json, image \d+, annotation (\d+): bbox', line)[1] for line in group[1:4]
+    ]
+    assert ids == ['4', '5', '6']
+    assert group[4:] == [
+        '    ... and 2 more',
+        f'    fix: {CHECKS["box-outside"].fix}',
+    ]
+    severities = [line.split(':')[0] for line in lines if line.split(':')[0] in SEVERITIES]
+    assert severities == sorted(severities, key=list(SEVERITIES).index)
+    assert lines[-1] == '0 fatal, 7 error, 1 warning, 0 info'
+
+
+def test_json_holds_all(spoiled):
+    found = spoiled.inspect()
+    report = json.loads(json.dumps(json_report(found)))
+    assert report['counts'] == dict(fatal=0, error=7, warning=1, info=0)
+    assert [split['images'] for split in report['splits']] == [12, 4]
+    outside = [one for one in report['problems'] if one['code'] == 'box-outside']
+    assert [one['annotation_id'] for one in outside] == [4, 5, 6, 7, 8]
+    assert outside[0] == dict(
+        severity='error',
+        code='box-outside',
+        message='bbox [70, 10, 20, 20] in an image of 64x48',
+        file=str(spoiled.root / 'train.json'),
+        image_id=101,
+        annotation_id=4,
+        fix=CHECKS['box-outside'].fix,
+    )
+
+
+def test_samples_are_the_worst_and_show_every_kind(spoiled):
+    samples = _worst(spoiled.inspect())
+    shown = {(sample.table.role, sample.table.images[sample.row]['id']) for sample in samples}
+    assert shown == {('train', 101), ('train', 102), ('train', 103), ('train', 110), ('val', 101)}
+    kinds = {one.code for sample in samples for one in sample.problems}
+    assert kinds == {'box-outside', 'box-partly-outside', 'image-unreadable', 'image-missing'}
+
+
+@pytest.mark.parametrize('scales', [None, Scales(96, 192, 300)])
+def test_picture_of_spoiled_data(spoiled, tmp_path, scales):
+    draw_picture(spoiled.inspect(scales=scales), tmp_path / 'picture.png')
+    picture = Image.open(tmp_path / 'picture.png').convert('RGB')
+    assert picture.width > 1500
+    assert picture.height > 1000
+    assert len(picture.getcolors(2**24)) > 1000
+
+
+def test_picture_of_clean_data_and_of_none(spoilable, tmp_path):
+    draw_picture(spoilable.inspect(), tmp_path / 'clean.png')
+    spoilable.train = spoilable.val = None
+    draw_picture(spoilable.inspect(), tmp_path / 'none.png')
+    heights = [Image.open(tmp_path / f'{name}.png').height for name in ('clean', 'none')]
+    assert heights == [460, 460]  # no samples
+
+
+def test_table_in_the_docs_is_that_of_the_code(root):
+    text = (root / 'docs' / 'check_dataset.md').read_text()
+    rows = re.findall(r'^\| `([a-z0-9-]+)` \| (\w+) \| (.*?) \| (.*?) \| (.*?) \|$', text, re.M)
+    expected = [
+        (code, check.severity, check.meaning, check.fix, 'yes' if check.repaired else '')
+        for code, check in CHECKS.items()
+    ]
+    assert [tuple(cell.strip() for cell in row) for row in rows] == expected
+    for severity, meaning in SEVERITIES.items():
+        assert f'| {severity} | {meaning} |' in text

@@ -1,0 +1,117 @@
+"""tools/check_dataset.py as a user meets it."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def data(toy, tmp_path):
+    """A copy of the toy dataset."""
+    return shutil.copytree(toy, tmp_path / 'toy')
+
+
+@pytest.fixture
+def spoiled(data):
+    """The same with a box outside its image and an empty file."""
+    path = data / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['bbox'] = [500, 500, 10, 10]
+    path.write_text(json.dumps(content))
+    (data / 'val2017' / '000000000001.jpg').write_bytes(b'')
+    return data
+
+
+def test_clean_data_is_status_0(tool, data, tmp_path):
+    result = tool('check_dataset', data, '--json', tmp_path / 'report.json')
+    assert result.status == 0
+    assert result.out.startswith('train: 8 images, ')
+    assert '0 fatal, 0 error, ' in result.out
+    assert json.loads((tmp_path / 'report.json').read_text())['counts']['error'] == 0
+
+
+def test_errors_are_status_1_and_repaired_copies_are_clean(tool, spoiled, tmp_path):
+    fixed = [tmp_path / 'train.json', tmp_path / 'val.json']
+    picture = tmp_path / 'picture.png'
+    result = tool(
+        'check_dataset', spoiled, '--fix', fixed[0], '--fix-val', fixed[1], '--picture', picture
+    )
+    assert result.status == 1
+    assert '[box-outside]' in result.out
+    assert '[image-unreadable]' in result.out
+    assert f'written to {fixed[0]}:\nboxes dropped: outside: 1\n' in result.out
+    assert f'written to {fixed[1]}:\nmissing or unreadable images dropped: 1\n' in result.out
+    assert Image.open(picture).format == 'PNG'
+
+    files = ['--train-ann', fixed[0], '--train-images', spoiled / 'train2017']
+    files += ['--val-ann', fixed[1], '--val-images', spoiled / 'val2017']
+    assert tool('check_dataset', *files).status == 0
+
+
+def test_roboflow_layout(tool, toy, tmp_path):
+    for part, name in (('train2017', 'train'), ('val2017', 'valid')):
+        shutil.copytree(toy / part, tmp_path / name)
+        annotations = toy / 'annotations' / f'instances_{part}.json'
+        shutil.copy(annotations, tmp_path / name / '_annotations.coco.json')
+    result = tool('check_dataset', tmp_path, '--quick')
+    assert result.status == 0
+    assert 'val: 6 images' in result.out
+
+
+def test_classes_and_scales_of_a_config(tool, root, data, tmp_path):
+    config = tmp_path / 'own.py'
+    base = 'configs/deformable_detr/mpvit_s_ddetr_50e.py'
+    config.write_text(
+        f'_base_ = {str(root / base)!r}\n'
+        "train_dataloader = dict(dataset=dict(metainfo=dict(classes=('circle', 'elk'))))\n"
+    )
+    result = tool('check_dataset', data, '--quick', '--config', config)
+    assert result.status == 1
+    assert "there is no category 'elk'" in result.out
+    assert 'short side 800, long side at most 1333' in result.out
+    assert '[images-enlarged]' in result.out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ([], 'name either DIR or the files'),
+        (['DIR', '--train-ann', 'a.json'], 'name either DIR or the files'),
+        (['--train-ann', 'a.json'], '--train-ann and --train-images are needed'),
+        (['DIR', '--quick', '--fix', 'a.json'], 'leave out --quick'),
+        (['DIR', '--workers', '0'], '--workers must be 1 or more'),
+    ],
+)
+def test_wrong_arguments_are_status_2(tool, arguments, message):
+    result = tool('check_dataset', *arguments)
+    assert result.status == 2
+    assert message in result.err
+
+
+def test_nothing_is_written_over(tool, data, tmp_path):
+    annotations = data / 'annotations' / 'instances_train2017.json'
+    before = annotations.read_bytes()
+    for option in ('--fix', '--json', '--picture', '--fix-val'):
+        result = tool('check_dataset', data, option, annotations)
+        assert result.status == 1
+        assert result.err.strip().endswith('exists already; choose another name')
+    assert annotations.read_bytes() == before
+
+
+def test_folder_that_is_not_there_or_holds_something_else(tool, tmp_path):
+    result = tool('check_dataset', tmp_path / 'none')
+    assert result.status == 1
+    assert result.err.startswith('error: ')
+    assert 'none not found' in result.err
+    assert 'name the files with --train-ann' in tool('check_dataset', tmp_path).err
+
+
+def test_only_a_file_in_coco_format_is_repaired(tool, data, tmp_path):
+    (data / 'annotations' / 'instances_train2017.json').write_text('[]')
+    result = tool('check_dataset', data, '--fix', tmp_path / 'out.json')
+    assert result.status == 1
+    assert '[not-coco]' in result.out
+    assert 'there is no train annotation file in COCO format to repair' in result.err
+    assert not (tmp_path / 'out.json').exists()
