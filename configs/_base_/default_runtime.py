@@ -14,6 +14,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='NumClassCheckHook'),  # num_classes of the head against classes of the dataset
+    dict(type='ZeroAPHook'),  # an AP of 0 in the first evaluations: the causes that were found
     dict(type='SyncBuffersHook'),  # ranks agree on batch norm statistics before they evaluate
 ]
 

@@ -8,6 +8,7 @@ from mpvit.engine.hooks import ProgressBarHook
 from mpvit.engine.optimizer import AutocastOptimWrapper, MergedOptimWrapperConstructor
 from mpvit.engine.portable_runner import PortableRunner
 from mpvit.engine.prepare import PrepareInferenceHook
+from mpvit.engine.zero_ap import ZeroAPHook
 
 __all__ = [
     'AutocastOptimWrapper',
@@ -18,5 +19,6 @@ __all__ = [
     'PrepareInferenceHook',
     'ProgressBarHook',
     'SharedWeightsEMA',
+    'ZeroAPHook',
     'loading',
 ]
