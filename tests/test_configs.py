@@ -103,7 +103,7 @@ def test_recipe_is_the_official_one(path):
     assert config.train_dataloader.drop_last
     assert 'batch_sampler' not in config.train_dataloader
     assert config.auto_scale_lr == dict(
-        enable=False, base_batch_size=32 if path.stem.startswith('r50') else 16
+        enable=True, base_batch_size=32 if path.stem.startswith('r50') else 16, rule='linear'
     )
     assert config.model.neck.bias
     assert config.model.num_queries == 300

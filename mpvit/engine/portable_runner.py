@@ -12,7 +12,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import distributed, nn
+from torch.utils.data import DataLoader
 
+from mpvit.engine.lr_scaling import lr_factor
 from mpvit.errors import UserError
 
 
@@ -68,23 +70,41 @@ class PortableRunner(Runner):
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
     ) -> None:
-        """Scale the learning rate with the images of a step; see `Runner.scale_lr`.
+        """Scale the learning rate with the images of a step, and say what it is in one line.
 
         A step of ``accumulative_counts`` batches counts all of their images, unlike in mmengine.
 
         Args:
             optim_wrapper: Whose learning rates are scaled.
-            auto_scale_lr: With ``enable`` and ``base_batch_size``.
+            auto_scale_lr: With ``enable``, ``base_batch_size`` and ``rule``, for which see
+                `lr_factor`; 'linear' where it is left out.
+
+        Raises:
+            UserError: The rule is unknown, or ``base_batch_size`` is missing or not positive.
         """
+        loader = self._train_dataloader
+        batch = loader.batch_size if isinstance(loader, DataLoader) else loader['batch_size']
         counts = getattr(optim_wrapper, '_accumulative_counts', 1)
-        if counts > 1 and auto_scale_lr and auto_scale_lr.get('enable'):
-            base = auto_scale_lr['base_batch_size']
-            self.logger.info(
-                f'A step takes {counts} batches, so the base batch size of {base} is {base} / '
-                f'{counts} for each.'
+        images = batch * self.world_size * counts
+        step = f'{images} images a step ({batch} x {self.world_size} processes x {counts} batches)'
+        lr = optim_wrapper.optimizer.defaults['lr']
+        settings = auto_scale_lr or {}
+        if not settings.get('enable'):
+            self.logger.info(f'Learning rate {lr:.3g}, not scaled: {step}, auto_scale_lr is off.')
+            return
+        if 'base_batch_size' not in settings:
+            raise UserError(
+                'auto_scale_lr.enable needs base_batch_size, the images a step that '
+                'the learning rate is meant for; set it or use --auto-scale-lr off'
             )
-            auto_scale_lr = dict(auto_scale_lr, base_batch_size=base / counts)
-        super().scale_lr(optim_wrapper, auto_scale_lr)
+        base, rule = settings['base_batch_size'], settings.get('rule', 'linear')
+        factor = lr_factor(images, base, rule)
+        for group in optim_wrapper.optimizer.param_groups:
+            group['lr'] *= factor
+        self.logger.info(
+            f'Learning rate {lr * factor:.3g} = {lr:.3g} x {factor:.3g}: {step} where the recipe '
+            f'has {base}, rule {rule!r}.'
+        )
 
     def build_logger(
         self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any

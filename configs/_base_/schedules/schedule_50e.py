@@ -22,5 +22,6 @@ param_scheduler = [
     dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[40], gamma=0.1)
 ]
 
-# 8 GPUs x 2 images. `--auto-scale-lr` scales the lr linearly with the batch from here.
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+# The lr is for 8 GPUs x 2 images and follows the images of a step from there, linearly as in mmdet
+# or by rule='sqrt', which suits AdamW; on the command line --auto-scale-lr linear, sqrt or off.
+auto_scale_lr = dict(enable=True, base_batch_size=16, rule='linear')
