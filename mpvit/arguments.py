@@ -113,10 +113,10 @@ def check_out(path: str) -> None:
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Refuse a file to write that exists or whose folder does not.
+    """Refuse a file or folder to write that exists or whose parent does not.
 
     Args:
-        path: The file to write.
+        path: What to write.
 
     Raises:
         UserError: It cannot be written or would be written over.
@@ -128,6 +128,35 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise UserError(f'{path}: there is no folder {path.parent}')
 
 
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder that is not there.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise UserError(f'{path} is a file; name the folder of the dataset')
+    if not path.is_dir():
+        raise UserError(f'folder {path} not found')
+
+
+def check_annotations(path: str | os.PathLike[str]) -> None:
+    """Refuse an annotation file that is not there.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'annotation file {path} not found')
+
+
 _CHECKS: dict[str, Callable[[Any], None]] = {
     'config': check_config,
     'cfg_options': check_options,
@@ -136,6 +165,11 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'source': check_checkpoint,
     'work_dir': check_work_dir,
     'out': check_out,
+    'data': check_folder,
+    'train_ann': check_annotations,
+    'val_ann': check_annotations,
+    'train_images': check_folder,
+    'val_images': check_folder,
     'target': check_target,
     'json': check_target,
     'picture': check_target,

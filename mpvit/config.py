@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ _CLOSE = 0.8  # similarity from which an unknown key counts as a misspelt one
 
 
 def load_config(
-    path: str | os.PathLike[str], options: Sequence[str] = (), work_dir: str | None = None
+    path: str | os.PathLike[str],
+    options: Sequence[str] = (),
+    work_dir: str | None = None,
+    edit: Callable[[Config], object] | None = None,
 ) -> Config:
     """Read a config file and apply what was said on the command line.
 
@@ -39,6 +42,7 @@ def load_config(
         path: Config file.
         options: Overrides as ``key.subkey=value``, the way mmdet writes them.
         work_dir: Folder for outputs; None for the config's own or ``work_dirs/<config name>``.
+        edit: Changes the config in place before the overrides, which so have the last word.
 
     Returns:
         The config, with ``work_dir`` set.
@@ -52,6 +56,8 @@ def load_config(
         config = Config.fromfile(path)
     except Exception as error:  # a config is code: anything may go wrong in it
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
+    if edit is not None:
+        edit(config)
     overrides = parse_options(options)
     for key in overrides:
         check_key(config, key)

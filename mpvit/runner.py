@@ -17,16 +17,23 @@ from mmengine.registry import OPTIMIZERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mpvit.arguments import check_checkpoint, check_out
-from mpvit.config import leaf_datasets, load_config
+from mpvit.config import leaf_datasets
+from mpvit.data_config import config_on
+from mpvit.datasets.layout import find_test_data, find_training_data
 from mpvit.errors import UserError
 
 
 def train(
     config: str | os.PathLike[str],
     *,
+    data: str | None = None,
+    train_ann: str | None = None,
+    val_ann: str | None = None,
+    train_images: str | None = None,
+    val_images: str | None = None,
     work_dir: str | None = None,
     amp: str | None = None,
-    auto_scale_lr: bool = False,
+    auto_scale_lr: str | None = None,
     resume: str | None = None,
     cfg_options: Sequence[str] = (),
     launcher: str = 'none',
@@ -35,10 +42,16 @@ def train(
 
     Args:
         config: Config file.
+        data: Folder of a COCO-format dataset to train on; None for the config's own data.
+        train_ann: Annotation file to train on, instead of the one in ``data``.
+        val_ann: Annotation file to validate on, instead of the one in ``data``.
+        train_images: Folder of the training images, where it is not found by itself.
+        val_images: Folder of the validation images, where it is not found by itself.
         work_dir: Folder for outputs; None for ``work_dirs/<config name>``.
         amp: Mixed precision, 'bf16' or 'fp16' (on a GPU only); 'auto' for fp16 on a GPU and bf16
             on a CPU; None for none.
-        auto_scale_lr: Scale the learning rate linearly with the total batch size.
+        auto_scale_lr: How the learning rate follows the images of a step: 'linear', 'sqrt' or
+            'off'; None for what the config says.
         resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None.
         cfg_options: Overrides, ``key=value``.
         launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -49,34 +62,45 @@ def train(
     Raises:
         UserError: Config, data or arguments do not fit together.
     """
-    cfg = load_config(config, cfg_options, work_dir)
+    layout = None
+    if any((data, train_ann, val_ann, train_images, val_images)):
+        layout = find_training_data(
+            data,
+            train_ann=train_ann,
+            val_ann=val_ann,
+            train_images=train_images,
+            val_images=val_images,
+        )
+    cfg, notes = config_on(layout, config, cfg_options, work_dir)
     cfg.launcher = launcher
     if amp:
         enable_amp(cfg, amp)
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise UserError(f'--auto-scale-lr: {config} has no auto_scale_lr.base_batch_size')
-        cfg.auto_scale_lr.enable = True
+        scaling = cfg.setdefault('auto_scale_lr', ConfigDict())
+        scaling.enable = auto_scale_lr != 'off'
+        if scaling.enable:
+            scaling.rule = auto_scale_lr
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else resume
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
-    return run_training(cfg)
+    return run_training(cfg, notes)
 
 
-def run_training(cfg: Config) -> Runner:
+def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
     """Train from a finished config; everything it names is built before the first step.
 
     Args:
         cfg: Complete config with ``work_dir``.
+        notes: Lines for the log.
 
     Raises:
         UserError: Data is missing or the config does not build.
     """
     check_data(cfg, 'train', 'val')
     _check_optimizer(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, notes)
     with _explained(cfg):
         _ = runner.train_loop, runner.val_loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -89,6 +113,9 @@ def evaluate(
     config: str | os.PathLike[str],
     checkpoint: str,
     *,
+    data: str | None = None,
+    val_ann: str | None = None,
+    val_images: str | None = None,
     work_dir: str | None = None,
     classwise: bool = False,
     out: str | None = None,
@@ -105,6 +132,10 @@ def evaluate(
     Args:
         config: Config file.
         checkpoint: Checkpoint file or URL.
+        data: Folder of a COCO-format dataset, of which the test split, or else validation's, is
+            evaluated; None for the config's own data.
+        val_ann: Annotation file to evaluate on, instead of the one in ``data``.
+        val_images: Folder of its images, where it is not found by itself.
         work_dir: Folder for outputs; None for ``work_dirs/<config name>``.
         classwise: Also report each class.
         out: Pickle file for the raw detections.
@@ -122,9 +153,12 @@ def evaluate(
     Raises:
         UserError: Config, data, checkpoint or arguments do not fit together.
     """
-    cfg = load_config(config, cfg_options, work_dir)
-    cfg.launcher = launcher
     check_checkpoint(checkpoint)
+    layout = None
+    if any((data, val_ann, val_images)):
+        layout = find_test_data(data, val_ann=val_ann, val_images=val_images)
+    cfg, notes = config_on(layout, config, cfg_options, work_dir)
+    cfg.launcher = launcher
     cfg.load_from = checkpoint
     cfg.resume = False
     evaluators = _evaluators(cfg, 'test')
@@ -140,16 +174,22 @@ def evaluate(
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=os.path.abspath(show_dir))
     if tta:
         _enable_tta(cfg)
-    return run_test(cfg, dtype=dtype, compile=compile, fold=fold)
+    return run_test(cfg, notes, dtype=dtype, compile=compile, fold=fold)
 
 
 def run_test(
-    cfg: Config, *, dtype: str = 'fp32', compile: bool = False, fold: bool = True
+    cfg: Config,
+    notes: Sequence[str] = (),
+    *,
+    dtype: str = 'fp32',
+    compile: bool = False,
+    fold: bool = True,
 ) -> dict[str, float]:
     """Evaluate from a finished config and write ``metrics.json`` into its work folder.
 
     Args:
         cfg: Complete config with ``work_dir`` and ``load_from``.
+        notes: Lines for the log.
         dtype: As for `evaluate`.
         compile: As for `evaluate`.
         fold: As for `evaluate`.
@@ -162,7 +202,7 @@ def run_test(
     # averaged weights are what a checkpoint's state_dict holds; EMAHook would only swap them in
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook']
     cfg.custom_hooks = [*hooks, ConfigDict(type='PrepareInferenceHook', **settings)]
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, notes, test=True)
     with _explained(cfg):
         _ = runner.test_loop
     metrics: dict[str, float] = runner.test()
@@ -176,18 +216,33 @@ def run_test(
     return metrics
 
 
-def build_runner(cfg: Config) -> Runner:
+def _named_as_test(cfg: Config) -> Config:
+    """The same config under the name of which a runner writes it into the work folder.
+
+    The config of the training lies there under its own name, and a run can be repeated from it.
+    """
+    path = Path(cfg.filename)
+    name = str(path.with_name(f'{path.stem}_test{path.suffix}'))
+    return Config(cfg._cfg_dict, cfg_text=cfg.text, filename=name)
+
+
+def build_runner(cfg: Config, notes: Sequence[str] = (), *, test: bool = False) -> Runner:
     """Build the runner that a config describes.
 
     Args:
         cfg: Complete config with ``work_dir``.
+        notes: Lines for the log.
+        test: It is for a test, which leaves the config of the training in the work folder.
 
     Raises:
         UserError: The config names something that does not exist or gives it wrong arguments.
     """
     cfg.setdefault('runner_type', 'PortableRunner')
     with _explained(cfg):
-        return RUNNERS.build(cfg)
+        runner: Runner = RUNNERS.build(_named_as_test(cfg) if test else cfg)
+    for note in notes:
+        runner.logger.info(note)
+    return runner
 
 
 @contextmanager

@@ -38,6 +38,19 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_data(parser: argparse.ArgumentParser, *splits: str) -> None:
+    """Arguments that name a dataset in place of the config's."""
+    group = parser.add_argument_group('data of your own, in COCO format (docs/data.md)')
+    group.add_argument('--data', metavar='DIR', help='folder of the dataset')
+    for split in splits:
+        group.add_argument(
+            f'--{split}-ann', metavar='FILE', help=f'annotation file for {split}, if not found'
+        )
+        group.add_argument(
+            f'--{split}-images', metavar='DIR', help=f'folder of the images for {split}'
+        )
+
+
 def parse(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Parse the command line into keyword arguments and check them."""
     arguments = vars(parser.parse_args())

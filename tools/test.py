@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT --eval bbox."""
 
-from _cli import common_parser, parse, run
+from _cli import add_data, common_parser, parse, run
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument(
         '--no-fold', dest='fold', action='store_false', help='leave batch norms as they are'
     )
+    add_data(parser, 'val')
     arguments = parse(parser)
     del arguments['eval']  # box AP is the only thing there is to evaluate
 

@@ -1,6 +1,6 @@
-"""Train a detector: python tools/train.py CONFIG."""
+"""Train a detector: python tools/train.py CONFIG [--data DIR]."""
 
-from _cli import common_parser, parse, run
+from _cli import add_data, common_parser, parse, run
 
 
 def main() -> None:
@@ -16,8 +16,11 @@ def main() -> None:
     )
     parser.add_argument(
         '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate linearly with the total batch size',
+        nargs='?',
+        const='linear',
+        choices=['linear', 'sqrt', 'off'],
+        metavar='linear|sqrt|off',
+        help='how the learning rate follows the images of a step (default: as in the config)',
     )
     parser.add_argument(
         '--resume',
@@ -26,6 +29,7 @@ def main() -> None:
         metavar='CHECKPOINT',
         help='resume from a checkpoint, or without a value from the newest in the work folder',
     )
+    add_data(parser, 'train', 'val')
     arguments = parse(parser)
 
     def train() -> None:

@@ -217,6 +217,11 @@ def test_wrong_flags_answer_at_once_and_without_a_traceback(root):
         (['convert_checkpoint', 'none.pth', 'new.pth'], 'none.pth'),
         (['convert_checkpoint', 'setup.py', 'README.md'], 'README.md exists already'),
         (['demo', '--config', 'none.py'], 'config none.py not found'),
+        (['train', TOY, '--data', 'none'], 'folder none not found'),
+        (['train', TOY, '--train-ann', 'none.json'], 'annotation file none.json not found'),
+        (['test', TOY, 'setup.py', '--data', 'setup.py'], 'setup.py is a file; name the folder'),
+        (['convert_dataset', 'none', 'new'], 'folder none not found'),
+        (['convert_dataset', 'docs', 'tests'], 'tests exists already'),
     ],
 )
 def test_what_arguments_and_files_tell_is_answered_at_once(root, arguments, message):

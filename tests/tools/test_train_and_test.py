@@ -30,6 +30,14 @@ def test_training_leaves_what_a_user_expects(trained):
     assert any('coco/bbox_mAP' in record for record in records)
 
 
+def test_a_tiny_training_is_explained(trained):
+    (log,) = trained.glob('*/*.log')
+    (scalars,) = trained.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in scalars.read_text().splitlines()]
+    aps = [r['coco/bbox_mAP'] for r in records if 'coco/bbox_mAP' in r]
+    assert ('likely causes found' in log.read_text()) == (min(aps) < 0.001)
+
+
 def test_test_prints_the_twelve_lines_and_writes_them(tool, tiny, trained, tmp_path):
     config, places = tiny
     checkpoint = trained / 'epoch_2.pth'
@@ -173,11 +181,20 @@ def test_fine_tuning_for_other_classes_says_what_starts_anew(tool, tiny, trained
     assert 'all 6 classes start from scratch (3 in the checkpoint)' in output
 
 
-def test_auto_scale_lr(tool, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ('flags', 'line'),
+    [
+        ([], '0.000375 = 0.0015 x 0.25: 4 images a step (4 x 1 processes x 1 batches) where'),
+        (['--auto-scale-lr'], '0.000375 = 0.0015 x 0.25: 4 images a step'),
+        (['--auto-scale-lr', 'off'], '0.0015, not scaled: 4 images a step'),
+    ],
+)
+def test_learning_rate_follows_the_batch(tool, tiny, tmp_path, flags, line, monkeypatch):
+    monkeypatch.setattr('mmengine.runner.EpochBasedTrainLoop.run', lambda self: None)
     config, places = tiny
-    options = [*places, 'train_cfg.max_epochs=1', 'auto_scale_lr.base_batch_size=8']
-    result = tool(
-        'train', config, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', *options
-    )
+    options = [*places, f'auto_scale_lr.enable={not flags}']
+    result = tool('train', config, *flags, '--work-dir', tmp_path, '--cfg-options', *options)
     assert result.status == 0, result.err
-    assert 'Scaling the original LR by 0.5' in result.out + result.err
+    lines = [text for text in (result.out + result.err).splitlines() if 'Learning rate ' in text]
+    assert len(lines) == 1
+    assert f'Learning rate {line}' in lines[0]

@@ -96,10 +96,17 @@ def test_auto_scale_lr_counts_accumulated_batches(tool, tiny, tmp_path):
     config, places = tiny
     options = [*places, 'optim_wrapper.accumulative_counts=2', 'train_cfg.max_epochs=1']
     result = tool(
-        'train', config, '--auto-scale-lr', '--work-dir', tmp_path, '--cfg-options', *options
+        'train',
+        config,
+        '--auto-scale-lr',
+        'sqrt',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *options,
     )
     assert result.status == 0, result.err
     state = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
     (group,) = state['optimizer']['param_groups']
     # 2 batches of 4 images where the config is for 16; warm-up and decay leave initial_lr alone
-    assert group['initial_lr'] == pytest.approx(1.5e-3 * 8 / 16)
+    assert group['initial_lr'] == pytest.approx(1.5e-3 * (8 / 16) ** 0.5)

@@ -1,0 +1,263 @@
+"""Layouts that are recognised, and what is said where one is not."""
+
+import json
+import shutil
+
+import pytest
+
+from mpvit.datasets.layout import find_test_data, find_training_data
+from mpvit.datasets.search import split_of
+from mpvit.errors import UserError
+
+
+def content(*names, classes=('cat', 'dog'), used=(1, 2)):
+    return dict(
+        images=[dict(id=i, file_name=name, width=9, height=9) for i, name in enumerate(names)],
+        annotations=[dict(id=i, image_id=0, category_id=c, bbox=[1, 1, 2, 2], area=4)
+                     for i, c in enumerate(used)],
+        categories=[dict(id=i, name=name) for i, name in enumerate(classes, start=1)],
+    )  # fmt: skip
+
+
+def make(root, tree):
+    """Write files: annotations from dicts, images from names."""
+    for name, value in tree.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value) if isinstance(value, dict) else value)
+    return root
+
+
+IMAGE = 'not looked into'
+USUAL = {
+    'coco_2017': {
+        'annotations/instances_train2017.json': content('1.jpg'),
+        'annotations/instances_val2017.json': content('1.jpg'),
+        'annotations/person_keypoints_val2017.json': content('1.jpg'),
+        'annotations/image_info_test2017.json': content('2.jpg', used=()),
+        'train2017/1.jpg': IMAGE,
+        'val2017/1.jpg': IMAGE,
+        'test2017/2.jpg': IMAGE,
+    },
+    'roboflow': {
+        'train/_annotations.coco.json': content('1.jpg'),
+        'train/1.jpg': IMAGE,
+        'valid/_annotations.coco.json': content('1.jpg'),
+        'valid/1.jpg': IMAGE,
+    },
+    'images_of_a_split': {
+        'annotations/train.json': content('1.jpg'),
+        'annotations/val.json': content('1.jpg'),
+        'images/train/1.jpg': IMAGE,
+        'images/val/1.jpg': IMAGE,
+    },
+    'images_of_all': {
+        'annotations/instances_train.json': content('1.jpg'),
+        'annotations/instances_val.json': content('2.jpg'),
+        'images/1.jpg': IMAGE,
+        'images/2.jpg': IMAGE,
+    },
+    'images_below_the_split': {
+        'train/annotations.json': content('1.jpg'),
+        'train/images/1.jpg': IMAGE,
+        'validation/annotations.json': content('1.jpg'),
+        'validation/images/1.jpg': IMAGE,
+    },
+    'folder_in_the_name': {
+        'train.json': content('pictures/day_1/1.jpg'),
+        'val.json': content('pictures/day_2/1.jpg'),
+        'pictures/day_1/1.jpg': IMAGE,
+        'pictures/day_2/1.jpg': IMAGE,
+    },
+}
+FOLDERS = {
+    'coco_2017': ('train2017', 'val2017'),
+    'roboflow': ('train', 'valid'),
+    'images_of_a_split': ('images/train', 'images/val'),
+    'images_of_all': ('images', 'images'),
+    'images_below_the_split': ('train/images', 'validation/images'),
+    'folder_in_the_name': ('.', '.'),
+}
+
+
+@pytest.mark.parametrize('name', USUAL)
+def test_usual_layouts(name, tmp_path):
+    layout = find_training_data(make(tmp_path, USUAL[name]))
+    assert set(layout.splits) == {'train', 'val'}
+    for split, folder in zip(('train', 'val'), FOLDERS[name], strict=True):
+        found = layout.splits[split]
+        assert found.images == tmp_path / folder
+        file_name = json.loads(found.ann_file.read_text())['images'][0]['file_name']
+        assert (found.images / file_name).is_file()
+        assert split_of(found.ann_file.name) or split_of(found.ann_file.parent.name)
+    assert layout.classes == ('cat', 'dog')
+    assert '2 classes: cat, dog' in layout.summary()
+
+
+@pytest.mark.parametrize(
+    ('name', 'split'),
+    [
+        ('instances_train2017.json', 'train'),
+        ('valid', 'val'),
+        ('Validation', 'val'),
+        ('minival2014.json', 'val'),
+        ('test-dev2017', 'test'),
+        ('trainval.json', None),
+        ('train_and_val', None),
+        ('restrained', None),
+        ('annotations', None),
+    ],
+)
+def test_names_of_splits(name, split):
+    assert split_of(name) == split
+
+
+def test_a_test_split_is_taken_if_it_has_annotations(tmp_path):
+    tree = dict(USUAL['roboflow'])
+    tree['test/_annotations.coco.json'] = content('3.jpg')
+    tree['test/3.jpg'] = IMAGE
+    make(tmp_path, tree)
+    assert find_training_data(tmp_path).splits['test'].images == tmp_path / 'test'
+    assert find_test_data(tmp_path).splits['test'].images == tmp_path / 'test'
+    (tmp_path / 'test/_annotations.coco.json').write_text(json.dumps(content('3.jpg', used=())))
+    assert 'test' not in find_training_data(tmp_path).splits
+    assert find_test_data(tmp_path).splits['test'].images == tmp_path / 'valid'
+
+
+def test_named_files_need_no_folder(tmp_path):
+    root = make(tmp_path, USUAL['images_of_all'])
+    shutil.move(root / 'annotations' / 'instances_val.json', root / 'annotations' / 'held_out.json')
+    named = dict(
+        train_ann=str(root / 'annotations/instances_train.json'),
+        val_ann=str(root / 'annotations/held_out.json'),
+    )
+    layout = find_training_data(None, **named)
+    assert layout.root is None
+    assert layout.splits['val'].images == root / 'images'
+    assert find_training_data(root, val_ann=named['val_ann']).splits['val'].image_count == 1
+
+
+def test_a_named_image_folder_is_looked_into(tmp_path):
+    root = make(tmp_path / 'data', USUAL['roboflow'])
+    elsewhere = tmp_path / 'elsewhere'
+    shutil.move(root / 'train' / '1.jpg', make(elsewhere, {'x': IMAGE}) / '1.jpg')
+    with pytest.raises(UserError, match=r"'1.jpg' is in none of .*--train-images DIR"):
+        find_training_data(root)
+    layout = find_training_data(root, train_images=str(elsewhere))
+    assert layout.splits['train'].images == elsewhere
+    with pytest.raises(UserError, match=r'--train-images DIR .*: 1.jpg, which .* is not there'):
+        find_training_data(root, train_images=str(root))
+
+
+PROJECT = [dict(id=0, name='pets', supercategory='none')] + [
+    dict(id=i, name=name, supercategory='pets') for i, name in ((1, 'cat'), (2, 'dog'))
+]
+
+
+def with_categories(tmp_path, categories, **kwargs):
+    tree = dict(USUAL['roboflow'])
+    for split in ('train', 'valid'):
+        tree[f'{split}/_annotations.coco.json'] = content('1.jpg', **kwargs) | dict(
+            categories=categories
+        )
+    return make(tmp_path, tree)
+
+
+def test_the_name_of_a_roboflow_project_is_no_class(tmp_path):
+    layout = find_training_data(with_categories(tmp_path, PROJECT))
+    assert (layout.classes, layout.left_out) == (('cat', 'dog'), 'pets')
+    assert "'pets', is the name of the project" in layout.summary()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(used=(0, 1)),  # a box has it
+        dict(categories=[dict(PROJECT[0], id=5), *PROJECT[1:]]),  # not first
+        dict(categories=[PROJECT[0], PROJECT[1], dict(PROJECT[2], supercategory='other')]),
+    ],
+)
+def test_other_classes_without_boxes_stay(tmp_path, change):
+    categories = change.pop('categories', PROJECT)
+    layout = find_training_data(with_categories(tmp_path, categories, **change))
+    assert (layout.classes, layout.left_out) == (('pets', 'cat', 'dog'), None)
+
+
+def roboflow(train=USUAL['roboflow']['train/_annotations.coco.json'], val=None):
+    files = {'train/_annotations.coco.json': train, 'valid/_annotations.coco.json': val or train}
+    return {**USUAL['roboflow'], **files}
+
+
+@pytest.mark.parametrize(
+    ('tree', 'message'),
+    [
+        ({}, 'no annotation file for train: looked for .* found no JSON file; .* --train-ann FILE'),
+        ({'boxes.json': content('1.jpg')}, r'found .*boxes.json; name it with --train-ann'),
+        (
+            {'train/1.jpg': IMAGE, 'train/_annotations.coco.json': content('1.jpg')},
+            r'has no validation split \(found .*\); move some of the images .* --val-ann FILE',
+        ),
+        (
+            roboflow(train=IMAGE),
+            'no valid JSON',
+        ),
+        (
+            {'a/train.json': content('1.jpg'), 'b/train.json': content('1.jpg')},
+            r'several annotation files for train: .*a/train.json, .*b/train.json; say which',
+        ),
+        (
+            {**USUAL['images_of_a_split'], 'train/1.jpg': IMAGE},
+            r'images of .*train.json are in several folders: .*images/train, .*train; say',
+        ),
+        (
+            roboflow(val=content('1.jpg', classes=('cat', 'cow'))),
+            "different classes: only train has 'dog', only val has 'cow'; both need",
+        ),
+        (
+            roboflow(val=content('1.jpg', classes=('dog', 'cat'))),
+            "in another order, .* number 1, 'cat' in train and 'dog' in val; both need",
+        ),
+        (
+            roboflow(train=content('1.jpg', classes=('cat', 'cat'))),
+            r"several categories named 'cat' \(ids 1, 2\); rename",
+        ),
+        (roboflow(train=content()), 'lists no images'),
+        (roboflow(train=dict(images=[])), 'not in COCO format'),
+        (roboflow(train='[1]'), 'not in COCO format'),
+        (
+            roboflow(train=content('1.jpg', classes=())),
+            'has no categories',
+        ),
+        (
+            {'data.yaml': 'names: [cat]', 'train/images/1.jpg': IMAGE, 'train/labels/1.txt': ''},
+            'is in YOLO format; convert it first: python tools/convert_dataset.py',
+        ),
+        (
+            {'Annotations/1.xml': '', 'JPEGImages/1.jpg': IMAGE},
+            'is in Pascal VOC format; convert it first: python tools/convert_dataset.py',
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_folders_that_do_not_do(tmp_path, tree, message):
+    with pytest.raises(UserError, match=message) as caught:
+        find_training_data(make(tmp_path, tree))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_one_file_under_two_spellings(tmp_path, monkeypatch):
+    root = make(tmp_path / 'site', USUAL['images_of_a_split'])
+    monkeypatch.chdir(tmp_path)
+    layout = find_training_data(root, val_ann='site/annotations/val.json')
+    assert layout.splits['val'].images == root / 'images' / 'val'
+
+
+def test_a_test_split_that_is_incomplete(tmp_path):
+    root = make(tmp_path, USUAL['roboflow'] | {'test/_annotations.coco.json': content('9.jpg')})
+    with pytest.raises(UserError, match=r"'9.jpg' is in none of .* --val-images DIR of tools/test"):
+        find_training_data(root)
+
+
+def test_one_named_file_asks_for_the_other(tmp_path):
+    root = make(tmp_path, USUAL['roboflow'])
+    with pytest.raises(UserError, match='no data to validate on; add --data DIR or --val-ann'):
+        find_training_data(None, train_ann=str(root / 'train' / '_annotations.coco.json'))

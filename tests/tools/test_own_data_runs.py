@@ -1,0 +1,93 @@
+"""Trainings and evaluations on data in foreign layouts, through the tools."""
+
+import re
+
+import pytest
+import torch
+from own_layouts import LAYOUTS, roboflow
+
+SPLITS = ('train', 'val', 'test')
+
+
+def log_of(work):
+    return '\n'.join(path.read_text() for path in sorted(work.glob('*/*.log')))
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def test_one_command_trains_and_the_run_can_be_repeated_without_it(tool, root, toy, tmp_path):
+    data, work = roboflow(toy, tmp_path / 'data'), tmp_path / 'work'
+    config = root / 'tests' / 'data' / 'tiny.py'
+    # no file is edited; an override has the last word
+    options = ['train_cfg.max_epochs=1', 'model.backbone.arch.embed_dims=(16,24,32,48)']
+    result = tool(
+        'train', config, '--data', data, '--work-dir', work, '--cfg-options', *options
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    log = log_of(work)
+    (line,) = re.findall('Data: .*', log)
+    assert f'train 8 images of {data}/train' in line
+    assert f'val 6 images of {data}/valid' in line
+    assert '6 classes: circle, square' in line
+    assert 'in_channels: [32, 48], as the backbone has them, instead of [32, 40]' in log
+
+    first = tool('test', config, work / 'epoch_1.pth', '--data', data, '--work-dir', work,
+                 '--cfg-options', options[1])  # fmt: skip
+    assert first.status == 0, first.err
+    metrics = (work / 'metrics.json').read_text()
+
+    written = work / 'tiny.py'  # still that of the training
+    again = tmp_path / 'again'
+    result = tool('train', written, '--work-dir', again)
+    assert result.status == 0, result.err
+    trained, repeated = weights(work / 'epoch_1.pth'), weights(again / 'epoch_1.pth')
+    assert all(torch.equal(trained[name], repeated[name]) for name in trained)
+
+    second = tool('test', written, work / 'epoch_1.pth')
+    assert second.status == 0, second.err
+    assert '"config": "' + str(written) in (work / 'metrics.json').read_text()
+    numbers = re.compile(r'"metrics".*', re.S)
+    assert numbers.findall((work / 'metrics.json').read_text()) == numbers.findall(metrics)
+
+
+def test_mistakes_end_in_one_line(tool, root, tmp_path):
+    config = root / 'tests' / 'data' / 'tiny.py'
+    (tmp_path / 'empty').mkdir()
+    for flags, message in (
+        (['--data', tmp_path / 'none'], f'error: folder {tmp_path}/none not found'),
+        (['--data', config], 'tiny.py is a file; name the folder of the dataset'),
+        (['--data', tmp_path / 'empty'], 'has no annotation file for train'),
+        (['--val-ann', 'none.json'], 'error: annotation file none.json not found'),
+        (['--train-images', tmp_path], 'no data to train on; add --data DIR or --train-ann FILE'),
+    ):
+        result = tool('train', config, *flags)
+        assert result.status == 1
+        assert message in result.err.splitlines()[-1]
+        assert 'Traceback' not in result.err
+
+
+@pytest.mark.slow
+def test_foreign_layouts_train_to_the_ap_of_the_reference(tool, root, tmp_path):
+    """Four trainings of a few minutes each: the toy config as it is, and on three layouts."""
+    from mpvit.datasets.toy import write_toy_dataset
+
+    config = root / 'configs' / 'deformable_detr' / 'mpvit_t_ddetr_toy.py'
+    toy = write_toy_dataset(tmp_path / 'toy')
+
+    def ap(name, *flags):
+        work = tmp_path / 'work' / name
+        result = tool('train', config, '--work-dir', work, *flags)
+        assert result.status == 0, result.err
+        found = re.findall(r'coco/bbox_mAP: ([\d.]+)', log_of(work))
+        print(f'{name}: AP by evaluation {", ".join(found)}')
+        return float(found[-1])
+
+    places = [f'{split}_dataloader.dataset.data_root={toy}' for split in SPLITS]
+    truth = f'{toy}/annotations/instances_val2017.json'
+    places += [f'{split}_evaluator.ann_file={truth}' for split in ('val', 'test')]
+    reference = ap('reference', '--cfg-options', *places)
+    assert reference > 0.4
+    for name, write in LAYOUTS.items():
+        assert ap(name, '--data', write(toy, tmp_path / name)) == pytest.approx(reference, abs=0.03)
