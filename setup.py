@@ -47,6 +47,7 @@ setup(
         'demo': DEMO,
         'test': [*DEMO, 'mypy', 'pytest', 'ruff'],
         'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
+        'convert': ['supervision>=0.31,<0.33'],  # YOLO and Pascal VOC to COCO
         'export': ['onnx', 'onnxruntime', 'openvino'],
     },
 )
