@@ -22,6 +22,7 @@ _OPTIONAL_ENTRIES = {
     'launcher',
     'load_from',
     'model_wrapper_cfg',
+    'quick_check',
     'randomness',
     'resume',
     'sync_bn',

@@ -21,6 +21,7 @@ from mpvit.config import leaf_datasets
 from mpvit.data_config import config_on
 from mpvit.datasets.layout import find_test_data, find_training_data
 from mpvit.errors import UserError
+from mpvit.preflight import refuse_bad_data
 
 
 def train(
@@ -105,6 +106,7 @@ def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
         _ = runner.train_loop, runner.val_loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     _check_length(runner)
+    refuse_bad_data(runner)
     runner.train()
     return runner
 

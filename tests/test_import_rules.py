@@ -17,8 +17,10 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'engine': {'engine', 'checkpoints', 'datasets', 'ops', 'errors'},
     'config': {'arguments', 'errors'},
     'plots': {'errors'},
+    'preflight': {'config', 'datasets', 'errors'},
     'data_config': {'config', 'datasets', 'errors'},
     'runner': {
+        'preflight',
         'arguments',
         'config',
         'data_config',

@@ -51,9 +51,13 @@ def add_data(parser: argparse.ArgumentParser, *splits: str) -> None:
         )
 
 
-def parse(parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Parse the command line into keyword arguments and check them."""
+def parse(
+    parser: argparse.ArgumentParser, check: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Parse the command line into keyword arguments and check them, first what the tool checks."""
     arguments = vars(parser.parse_args())
+    if check is not None:
+        check(arguments)
     local_rank = arguments.pop('local_rank', None)
     if local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(local_rank))

@@ -29,8 +29,7 @@ def main() -> None:
     parser.add_argument('--picture', metavar='FILE', help='draw histograms and the worst samples')
     parser.add_argument('--fix', metavar='FILE', help='write a repaired copy of the training file')
     parser.add_argument('--fix-val', metavar='FILE', help='the same for the validation file')
-    arguments = parse(parser)
-    _check_combination(parser, arguments)
+    arguments = parse(parser, lambda given: _check_combination(parser, given))
     run(lambda: sys.exit(_check(**arguments)))
 
 
@@ -56,7 +55,8 @@ def _check(
 ) -> int:
     check = light('datasets.check')
     if data is not None:
-        splits = check.find_splits(data)
+        light('datasets.search')  # which the layout imports
+        splits = [check.Split(*part) for part in light('datasets.layout').files_to_check(data)]
     else:
         splits = [
             check.Split(files[f'{role}_ann'], files[f'{role}_images'])

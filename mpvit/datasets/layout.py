@@ -101,6 +101,24 @@ def find_test_data(
     return _checked(search.root, dict(test=split))
 
 
+def files_to_check(data: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
+    """Annotation file and image folder of training and, if there is one, validation data.
+
+    Unlike `find_training_data` it takes files that are broken and images that are missing, for a
+    check to tell what is wrong with them.
+
+    Args:
+        data: Folder of the dataset.
+
+    Raises:
+        UserError: There is no annotation file for training, or several.
+    """
+    search = Search(data)
+    train, val = search.annotation_file('train', None), search.optional_file('val')
+    files = dict(train=train) if val is None else dict(train=train, val=val)
+    return [(path, search.probable_images(split, path)) for split, path in files.items()]
+
+
 def _checked(root: Path | None, splits: Mapping[str, Split]) -> Layout:
     """Make sure that all splits have the same classes."""
     left_out = _project_name(splits.values())

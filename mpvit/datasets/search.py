@@ -143,6 +143,19 @@ class Search:
             used=frozenset(note['category_id'] for note in content['annotations']),
         )
 
+    def probable_images(self, split: str, path: Path) -> Path:
+        """Folder of the images of a file, or where the file does not tell, what is named like it.
+
+        Args:
+            split: 'train', 'val' or 'test'.
+            path: The annotation file, which may be broken.
+        """
+        try:
+            return self.split(split, path, None).images
+        except UserError:
+            named = [folder for folder in self.folders if _split_below(self.root, folder) == split]
+            return named[0] if named else path.parent
+
     def _image_folder(
         self, split: str, path: Path, sample: Sequence[str], named: str | None
     ) -> Path:

@@ -105,7 +105,7 @@ def test_folder_that_is_not_there_or_holds_something_else(tool, tmp_path):
     assert result.status == 1
     assert result.err.startswith('error: ')
     assert 'none not found' in result.err
-    assert 'name the files with --train-ann' in tool('check_dataset', tmp_path).err
+    assert 'name it with --train-ann FILE' in tool('check_dataset', tmp_path).err
 
 
 def test_only_a_file_in_coco_format_is_repaired(tool, data, tmp_path):

@@ -1,6 +1,7 @@
 """Trainings and evaluations on data in foreign layouts, through the tools."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -91,3 +92,15 @@ def test_foreign_layouts_train_to_the_ap_of_the_reference(tool, root, tmp_path):
     assert reference > 0.4
     for name, write in LAYOUTS.items():
         assert ap(name, '--data', write(toy, tmp_path / name)) == pytest.approx(reference, abs=0.03)
+
+
+def test_training_checks_its_data_first(tool, tiny, toy, tmp_path):
+    data = shutil.copytree(toy, tmp_path / 'data')
+    for path in (data / 'val2017').iterdir():
+        path.write_bytes(b'no image')
+    result = tool('train', tiny[0], '--data', data, '--work-dir', tmp_path / 'work')
+    assert result.status == 1
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith('error: ')
+    assert 'none of 6 images can be read' in last
+    assert not list((tmp_path / 'work').glob('*.pth'))

@@ -4,7 +4,6 @@ Imports neither torch nor mmdet, so that it starts at once.
 """
 
 from mpvit.datasets.check.checker import Inspection, check_dataset, inspect_dataset
-from mpvit.datasets.check.folders import find_splits
 from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Check, Problem, refuse_fatal
 from mpvit.datasets.check.repair import repair, write_repaired
 from mpvit.datasets.check.report import json_report, text_report
@@ -21,7 +20,6 @@ __all__ = [
     'Scales',
     'Split',
     'check_dataset',
-    'find_splits',
     'inspect_dataset',
     'json_report',
     'refuse_fatal',
