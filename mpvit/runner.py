@@ -20,6 +20,7 @@ from mpvit.arguments import check_checkpoint, check_out
 from mpvit.config import leaf_datasets
 from mpvit.data_config import config_on
 from mpvit.datasets.layout import find_test_data, find_training_data
+from mpvit.engine.faults import explained_faults
 from mpvit.errors import UserError
 from mpvit.preflight import refuse_bad_data
 
@@ -97,17 +98,19 @@ def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
         notes: Lines for the log.
 
     Raises:
-        UserError: Data is missing or the config does not build.
+        UserError: Data is missing, the config does not build, or something ended the run from
+            outside (`mpvit.engine.faults`).
     """
     check_data(cfg, 'train', 'val')
     _check_optimizer(cfg)
-    runner = build_runner(cfg, notes)
-    with _explained(cfg):
-        _ = runner.train_loop, runner.val_loop
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    _check_length(runner)
-    refuse_bad_data(runner)
-    runner.train()
+    with explained_faults(cfg.work_dir):
+        runner = build_runner(cfg, notes)
+        with _explained(cfg):
+            _ = runner.train_loop, runner.val_loop
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        _check_length(runner)
+        refuse_bad_data(runner)
+        runner.train()
     return runner
 
 
@@ -197,17 +200,19 @@ def run_test(
         fold: As for `evaluate`.
 
     Raises:
-        UserError: Data is missing, the config does not build or the checkpoint does not fit.
+        UserError: Data is missing, the config does not build, the checkpoint does not fit, or
+            something ended the run from outside (`mpvit.engine.faults`).
     """
     check_data(cfg, 'test')
     settings = dict(dtype=dtype, compile=compile, fold=fold)
     # averaged weights are what a checkpoint's state_dict holds; EMAHook would only swap them in
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook']
     cfg.custom_hooks = [*hooks, ConfigDict(type='PrepareInferenceHook', **settings)]
-    runner = build_runner(cfg, notes, test=True)
-    with _explained(cfg):
-        _ = runner.test_loop
-    metrics: dict[str, float] = runner.test()
+    with explained_faults():
+        runner = build_runner(cfg, notes, test=True)
+        with _explained(cfg):
+            _ = runner.test_loop
+        metrics: dict[str, float] = runner.test()
     if is_main_process():
         record = dict(
             config=cfg.filename, checkpoint=cfg.load_from, inference=settings, metrics=metrics
@@ -253,7 +258,7 @@ def _explained(cfg: Config) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
-        text = error.args[0] if error.args else error
+        text = error.args[0] if error.args else type(error).__name__
         raise UserError(f'config {cfg.filename} does not build: {text}') from error
 
 
@@ -347,7 +352,7 @@ def enable_amp(cfg: Config, amp: str) -> None:
     if amp == 'fp16':
         if not gpu:
             raise UserError('--amp fp16 needs a GPU and none was found; use --amp bf16')
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='float16')
+        cfg.optim_wrapper.update(type='FiniteAmpOptimWrapper', dtype='float16')
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     elif amp == 'bf16':
         for key in ('loss_scale', 'dtype'):  # of an AmpOptimWrapper

@@ -11,6 +11,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     checkpoint_fit=dict(type='CheckpointFitHook'),  # refuse a checkpoint of another model
+    finite=dict(type='FiniteStepHook'),  # end training after 10 steps in a row that are not finite
 )
 custom_hooks = [
     dict(type='NumClassCheckHook'),  # num_classes of the head against classes of the dataset

@@ -11,6 +11,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMI
 from mmengine.runner.amp import autocast
 from torch import nn
 
+from mpvit.engine.finite import FiniteOptimWrapper
 from mpvit.errors import UserError
 
 Group = dict[str, Any]
@@ -76,7 +77,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 @OPTIM_WRAPPERS.register_module()
-class AutocastOptimWrapper(OptimWrapper):
+class AutocastOptimWrapper(FiniteOptimWrapper):
     """Mixed precision in bfloat16 on any device, without scaling the loss.
 
     bfloat16 has the range of float32, so gradients do not vanish and need no `GradScaler`, which

@@ -61,10 +61,8 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
 
         Returns:
             Scalars by mmdet's names: ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of the last
-            layer, ``d<layer>.`` in front for the others, ``enc_`` for the proposals.
-
-        Raises:
-            UserError: Predictions are not finite.
+            layer, ``d<layer>.`` in front for the others, ``enc_`` for the proposals. NaN or
+            infinite where predictions are.
         """
         assert batch_gt_instances_ignore is None, 'boxes to ignore are not supported'
         if isinstance(self.loss_cls, QualityFocalLoss):  # its targets are overlaps of boxes

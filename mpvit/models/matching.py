@@ -18,8 +18,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from mpvit.errors import UserError
-
 MatchCost = Callable[..., Tensor]
 
 
@@ -114,17 +112,12 @@ def match(
     Returns:
         For each of ``batches`` the pairs of every layer as ``(image, query, object)``, shape
         ``(3, layers, pairs)``; objects are counted through all images. Sorted by image and query.
-
-    Raises:
-        UserError: A cost is not finite, because a prediction is not.
     """
     matrices = [_cost_matrices(costs, batch, metas, sizes) for batch in batches]
     flat = torch.cat([matrix.flatten() for per_image in matrices for matrix in per_image])
     on_host = flat.cpu()  # the only point where the host has to wait for the device
     pieces = iter(on_host.split([m.numel() for per_image in matrices for m in per_image]))
-    pairs = [
-        _pairs([next(pieces).view(m.shape) for m in per_image], metas) for per_image in matrices
-    ]
+    pairs = [_pairs([next(pieces).view(m.shape) for m in per_image]) for per_image in matrices]
     # back in one transfer as well
     moved = torch.cat([p.flatten() for p in pairs]).to(flat.device, non_blocking=True)
     return [
@@ -158,16 +151,10 @@ def _cost_matrices(
     return matrices
 
 
-def _pairs(matrices: Sequence[Tensor], metas: Sequence[dict[str, Any]]) -> Tensor:
-    bad = [index for index, matrix in enumerate(matrices) if not matrix.isfinite().all()]
-    if bad:
-        names = ', '.join(str(metas[i].get('img_id', f'number {i} of the batch')) for i in bad)
-        raise UserError(
-            f'the predictions for image {names} are not finite (NaN or infinite), so they cannot '
-            'be matched with its objects: the training has diverged, or the weights or the image '
-            'are broken; lower optim_wrapper.optimizer.lr, or train without --amp fp16',
-            every_rank=True,
-        )
+def _pairs(matrices: Sequence[Tensor]) -> Tensor:
+    # The solver refuses NaN and infinity. Any pairs do then: the losses are not finite either way,
+    # and what follows from that is decided for all processes together (mpvit.engine.finite).
+    matrices = [matrix.nan_to_num(0.0, 0.0, 0.0) for matrix in matrices]
     layers = []
     for layer in range(len(matrices[0])):
         first, found = 0, []

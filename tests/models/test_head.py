@@ -15,7 +15,6 @@ from mmengine.structures import InstanceData
 from torch.overrides import TorchFunctionMode
 
 from mpvit.config import load_config
-from mpvit.errors import UserError
 from mpvit.models.matching import BroadcastL1Cost
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/deformable_detr/mpvit_s_ddetr_50e.py'
@@ -209,11 +208,15 @@ def test_broadcast_cost_is_bit_for_bit_mmdets(box_format, dtype):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_predictions_that_are_not_finite_end_in_one_line(value):
+@pytest.mark.parametrize('objects', [(2, 2), (0, 0)], ids=['objects', 'empty images'])
+def test_losses_say_that_predictions_are_not_finite(value, objects):
+    """What follows from it is not decided here, by one process alone (mpvit.engine.finite)."""
     inputs = [copy.deepcopy(t.detach()) if t is not None else None for t in predictions()]
-    inputs[1][2, 1, 4] = value
-    with pytest.raises(UserError, match='predictions for image 8 are not finite'):
-        build_head().loss_by_feat(*inputs, targets(2, 2), METAS)
+    inputs[0][2, 1, 4] = inputs[1][2, 1, :] = value
+    losses = build_head().loss_by_feat(*inputs, targets(*objects), METAS)
+    assert not sum(losses.values()).isfinite()
+    healthy = {name for name, loss in losses.items() if loss.isfinite()}
+    assert healthy >= {name for name in losses if name[:2] in ('d0', 'd1')}  # other layers
 
 
 def test_half_precision_is_left_before_the_losses():

@@ -5,7 +5,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='FiniteOptimWrapper',  # leaves out steps whose gradients are not finite
     # mmengine's, but one group for parameters of equal settings, and fused steps where torch can
     constructor='MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=2e-4, weight_decay=1e-4),

@@ -1,0 +1,112 @@
+"""What ends a run from outside - memory, disk, a process that died - said in one line."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpvit.errors import UserError
+
+_LESS_MEMORY = (
+    'lower train_dataloader.batch_size (optim_wrapper.accumulative_counts keeps the images of a '
+    'step), recompute with model.encoder.num_cp=6 and model.backbone.with_cp=True, or use '
+    '--amp bf16 (docs/train.md, Speed and memory)'
+)
+# The text of the error, and what to say; {0} is the first group, else the first line of the error.
+_FAULTS = (
+    (
+        r'out of shared memory|shared memory (?:object|file|limit)|allocate shared memory|shm_open'
+        r'|</?torch_\d+',
+        'the workers of a dataloader are out of shared memory (/dev/shm): give a container more '
+        '(docker run --shm-size=8g or --ipc=host), or lower num_workers or prefetch_factor of '
+        'the dataloaders',
+    ),
+    (
+        r'DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is )?(killed by signal: \w+|exited '
+        r'unexpectedly)',
+        'a worker of a dataloader died ({0}); if the kernel ended it for want of memory (dmesg '
+        'says so), lower num_workers or prefetch_factor of the dataloaders',
+    ),
+    (
+        r'out of memory\. Tried to allocate ([\d.]+ \w+)',
+        'the GPU is out of memory (no room for {0}): ' + _LESS_MEMORY,
+    ),
+    (r'CUDA out of memory|CUDA error: out of memory', 'the GPU is out of memory: ' + _LESS_MEMORY),
+    (
+        r"MemoryError|can't allocate memory|not enough memory|Cannot allocate memory",
+        'the machine is out of memory: lower num_workers of the dataloaders, or ' + _LESS_MEMORY,
+    ),
+    (
+        r'No space left on device|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos',
+        'no space left to write a file: free some and go on',
+    ),
+    (
+        r'(?is)(?=.*(?:gloo|nccl|ProcessGroup|TCPStore|Dist\w+Error))(?:.*(?:connect|closed|reset'
+        r'|abort|time.?out|timed out|broken pipe|remote process|heartbeat))',
+        'another process of this run ended or cannot be reached ({0}); its own output has the '
+        'cause',
+    ),
+)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def explained_faults(work_dir: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """Turn what happens to a run from outside into a `UserError`; other errors pass.
+
+    Args:
+        work_dir: Of a training, whose last checkpoint is then named; None for a test.
+
+    Raises:
+        UserError: Memory, shared memory or the disk is full, or a worker or another process of
+            the run died.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, MemoryError) as error:
+        line = explain(error)
+        if line is None:
+            raise
+        if work_dir is not None:
+            line += f'. Training ended; {last_checkpoint(work_dir)}'
+        raise UserError(line, every_rank=True) from error
+
+
+def explain(error: BaseException) -> str | None:
+    """What happened and what to do about it, in one line, or None if it is something else.
+
+    Args:
+        error: What was raised.
+    """
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return f'no space left to write {error.filename or "a file"}: free some and go on'
+    text = '\n'.join(reversed([f'{type(e).__name__}: {e}' for e in _chain(error)]))
+    for pattern, line in _FAULTS:
+        found = re.search(pattern, text)
+        if found:
+            sentence = re.split(r'\.? *\n|\. ', str(error).strip())[0]
+            detail = found[1] if found.groups() else sentence
+            return line.format(detail)
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those behind it: torch puts the signal that killed a worker behind its exit."""
+    current: BaseException | None = error
+    while isinstance(current, (RuntimeError, OSError, MemoryError)):
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def last_checkpoint(work_dir: str | os.PathLike[str]) -> str:
+    """Which checkpoint a training can go on from, as the end of a sentence.
+
+    Args:
+        work_dir: Of the training.
+    """
+    record = Path(work_dir) / 'last_checkpoint'
+    if not record.is_file():
+        return 'no checkpoint had been written'
+    return f'the last checkpoint is {record.read_text().strip()}, --resume goes on from it'

@@ -1,0 +1,218 @@
+"""Faults in the middle of a training, through the tool: one line, and the last checkpoint stays."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from mmdet.registry import TRANSFORMS
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mpvit.engine.loading import read
+
+
+@HOOKS.register_module(force=True)
+class PoisonHook(Hook):
+    """Replaces the first image of some steps by NaN."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 in self.steps:
+            data_batch['inputs'][0] = torch.full(data_batch['inputs'][0].shape, float('nan'))
+
+
+@TRANSFORMS.register_module(force=True)
+class HarmTransform:
+    """Comes to harm once, when a file says so."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __call__(self, results):
+        if os.path.exists(self.file):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return results
+
+
+@HOOKS.register_module(force=True)
+class TouchHook(Hook):
+    """Writes a file after the first epoch, once its checkpoint is there."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, file):
+        self.file = file
+
+    def after_train_epoch(self, runner):
+        open(self.file, 'w').close()
+
+
+def write_config(folder, base, *hooks, more=''):
+    path = folder / 'config.py'
+    listed = ', '.join(map(repr, hooks))
+    path.write_text(f"_base_ = '{base}'\ncustom_hooks = [*_base_.custom_hooks, {listed}]\n{more}")
+    return path
+
+
+def assert_one_line(result, *messages):
+    assert result.status == 1
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith('error: ')
+    assert 'Traceback' not in result.out + result.err
+    for message in messages:
+        assert message in last
+
+
+def log_of(work):
+    return '\n'.join(path.read_text() for path in sorted(work.glob('*/*.log')))
+
+
+def floats(state):
+    return [v for v in state.values() if torch.is_tensor(v) and v.is_floating_point()]
+
+
+EMA = dict(type='EMAHook', ema_type='SharedWeightsEMA', momentum=0.5)
+
+
+def test_a_poisoned_step_leaves_no_trace(tool, tiny, tmp_path):
+    config, places = tiny
+    config = write_config(tmp_path, config, EMA, dict(type='PoisonHook', steps=[1, 2, 4]))
+    work = tmp_path / 'work'
+    result = tool('train', config, '--work-dir', work, '--cfg-options', *places)
+    assert result.status == 0, result.err
+    assert 'Step 2 was not applied (gradient norm nan; loss nan' in log_of(work)
+    # the first epoch is two steps, both poisoned: weights and statistics are those of the start
+    first, second = (read(work / f'epoch_{epoch}.pth') for epoch in (1, 2))
+    assert torch.equal(
+        first['state_dict']['backbone.stem.0.bn.running_mean'], torch.zeros(8)
+    ) or not any(v.isnan().any() for v in floats(first['state_dict']))
+    for checkpoint in (first, second):
+        for state in (checkpoint['state_dict'], checkpoint['ema_state_dict']):
+            assert all(v.isfinite().all() for v in floats(state))
+    changed = [
+        name
+        for name, value in first['ema_state_dict'].items()
+        if torch.is_tensor(value) and not torch.equal(value, second['ema_state_dict'][name])
+    ]
+    assert changed  # the third step was applied
+    assert len(list((work / 'nonfinite').glob('iter_[124]_rank_0.pt'))) == 3
+
+
+def test_training_ends_with_the_images_and_the_last_checkpoint(tool, tiny, tmp_path):
+    config, places = tiny
+    config = write_config(tmp_path, config, dict(type='PoisonHook', steps=range(3, 99)))
+    work = tmp_path / 'work'
+    options = [*places, 'default_hooks.finite.max_in_a_row=2']
+    result = tool('train', config, '--work-dir', work, '--cfg-options', *options)
+    assert_one_line(
+        result,
+        'training stopped at step 4: 2 steps in a row were not finite (gradient norm nan; loss nan',
+        'train2017/',
+        str(work / 'nonfinite' / 'iter_4_rank_0.json'),
+        f'the last checkpoint is {work}/epoch_1.pth',
+    )
+    assert all(v.isfinite().all() for v in floats(read(work / 'epoch_1.pth')['state_dict']))
+
+
+@pytest.mark.slow  # tests/engine/test_finite.py has it for a small model
+def test_watching_changes_no_bit(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    more = (
+        "optim_wrapper = dict(type='OptimWrapper')\n"
+        'default_hooks = dict(**_base_.default_hooks, _delete_=True)\n'
+        "del default_hooks['finite']\n"
+    )
+    config, work = write_config(tmp_path, config, more=more), tmp_path / 'work'
+    result = tool('train', config, '--work-dir', work, '--cfg-options', *places)
+    assert result.status == 0, result.err
+    assert 'FiniteStepHook' not in log_of(work)
+    watched, plain = (read(folder / 'epoch_2.pth') for folder in (trained, work))
+    for name, value in plain['state_dict'].items():
+        assert torch.equal(value, watched['state_dict'][name]), name
+
+
+def test_a_worker_that_is_killed_ends_training_in_one_line(tool, tiny, tmp_path):
+    config, places = tiny
+    file = str(tmp_path / 'now')
+    config = write_config(
+        tmp_path,
+        config,
+        dict(type='TouchHook', file=file),
+        more=(
+            'pipeline = _base_.train_pipeline\n'
+            f"pipeline.insert(1, dict(type='HarmTransform', file='{file}'))\n"
+            'train_dataloader = dict(num_workers=1, dataset=dict(pipeline=pipeline))\n'
+        ),
+    )
+    work = tmp_path / 'work'
+    result = tool('train', config, '--work-dir', work, '--cfg-options', *places)
+    assert_one_line(
+        result,
+        'a worker of a dataloader died (killed by signal: Killed)',
+        'lower num_workers',
+        f'the last checkpoint is {work}/epoch_1.pth',
+    )
+    assert read(work / 'epoch_1.pth')
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def environment(**more):
+    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+    clean = {key: value for key, value in os.environ.items() if key not in names}
+    return {**clean, 'OMP_NUM_THREADS': '1', **more}
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, 'not in time'
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_other_within_a_minute(root, tiny, tmp_path):
+    config, places = tiny
+    port, processes = free_port(), []
+    for rank in range(2):
+        processes.append(
+            subprocess.Popen(
+                [
+                    sys.executable, 'tools/train.py', str(config), '--launcher', 'pytorch',
+                    '--work-dir', str(tmp_path / 'work'), '--cfg-options', *places,
+                    'train_cfg.max_epochs=500', 'train_dataloader.batch_size=2',
+                ],
+                cwd=root,
+                env=environment(
+                    RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
+                    MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
+                ),
+                stdout=subprocess.DEVNULL,
+                stderr=(tmp_path / f'{rank}.txt').open('w'),
+            )
+        )  # fmt: skip
+    try:
+        wait_for((tmp_path / 'work' / 'epoch_2.pth').exists, 500)
+        processes[1].kill()
+        start = time.monotonic()
+        assert processes[0].wait(60) == 1
+        assert time.monotonic() - start < 60
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    last = (tmp_path / '0.txt').read_text().strip().splitlines()[-1]
+    assert last.startswith('error (rank 0): another process of this run ended or cannot be reach')
+    assert f'the last checkpoint is {tmp_path}/work/epoch_' in last
+    assert 'Traceback' not in (tmp_path / '0.txt').read_text()
