@@ -79,7 +79,7 @@ def read_checkpoint(
     _check_sha256(path, sha256)
     if head.startswith(_ARCHIVE):
         _check_archive(path)
-    trust = trust or os.environ.get(TRUST_VARIABLE) == '1'
+    trust = trust or trusted()
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([*_ALWAYS, *allowed]):
             warnings.simplefilter('ignore')  # torch on the format of foreign files
@@ -91,6 +91,11 @@ def read_checkpoint(
     if not isinstance(content, dict):
         raise UserError(f'{path} is no checkpoint: it holds a {type(content).__name__}')
     return content
+
+
+def trusted() -> bool:
+    """Whether the user said that files may run code, by the environment variable."""
+    return os.environ.get(TRUST_VARIABLE) == '1'
 
 
 def guarded_getattr(owner: type, names: Sequence[str]) -> Callable[[Any, str], Any]:

@@ -1,9 +1,10 @@
 """Extensions of mmengine; importing it registers them."""
 
-from mpvit.engine import loading
+from mpvit.engine import loading, safe_files
 from mpvit.engine.checkpoint_hook import CheckpointFitHook
 from mpvit.engine.coco_metric import CocoBoxMetric
 from mpvit.engine.ema import SharedWeightsEMA
+from mpvit.engine.finite import FiniteAmpOptimWrapper, FiniteOptimWrapper, FiniteStepHook
 from mpvit.engine.hooks import ProgressBarHook
 from mpvit.engine.optimizer import AutocastOptimWrapper, MergedOptimWrapperConstructor
 from mpvit.engine.portable_runner import PortableRunner
@@ -14,6 +15,9 @@ __all__ = [
     'AutocastOptimWrapper',
     'CheckpointFitHook',
     'CocoBoxMetric',
+    'FiniteAmpOptimWrapper',
+    'FiniteOptimWrapper',
+    'FiniteStepHook',
     'MergedOptimWrapperConstructor',
     'PortableRunner',
     'PrepareInferenceHook',
@@ -21,4 +25,5 @@ __all__ = [
     'SharedWeightsEMA',
     'ZeroAPHook',
     'loading',
+    'safe_files',
 ]

@@ -27,7 +27,7 @@ from torch import nn
 from mpvit.checkpoints.convert import Report, to_ours
 from mpvit.checkpoints.fit import check_fit
 from mpvit.checkpoints.layouts import weights_of
-from mpvit.checkpoints.reading import Allowed, guarded_getattr, read_checkpoint
+from mpvit.checkpoints.reading import Allowed, guarded_getattr, read_checkpoint, trusted
 from mpvit.errors import UserError
 
 # what mmengine's own checkpoints hold besides arrays: the history of logged numbers
@@ -64,6 +64,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
         map_location: Device for the tensors, as for `torch.load`.
     """
     checkpoint = read(filename, map_location)
+    if not trusted():
+        _drop_source(checkpoint)
     converted = to_ours(checkpoint)
     if converted is None:
         if 'state_dict' not in checkpoint and isinstance(checkpoint.get('model'), dict):
@@ -181,6 +183,19 @@ def log_report(report: Report) -> None:
     """
     for line in report.lines():
         print_log(line, logger='current')
+
+
+def _drop_source(checkpoint: dict[str, Any]) -> None:
+    """Take out the config that mmengine stores as source code.
+
+    Its inferencers execute it where they are given no other, and its resuming did of old.
+    """
+    hub = checkpoint.get('message_hub')
+    hub = hub if isinstance(hub, dict) else {}
+    for holder in (checkpoint.get('meta'), hub.get('runtime_info'), hub.get('resumed_keys')):
+        if isinstance(holder, dict):
+            for key in ('cfg', 'config'):
+                holder.pop(key, None)
 
 
 def _unbuilt(name: str, expected: dict[str, Any]) -> bool:
