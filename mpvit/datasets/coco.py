@@ -147,7 +147,6 @@ class OfficialCocoDataset(CocoDataset):
         doubles = len(self.coco.dataset['images']) - len(self.coco.imgs)
         if doubles:
             raise self._malformed(f'{doubles} images have the id of another image')
-        self._category_ids = {category['id'] for category in self.coco.dataset['categories']}
 
     def _check_classes(self) -> None:
         """Compare names with the file; labels are numbered in the file's order."""
@@ -172,13 +171,7 @@ class OfficialCocoDataset(CocoDataset):
         self, raw: dict[str, Any], image: dict[str, Any]
     ) -> dict[str, Any] | None:
         """One instance, or None if it has no area within the image or no class of ours."""
-        category = raw['category_id']
-        if category not in self._category_ids:
-            raise self._malformed(
-                f'annotation {raw["id"]} has category_id {category!r}, which is not among its '
-                'categories'
-            )
-        if raw.get('ignore', False) or category not in self.cat2label:
+        if raw.get('ignore', False) or raw['category_id'] not in self.cat2label:
             return None
         x, y, width, height = self._box_of(raw)
         x1, x2 = (min(max(value, 0), image['width']) for value in (x, x + width))

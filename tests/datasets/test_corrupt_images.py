@@ -184,7 +184,6 @@ ANNOTATIONS = {
     'three numbers': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), r'\[1, 2, 3\]'),
     'text': (lambda c: c['annotations'][0].update(bbox='1 2 3 4'), "'1 2 3 4'"),
     'null': (lambda c: c['annotations'][0].update(bbox=None), 'None'),
-    'category': (lambda c: c['annotations'][0].update(category_id=99), 'category_id 99'),
     'doubles': (
         lambda c: c['images'].append(dict(c['images'][0])),
         '1 images have the id',
