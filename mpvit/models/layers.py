@@ -14,7 +14,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from mpvit.ops.factorized import factorized_attention
-from mpvit.ops.linear import is_plain_float32, norm_linear, norm_mlp_gelu
+from mpvit.ops.linear import norm_linear, norm_mlp_gelu
 
 LAYER_NORM_EPS = 1e-6
 
@@ -66,12 +66,12 @@ class ConvRelativePositionEncoding(nn.Module):
             for kernel, channels in zip(window_heads, self.splits, strict=True)
         )
 
-    def forward(self, value: Tensor, size: tuple[int, int]) -> Tensor:
-        """Convolve values ``(B, H * W, C)``, channels head-major; the same shape comes back."""
-        return torch.cat(self.by_group(value, size), dim=-1)
+    def forward(self, value: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Convolve values ``(B, H * W, C)``, channels head-major.
 
-    def by_group(self, value: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """The same by groups of channels, shapes ``(B, H * W, C_group)``."""
+        Returns:
+            By groups of channels, in their order, shapes ``(B, H * W, C_group)``.
+        """
         groups = to_map(value, size).split(self.splits, dim=1)
         return [to_tokens(conv(group)) for conv, group in zip(self.convs, groups, strict=True)]
 
@@ -90,7 +90,6 @@ class FactorizedAttention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.scale = (embed_dims // num_heads) ** -0.5
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
@@ -110,22 +109,8 @@ class FactorizedAttention(nn.Module):
             norm: What normalises the tokens first.
         """
         qkv = norm_linear(tokens, norm, self.qkv)
-        query, key, value = qkv.chunk(3, dim=-1)  # each (B, N, C)
-        if is_plain_float32(qkv):
-            attended = factorized_attention(qkv, crpe.by_group(value, size), self.num_heads)
-            return self.proj(attended)
-        position = query * crpe(value, size)
-        attended = self._attend(query, key.softmax(dim=1), value)
-        return self.proj(attended + position)
-
-    def _attend(self, query: Tensor, weights: Tensor, value: Tensor) -> Tensor:
-        """``query (weights^T value)`` of every head, scaled; all tensors ``(B, N, C)``."""
-        # (B, N, C) -> (B, heads, N, C / heads), a view
-        query, weights, value = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, weights, value)
-        )
-        context = self.scale * (weights.transpose(2, 3) @ value)  # (B, heads, C / heads, C / heads)
-        return (query @ context).transpose(1, 2).flatten(2)
+        value = qkv.chunk(3, dim=-1)[2]
+        return self.proj(factorized_attention(qkv, crpe(value, size), self.num_heads))
 
 
 class TransformerLayer(nn.Module):

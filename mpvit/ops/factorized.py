@@ -1,9 +1,9 @@
 """Factorized attention with relative positions (CoaT, eq. 6) with fewer passes over the tokens.
 
 ``q (softmax(k)^T v) / sqrt(d) + q * position`` of every head. The plain formulation copies query,
-weights and value head by head and keeps the copies for the backward pass; here products run on
-views, image by image, the position term is added in place, and the gradients of query, key and
-value are written where they belong.
+weights and value head by head and keeps the copies for the backward pass. For large maps in float32
+on the CPU, products run on views, image by image, the position term is added on the way, and the
+gradients of query, key and value are written where they belong.
 """
 
 from typing import Any
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mpvit.ops.linear import is_plain_float32
+
+_LARGE = 1 << 17  # numbers of an image's qkv from which to go image by image
 _NARROW = 16  # channels of a head below which a product per head takes longer than one for all
 
 
@@ -27,8 +30,33 @@ def factorized_attention(qkv: Tensor, positions: list[Tensor], num_heads: int) -
     Returns:
         Tensor of shape ``(B, N, C)``.
     """
-    output: Tensor = _FactorizedAttention.apply(qkv, num_heads, *positions)
-    return output
+    if is_plain_float32(qkv) and qkv[0].numel() >= _LARGE:
+        output: Tensor = _FactorizedAttention.apply(qkv, num_heads, *positions)
+        return output
+    query, key, value = qkv.chunk(3, dim=-1)
+    attended = _attended(query, key.softmax(dim=1), value, num_heads)
+    return attended + query * torch.cat(positions, dim=-1)
+
+
+def _attended(query: Tensor, weights: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """``query (weights^T value)`` of every head, scaled; all tensors ``(B, N, C)``."""
+    channels = query.shape[-1]
+    scale = (channels // num_heads) ** -0.5
+    if channels < _NARROW * num_heads:
+        context = scale * (weights.transpose(1, 2) @ value)
+        return query @ context.masked_fill(_strangers(channels, num_heads, query.device), 0)
+    # (B, N, C) -> (B, heads, N, C / heads), a view
+    query, weights, value = (
+        t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (query, weights, value)
+    )
+    context = scale * (weights.transpose(2, 3) @ value)  # (B, heads, C / heads, C / heads)
+    return (query @ context).transpose(1, 2).flatten(2)
+
+
+def _strangers(channels: int, num_heads: int, device: torch.device) -> Tensor:
+    """Which pairs of channels belong to different heads, shape ``(C, C)``."""
+    head = torch.arange(num_heads, device=device).repeat_interleave(channels // num_heads)
+    return head[:, None] != head
 
 
 class _FactorizedAttention(torch.autograd.Function):
@@ -85,9 +113,7 @@ def _products(left: Tensor, right: Tensor, num_heads: int) -> Tensor:
     channels = left.shape[-1]
     if channels >= _NARROW * num_heads:
         return _heads(left, num_heads).transpose(1, 2) @ _heads(right, num_heads)
-    head = torch.arange(num_heads, device=left.device)
-    head = head.repeat_interleave(channels // num_heads)  # of each channel
-    return (left.t() @ right).masked_fill_(head[:, None] != head, 0)
+    return (left.t() @ right).masked_fill_(_strangers(channels, num_heads, left.device), 0)
 
 
 def _applied(tokens: Tensor, matrices: Tensor, num_heads: int) -> Tensor:

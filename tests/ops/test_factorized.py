@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mpvit.ops import factorized
 from mpvit.ops.factorized import factorized_attention
 
 
@@ -16,8 +17,11 @@ def plain(qkv, positions, num_heads):
     return (attended + query * position).transpose(1, 2).flatten(2)
 
 
+@pytest.mark.parametrize('large', [True, False], ids=['by image', 'batched'])
 @pytest.mark.parametrize('dims', [8, 16, 27], ids='{} channels a head'.format)
-def test_output_and_gradients_equal_the_formula(dims):
+def test_output_and_gradients_equal_the_formula(dims, large, monkeypatch):
+    monkeypatch.setattr(factorized, '_LARGE', 0 if large else 1 << 40)
+    monkeypatch.setattr(factorized, 'is_plain_float32', lambda tensor: True)  # float64 is exacter
     torch.manual_seed(0)
     heads, channels = 8, 8 * dims
     qkv = torch.randn(2, 35, 3 * channels, dtype=torch.float64, requires_grad=True)
@@ -34,7 +38,8 @@ def test_output_and_gradients_equal_the_formula(dims):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_strided_gradients_are_taken():
+def test_strided_gradients_are_taken(monkeypatch):
+    monkeypatch.setattr(factorized, '_LARGE', 0)
     qkv = torch.randn(1, 6, 48, requires_grad=True)
     position = torch.randn(1, 6, 16)
     factorized_attention(qkv, [position], 2).sum(dim=1).sum().backward()  # an expanded gradient
