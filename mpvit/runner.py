@@ -21,6 +21,7 @@ from mpvit.config import leaf_datasets
 from mpvit.data_config import config_on
 from mpvit.datasets.layout import find_test_data, find_training_data
 from mpvit.engine.faults import explained_faults
+from mpvit.engine.resume import candidates, is_restarted
 from mpvit.errors import UserError
 from mpvit.preflight import refuse_bad_data
 
@@ -54,7 +55,8 @@ def train(
             on a CPU; None for none.
         auto_scale_lr: How the learning rate follows the images of a step: 'linear', 'sqrt' or
             'off'; None for what the config says.
-        resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None.
+        resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None, which
+            is 'auto' where torchrun or Slurm started the job again.
         cfg_options: Overrides, ``key=value``.
         launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
 
@@ -63,6 +65,7 @@ def train(
 
     Raises:
         UserError: Config, data or arguments do not fit together.
+        TrainingPaused: The training was asked to stop by a signal and can be resumed.
     """
     layout = None
     if any((data, train_ann, val_ann, train_images, val_images)):
@@ -82,9 +85,13 @@ def train(
         scaling.enable = auto_scale_lr != 'off'
         if scaling.enable:
             scaling.rule = auto_scale_lr
-    if resume is not None:
+    if is_restarted() and (resume is None or candidates(cfg.work_dir)):
+        resume = 'auto'  # even if it was first resumed from a file
+    if resume == 'auto':
+        cfg.resume = 'auto'
+    elif resume is not None:
         cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
+        cfg.load_from = resume
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
     return run_training(cfg, notes)

@@ -29,6 +29,15 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def tiny(root, toy):
+    """Arguments that name the tiny config on the session's toy dataset."""
+    places = [f'{split}_dataloader.dataset.data_root={toy}' for split in ('train', 'val', 'test')]
+    truth = f'{toy}/annotations/instances_val2017.json'
+    places += [f'{split}_evaluator.ann_file={truth}' for split in ('val', 'test')]
+    return root / 'tests' / 'data' / 'tiny.py', places
+
+
+@pytest.fixture(scope='session')
 def gpu_table(root):
     """The module benchmarks/gpu_table.py."""
     spec = importlib.util.spec_from_file_location('gpu_table', root / 'benchmarks/gpu_table.py')

@@ -7,7 +7,14 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='coco/bbox_mAP'),
+    # whole files only; inside long epochs too
+    checkpoint=dict(
+        type='DurableCheckpointHook',
+        interval=1,
+        max_keep_ckpts=3,
+        save_best='coco/bbox_mAP',
+        minutes=30,
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     checkpoint_fit=dict(type='CheckpointFitHook'),  # refuse a checkpoint of another model

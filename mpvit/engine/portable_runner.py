@@ -6,6 +6,7 @@ import subprocess
 from typing import Any
 
 from mmengine.device import get_device
+from mmengine.dist import all_gather_object
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
@@ -15,6 +16,8 @@ from torch import distributed, nn
 from torch.utils.data import DataLoader
 
 from mpvit.engine.lr_scaling import lr_factor
+from mpvit.engine.preemption import QuietWorker
+from mpvit.engine.resume import newest_checkpoint
 from mpvit.errors import UserError
 
 
@@ -25,9 +28,15 @@ class PortableRunner(Runner):
     On GPUs it does exactly what `Runner` does. Without any, it uses the gloo backend and ordinary
     batch norm (PyTorch has no SyncBN on the CPU), where mmengine would stop with a driver error.
 
+    With ``resume='auto'`` a training goes on from the newest whole checkpoint in the work folder.
+    Where there is none it starts as without it, ``load_from`` included.
+
     The config entry ``console_log_level`` sets what the terminal shows, such as ``'WARNING'``;
     the log file is not affected.
     """
+
+    _resume: bool | str
+    _load_from: str | None
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Set up processes; on a machine without GPUs, over gloo.
@@ -66,6 +75,43 @@ class PortableRunner(Runner):
                 find_unused_parameters=self.cfg.get('find_unused_parameters', False),
             )
         return super().wrap_model(model_wrapper_cfg, model)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict[str, Any],
+        seed: int | None = None,
+        diff_rank_seed: bool = False,
+    ) -> DataLoader:
+        """Build a dataloader whose workers leave signals to this process; see `Runner`.
+
+        Args:
+            dataloader: Dataloader or its config.
+            seed: As for `Runner.build_dataloader`.
+            diff_rank_seed: As for `Runner.build_dataloader`.
+        """
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if not isinstance(loader.worker_init_fn, QuietWorker):
+            loader.worker_init_fn = QuietWorker(loader.worker_init_fn)
+        return loader
+
+    def load_or_resume(self) -> None:
+        """Load or resume from a checkpoint; see `Runner.load_or_resume`.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        automatic = self._resume == 'auto' or bool(self._resume and self._load_from is None)
+        # torchrun counts the restarts of each machine: one that came back knows of none
+        automatic = any(all_gather_object(automatic))
+        if automatic and not self._has_loaded:
+            found = newest_checkpoint(self.work_dir)
+            self._resume = found is not None
+            if found is None:
+                self.logger.info(f'No checkpoint to resume from in {self.work_dir}: starting at 0')
+            else:
+                self._load_from = str(found)
+                self.logger.info(f'Resuming from {found}')
+        super().load_or_resume()
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None

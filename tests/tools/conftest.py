@@ -46,15 +46,6 @@ def tool(root, monkeypatch, capfd):
 
 
 @pytest.fixture(scope='session')
-def tiny(root, toy):
-    """Arguments that name the tiny config on the session's toy dataset."""
-    places = [f'{split}_dataloader.dataset.data_root={toy}' for split in ('train', 'val', 'test')]
-    truth = f'{toy}/annotations/instances_val2017.json'
-    places += [f'{split}_evaluator.ann_file={truth}' for split in ('val', 'test')]
-    return root / 'tests' / 'data' / 'tiny.py', places
-
-
-@pytest.fixture(scope='session')
 def trained(tiny, tmp_path_factory):
     """Work folder of a finished tiny training, made through the package as the tool does."""
     from mpvit.runner import train

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 EPOCHS = 8
 # resuming within an epoch and to the bit needs the resumable loop; set True once it is there
-EXACT = False
+EXACT = True
 
 
 def wait_for(condition, seconds, what):

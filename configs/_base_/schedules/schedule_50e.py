@@ -1,6 +1,6 @@
 # The official 50-epoch schedule: AdamW, everything decayed, lr dropped tenfold after epoch 40.
 max_epochs = 50
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

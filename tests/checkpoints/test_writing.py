@@ -1,0 +1,99 @@
+"""Files that are whole or not there, whatever happens while they are written."""
+
+import os
+import resource
+import signal
+
+import pytest
+import torch
+
+from mpvit.checkpoints.writing import NotSaved, check_finite, write_durably
+
+OLD, NEW = b'old' * 1000, b'new' * 5000
+
+
+def in_a_child(act):
+    """Fork, act and leave at once; the status as the shell shows it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            act()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize('count', [0, 1, 7000, len(NEW)])
+def test_killed_while_writing(tmp_path, count):
+    path = tmp_path / 'epoch_1.pth'
+    path.write_bytes(OLD)
+
+    def write(file):
+        file.write(NEW[:count])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_child(lambda: write_durably(path, write)) == -signal.SIGKILL
+    assert path.read_bytes() == OLD
+    assert (tmp_path / 'epoch_1.pth.tmp').read_bytes() == NEW[:count]
+    write_durably(path, lambda file: file.write(NEW))  # what was left is no obstacle
+    assert path.read_bytes() == NEW
+    assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
+
+
+@pytest.mark.parametrize('call', ['fsync', 'replace'])
+def test_killed_around_the_rename(tmp_path, monkeypatch, call):
+    path = tmp_path / 'epoch_1.pth'
+    path.write_bytes(OLD)
+    before = os.fsync
+
+    def kill(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def act():
+        if call == 'fsync':
+            monkeypatch.setattr(os, 'fsync', kill)
+        else:  # the folder's turn comes after the rename
+            monkeypatch.setattr('mpvit.checkpoints.writing._sync_folder', kill)
+        write_durably(path, lambda file: file.write(NEW))
+
+    assert in_a_child(act) == -signal.SIGKILL
+    assert path.read_bytes() == (OLD if call == 'fsync' else NEW)
+    assert os.fsync is before
+
+
+def test_full_disk(tmp_path):
+    """With a limit on the size of files, which torch's writer meets as it meets a full disk."""
+    path = tmp_path / 'epoch_1.pth'
+    path.write_bytes(OLD)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    content = dict(w=torch.zeros(100_000), v=torch.zeros(100_000))
+    for limit in (1000, 500_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(NotSaved, match=r'epoch_1.pth cannot be written \(File too large\)'):
+                write_durably(path, lambda file: torch.save(content, file))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert path.read_bytes() == OLD
+        assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
+
+
+def test_folder_that_is_gone(tmp_path):
+    with pytest.raises(NotSaved, match='No such file or directory'):
+        write_durably(tmp_path / 'gone' / 'x', lambda file: file.write(b'x'))
+
+
+def test_other_errors_pass_and_leave_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        write_durably(tmp_path / 'x', lambda file: 1 / 0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_weights_that_are_not_finite(value):
+    weights = dict(a=torch.zeros(3), count=torch.tensor(1), steps=7)
+    check_finite(weights)
+    weights['a'][1] = value
+    with pytest.raises(NotSaved, match=r'not finite are not saved \(a\)'):
+        check_finite(weights)

@@ -1,0 +1,114 @@
+"""What the tests of interrupted trainings share: interrupting them, and comparing checkpoints."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mpvit.engine.loading import read
+
+# Drop path, flips, sizes, an average of the weights: all that draws random numbers or has a state.
+CONFIG = """
+_base_ = '{base}'
+model = dict(backbone=dict(drop_path_rate=0.3))
+train_pipeline = [
+    {{{{_base_.load_image}}}},
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomChoiceResize', scales=[(96, 96), (128, 128)], keep_ratio=True),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='EMAHook', ema_type='SharedWeightsEMA', momentum=0.1),
+    dict(type='InterruptHook'),
+]
+"""
+
+
+class Crash(Exception):
+    """As if the process had been killed: nothing is saved."""
+
+
+@HOOKS.register_module(force=True)
+class InterruptHook(Hook):
+    """Interrupts a training at a moment, or tells another process about every moment."""
+
+    priority = 'LOWEST'
+    moment: tuple[str, int, str] | None = None  # stage, step, name of a signal or 'crash'
+    pipe: int | None = None
+
+    def _act(self, stage, step):
+        if InterruptHook.pipe is not None:
+            os.write(InterruptHook.pipe, b'.')
+        if InterruptHook.moment and InterruptHook.moment[:2] == (stage, step):
+            act = InterruptHook.moment[2]
+            InterruptHook.moment = None
+            if act == 'crash':
+                raise Crash
+            os.kill(os.getpid(), getattr(signal, act))
+
+    def before_run(self, runner):
+        self._act('start', 0)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._act('train', runner.iter + 1)
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self._act('save', runner.iter)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._act('val', runner.iter)
+
+
+def write_config(folder: Path, base: Path) -> Path:
+    """The config of these trainings, over the tiny one."""
+    path = folder / 'interrupted.py'
+    path.write_text(CONFIG.format(base=base))
+    return path
+
+
+def difference(one, other, place='') -> list[str]:
+    """Places in two nested structures that are not the same, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        same = isinstance(other, torch.Tensor) and torch.equal(one, other)
+    elif isinstance(one, np.ndarray):
+        same = np.array_equal(one, other)
+    elif isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [f'{place}: {one.keys() ^ other.keys()}']
+        return [d for key in one for d in difference(one[key], other[key], f'{place}.{key}')]
+    elif isinstance(one, (list, tuple)):
+        if len(one) != len(other):
+            return [f'{place}: {len(one)} and {len(other)}']
+        pairs = enumerate(zip(one, other, strict=True))
+        return [d for i, pair in pairs for d in difference(*pair, f'{place}.{i}')]
+    else:
+        same = one == other
+    return [] if same else [place]
+
+
+def differences(path: Path, other: Path) -> list[str]:
+    """What differs between two checkpoints, other than times and places."""
+    first, second = read(path), read(other)
+    found = [
+        place
+        for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+        if key in first or key in second
+        for place in difference(first[key], second[key], key)
+    ]
+    logs = [checkpoint['message_hub']['log_scalars'] for checkpoint in (first, second)]
+    for name in ('train/loss', 'train/lr', 'train/grad_norm', 'val/coco/bbox_mAP'):
+        if name in logs[0] or name in logs[1]:
+            histories = [log[name]._log_history for log in logs]
+            found += difference(*histories, name)
+    info = [c['message_hub']['runtime_info'] for c in (first, second)]
+    for name in ('best_score', 'keep_ckpt_ids'):
+        found += difference(info[0].get(name), info[1].get(name), name)
+    meta = [{key: c['meta'][key] for key in ('epoch', 'iter', 'seed')} for c in (first, second)]
+    return found + difference(*meta, 'meta')
