@@ -29,15 +29,18 @@ def environment(root, **further):
 
 
 @pytest.mark.parametrize(
-    ('kills', 'seed'), [(3, 4), pytest.param(50, 0, marks=pytest.mark.slow)], ids=['3', '50']
+    ('kills', 'seed', 'epochs', 'evaluate'),
+    [(3, 4, 3, 1), pytest.param(50, 0, 30, 5, marks=pytest.mark.slow)],
+    ids=['3', '50'],
 )
-def test_killed_at_random_moments(root, tiny, tmp_path, kills, seed):
+def test_killed_at_random_moments(root, tiny, tmp_path, kills, seed, epochs, evaluate):
+    """There are more epochs than can be trained between the kills."""
     config = interruptions.write_config(tmp_path, tiny[0])
     options = [
         *tiny[1],
-        'train_dataloader.batch_size=4',
         'train_dataloader.num_workers=1',
-        f'train_cfg.max_epochs={max(4, kills)}',  # more than can be done between the kills
+        f'train_cfg.max_epochs={epochs}',
+        f'train_cfg.val_interval={evaluate}',
         'default_hooks.checkpoint.minutes=0.005',
     ]
     result = subprocess.run(
@@ -58,7 +61,7 @@ def test_killed_at_random_moments(root, tiny, tmp_path, kills, seed):
         assert end in ({sent, '0'} if sent == 'SIGTERM' and events < 2 else {WANTED[sent]}), told
     assert {sent for sent, _, _ in told['ends']} == {'SIGKILL', 'SIGTERM'}
     assert '0' in {end for _, _, end in told['ends']}
-    last = f'epoch_{max(4, kills)}.pth'
+    last = f'epoch_{epochs}.pth'
     assert differences(tmp_path / 'killed' / last, tmp_path / 'whole' / last) == []
     assert not list((tmp_path / 'killed').glob('*.tmp'))
 
