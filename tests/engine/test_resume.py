@@ -25,6 +25,15 @@ LASTING = ('train_dataloader.num_workers=2', 'train_dataloader.persistent_worker
 FRESH = ('train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=False')
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads wait for each other on a busy machine, and images this small gain nothing by them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def run(tiny, tmp_path, monkeypatch):
     """Train with the config of `interruptions`; returns what the log of this run says."""

@@ -71,15 +71,16 @@ def test_mistakes_end_in_one_line(tool, root, tmp_path):
 
 @pytest.mark.slow
 def test_foreign_layouts_train_to_the_ap_of_the_reference(tool, root, tmp_path):
-    """Four trainings of a few minutes each: the toy config as it is, and on three layouts."""
+    """Four trainings of 6 epochs, minutes each: the toy config as it is, and on three layouts."""
     from mpvit.datasets.toy import write_toy_dataset
 
     config = root / 'configs' / 'deformable_detr' / 'mpvit_t_ddetr_toy.py'
     toy = write_toy_dataset(tmp_path / 'toy')
 
-    def ap(name, *flags):
+    def ap(name, data, *options):
         work = tmp_path / 'work' / name
-        result = tool('train', config, '--work-dir', work, *flags)
+        options = ['train_cfg.max_epochs=6', *options]
+        result = tool('train', config, '--work-dir', work, *data, '--cfg-options', *options)
         assert result.status == 0, result.err
         found = re.findall(r'coco/bbox_mAP: ([\d.]+)', log_of(work))
         print(f'{name}: AP by evaluation {", ".join(found)}')
@@ -88,10 +89,11 @@ def test_foreign_layouts_train_to_the_ap_of_the_reference(tool, root, tmp_path):
     places = [f'{split}_dataloader.dataset.data_root={toy}' for split in SPLITS]
     truth = f'{toy}/annotations/instances_val2017.json'
     places += [f'{split}_evaluator.ann_file={truth}' for split in ('val', 'test')]
-    reference = ap('reference', '--cfg-options', *places)
-    assert reference > 0.4
+    reference = ap('reference', [], *places)
+    assert reference > 0.2
     for name, write in LAYOUTS.items():
-        assert ap(name, '--data', write(toy, tmp_path / name)) == pytest.approx(reference, abs=0.03)
+        data = ['--data', write(toy, tmp_path / name)]
+        assert ap(name, data) == pytest.approx(reference, abs=0.03)
 
 
 def test_training_checks_its_data_first(tool, tiny, toy, tmp_path):
