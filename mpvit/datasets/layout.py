@@ -5,7 +5,7 @@ Standard library only.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpvit.datasets.search import Search, Split, listed
@@ -21,12 +21,14 @@ class Layout:
         classes: Names of the classes in the order of the annotation files.
         left_out: A category that is no class: the name of the project in Roboflow's exports.
         splits: 'train', 'val' and 'test', those that were asked for and are there.
+        test_left_out: Why a test split that is there cannot be used.
     """
 
     root: Path | None
     classes: tuple[str, ...]
     left_out: str | None
     splits: Mapping[str, Split]
+    test_left_out: str | None = None
 
     def summary(self) -> str:
         """Images, folders and classes in one line."""
@@ -38,6 +40,8 @@ class Layout:
         line = f'Data: {"; ".join(parts)}; {len(self.classes)} classes: {shown}'
         if self.left_out:
             line += f'; category 0, {self.left_out!r}, is the name of the project and no class'
+        if self.test_left_out:
+            line += f'; the test split is left out ({self.test_left_out})'
         return line
 
 
@@ -71,8 +75,12 @@ def find_training_data(
     }
     folders = dict(train=train_images, val=val_images)
     splits = {name: search.split(name, path, folders[name]) for name, path in files.items()}
-    test = search.test_split()
-    return _checked(search.root, {**splits, 'test': test} if test else splits)
+    layout = _checked(search.root, splits)
+    try:
+        test = search.test_split()
+        return _checked(search.root, {**splits, 'test': test}) if test else layout
+    except UserError as error:  # nothing to do with training
+        return replace(layout, test_left_out=str(error))
 
 
 def find_test_data(

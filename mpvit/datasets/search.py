@@ -254,13 +254,14 @@ def _read(path: Path, unlabelled: bool) -> dict[str, Any]:
         if unlabelled:
             content.setdefault('annotations', [])
         for key, needed in (
-            ('images', ('file_name',)),
-            ('annotations', ('category_id',)),
-            ('categories', ('id', 'name')),
+            ('images', dict(file_name=str)),
+            ('annotations', dict(category_id=int)),
+            ('categories', dict(id=int, name=str)),
         ):
             for entry in content[key]:
-                for field in needed:
-                    entry[field]
+                for field, kind in needed.items():
+                    if not isinstance(entry[field], kind):
+                        raise TypeError(f'{key}: {field} is {entry[field]!r}')
     except (OSError, ValueError) as error:
         raise UserError(f'annotation file {path} is no valid JSON: {error}') from error
     except (AttributeError, KeyError, TypeError) as error:
@@ -303,7 +304,14 @@ def _root_of(path: Path) -> Path:
 
 
 def _count_in(folder: Path, names: Sequence[str]) -> int:
-    return sum((folder / name).is_file() for name in names)
+    return sum(_is_in(folder, name) for name in names)
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def listed(names: Iterable[object]) -> str:

@@ -107,6 +107,7 @@ def last_checkpoint(work_dir: str | os.PathLike[str]) -> str:
         work_dir: Of the training.
     """
     record = Path(work_dir) / 'last_checkpoint'
-    if not record.is_file():
+    name = record.read_text().strip() if record.is_file() else ''
+    if not name:  # it is empty from the start of a training to its first checkpoint
         return 'no checkpoint had been written'
-    return f'the last checkpoint is {record.read_text().strip()}, --resume goes on from it'
+    return f'the last checkpoint is {name}, --resume goes on from it'

@@ -94,6 +94,15 @@ class PortableRunner(Runner):
             loader.worker_init_fn = QuietWorker(loader.worker_init_fn)
         return loader
 
+    def dump_config(self) -> None:
+        """Write the config into the work folder, as of a run that starts anew; see `Runner`."""
+        resume, load_from = self.cfg.get('resume'), self.cfg.get('load_from')
+        if resume:
+            self.cfg.update(resume=False, load_from=None if resume is True else load_from)
+        super().dump_config()
+        if resume:
+            self.cfg.update(resume=resume, load_from=load_from)
+
     def load_or_resume(self) -> None:
         """Load or resume from a checkpoint; see `Runner.load_or_resume`.
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mpvit.datasets.layout import find_test_data, find_training_data
+from mpvit.datasets.layout import files_to_check, find_test_data, find_training_data
 from mpvit.datasets.search import split_of
 from mpvit.errors import UserError
 
@@ -253,11 +253,28 @@ def test_one_file_under_two_spellings(tmp_path, monkeypatch):
 
 def test_a_test_split_that_is_incomplete(tmp_path):
     root = make(tmp_path, USUAL['roboflow'] | {'test/_annotations.coco.json': content('9.jpg')})
-    with pytest.raises(UserError, match=r"'9.jpg' is in none of .* --val-images DIR of tools/test"):
-        find_training_data(root)
+    missing = "'9.jpg' is in none of .* --val-images DIR of tools/test"
+    with pytest.raises(UserError, match=missing):
+        find_test_data(root)
+    layout = find_training_data(root)  # which does not need it
+    assert set(layout.splits) == {'train', 'val'}
+    assert 'the test split is left out (images of' in layout.summary()
 
 
 def test_one_named_file_asks_for_the_other(tmp_path):
     root = make(tmp_path, USUAL['roboflow'])
     with pytest.raises(UserError, match='no data to validate on; add --data DIR or --val-ann'):
         find_training_data(None, train_ann=str(root / 'train' / '_annotations.coco.json'))
+
+
+@pytest.mark.parametrize('name', [None, 'x' * 300, 7], ids=['null', 'too long', 'a number'])
+def test_broken_file_names_are_told_and_left_to_the_check(toy, tmp_path, name):
+    data = shutil.copytree(toy, tmp_path / 'data')
+    path = data / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    for image in content['images']:
+        image['file_name'] = name
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match='instances_train2017.json'):
+        find_training_data(data)
+    assert files_to_check(data)[0] == (path, data / 'train2017')

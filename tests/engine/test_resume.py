@@ -100,6 +100,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path):
     assert 'Epoch(' not in log
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_not_lost(run, tmp_path):
     work, whole = tmp_path / 'work', tmp_path / 'whole'
     options = (*ALONE, 'optim_wrapper.accumulative_counts=3', 'train_cfg.val_interval=5')
@@ -239,7 +240,7 @@ def test_which_checkpoint_is_the_newest_checkpoint(folder):
 @pytest.mark.parametrize('name', ['TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'])
 def test_restarted_jobs_resume(folder, tiny, monkeypatch, name):
     configs = []
-    monkeypatch.setattr('mpvit.runner.run_training', configs.append)
+    monkeypatch.setattr('mpvit.runner.run_training', lambda cfg, notes: configs.append(cfg))
     start = dict(work_dir=str(folder), cfg_options=[f'load_from={folder}/epoch_1.pth'])
     for count in ('', '0', '1'):
         monkeypatch.setenv(name, count)
