@@ -48,23 +48,9 @@ def _check(runner: Runner) -> None:
     val, _ = _dataset(runner.cfg, 'val')
     problems = check_dataset(train, val, quick=True, **settings)
     refuse_fatal(problems)
-    _refuse_unreadable(problems, runner.cfg)
     found = [problem for problem in problems if problem.severity in ('error', 'warning')]
     if found:
         runner.logger.warning(_summary(found))
-
-
-def _refuse_unreadable(problems: list[Problem], cfg: Config) -> None:
-    """Refuse images that would end the training when it is their turn."""
-    found = [p for p in problems if p.code in ('image-missing', 'image-unreadable')]
-    (dataset,) = leaf_datasets(cfg.train_dataloader.dataset)
-    allowed = dataset.get('max_skipped_images', 0)
-    if len(found) > allowed:
-        others = f' (and {len(found) - 1} more among those looked at)' if len(found) > 1 else ''
-        raise UserError(
-            f'image {found[0].file}: {found[0].message}{others}; run tools/check_dataset.py, or '
-            'allow some with train_dataloader.dataset.max_skipped_images=N'
-        )
 
 
 def _dataset(cfg: Config, split: str) -> tuple[Split | None, dict[str, Any]]:

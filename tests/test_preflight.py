@@ -75,11 +75,3 @@ def test_the_check_can_be_left_out(runner, data):
     shutil.rmtree(data / 'train2017')
     runner.cfg.quick_check = False
     refuse_bad_data(runner)
-
-
-def test_an_image_that_cannot_be_read_is_refused_unless_some_may_be_left_out(runner, data):
-    next((data / 'train2017').iterdir()).write_bytes(b'no image')
-    with pytest.raises(UserError, match='max_skipped_images=N'):
-        refuse_bad_data(runner)
-    runner.cfg.train_dataloader.dataset.max_skipped_images = 1
-    refuse_bad_data(runner)
