@@ -72,7 +72,7 @@ def _dataset(cfg: Config, split: str) -> tuple[Split | None, dict[str, Any]]:
 def _summary(problems: list[Problem]) -> str:
     """What was found in one line, each kind once, errors first."""
     first: dict[str, Problem] = {}
-    for problem in sorted(problems, key=lambda problem: problem.severity):
+    for problem in sorted(problems, key=lambda p: p.severity):  # 'error' before 'warning'
         first.setdefault(problem.code, problem)
     count = Counter(problem.code for problem in problems)
     parts = []

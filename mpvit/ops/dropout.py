@@ -51,7 +51,8 @@ def add_dropout(identity: Tensor, input: Tensor, p: float, training: bool) -> Te
     """
     if not (training and p):
         return identity + input
-    if not _is_ours(input) or not _is_ours(identity):
+    same = identity.shape == input.shape  # the kernel does not check where it reads
+    if not (same and _is_ours(input) and _is_ours(identity)):
         return identity + F.dropout(input, p)
     output: Tensor = _AddDropout.apply(identity, input, p)
     return output

@@ -82,7 +82,7 @@ def norm_mlp_gelu(input: Tensor, norm: nn.LayerNorm, expand: Any, contract: Any)
     """``contract(gelu(expand(norm(input))))``.
 
     Without gradients the activation is applied as the product leaves the registers. With them, what
-    takes a pass to compute again is not kept: the activations of a backbone shrink by a fifth.
+    takes a pass to compute again is not kept (docs/benchmarks.md).
 
     Args:
         input: Shape ``(..., in_features)``.

@@ -88,3 +88,9 @@ def test_other_types_and_layouts_are_left_to_torch(dtype):
     output = add_dropout(identity, inputs, 0.5, training=True)
     assert set(output.unique().tolist()) == {0, 2}
     assert add_dropout(identity, inputs, 0.5, training=False).equal(inputs)
+
+
+def test_shapes_that_broadcast_are_left_to_torch():
+    output = add_dropout(torch.zeros(1, 300), torch.ones(200, 300), 0.5, training=True)
+    assert output.shape == (200, 300)
+    assert set(output.unique().tolist()) == {0, 2}

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from mmengine.config import Config
 
 TWELVE = [
     *(f'coco/bbox_mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')),
@@ -165,6 +166,18 @@ def test_resume_continues_where_training_stopped(tool, tiny, tmp_path):
     assert 'resumed epoch: 1, iter: 2' in result.out + result.err
     checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
     assert checkpoint['meta']['iter'] == 4
+    written = Config.fromfile(tmp_path / f'{config.stem}.py')
+    assert (written.resume, written.load_from) == (False, None)  # to repeat it from the start
+
+
+def test_config_of_a_run_resumed_from_a_file_starts_anew(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    flags = ['--resume', trained / 'epoch_2.pth', '--work-dir', tmp_path]
+    result = tool('train', config, *flags, '--cfg-options', *places)
+    assert result.status == 0, result.err
+    assert 'finished already' in result.out + result.err
+    written = Config.fromfile(tmp_path / f'{config.stem}.py')
+    assert (written.resume, written.load_from) == (False, None)
 
 
 def test_fine_tuning_for_other_classes_says_what_starts_anew(tool, tiny, trained, tmp_path):
