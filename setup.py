@@ -21,6 +21,14 @@ if 'mmcv-lite' in INSTALLED:  # mmcv without its compiled ops, published under a
     OPENMMLAB = [name.replace('mmcv>', 'mmcv-lite>') for name in OPENMMLAB]
 
 DEMO = ['matplotlib', 'scikit-image', 'scikit-learn']
+EXTRAS = {
+    'convert': ['supervision>=0.31,<0.33'],  # YOLO and Pascal VOC to COCO
+    'tiling': ['supervision>=0.31,<0.33'],  # large images in tiles
+    'export': ['onnx', 'onnxscript', 'onnxruntime', 'openvino'],
+    'app': ['gradio>=6,<7'],
+    'tracking': ['wandb', 'mlflow-skinny'],
+    'docs': ['furo', 'myst-nb', 'sphinx'],
+}
 
 setup(
     name='mpvit',
@@ -41,13 +49,23 @@ setup(
         'numpy',
         'scipy',
         'pillow',
+        'tensorboard',
         'tqdm',
     ],
     extras_require={
         'demo': DEMO,
-        'test': [*DEMO, 'mypy', 'pytest', 'ruff'],
+        **EXTRAS,
+        'test': [
+            *DEMO,
+            *(name for names in EXTRAS.values() for name in names),
+            'build',
+            'ipykernel',
+            'mypy',
+            'nbclient',
+            'playwright',
+            'pytest',
+            'ruff',
+        ],
         'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
-        'convert': ['supervision>=0.31,<0.33'],  # YOLO and Pascal VOC to COCO
-        'export': ['onnx', 'onnxruntime', 'openvino'],
     },
 )
