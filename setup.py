@@ -64,6 +64,7 @@ setup(
             'nbclient',
             'playwright',
             'pytest',
+            'pytest-xdist',
             'ruff',
         ],
         'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
