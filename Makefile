@@ -12,7 +12,7 @@ demo: setup  ## train, evaluate and draw a small detector
 	.venv/bin/python tools/demo.py
 
 test: setup lint  ## lint, then the default test suite
-	.venv/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal
 
 parity: setup  ## compare with the official models and write the table in docs/faithfulness.md
 	.venv/bin/python tests/parity_report.py
