@@ -157,6 +157,61 @@ def check_annotations(path: str | os.PathLike[str]) -> None:
         raise UserError(f'annotation file {path} not found')
 
 
+def check_out_dir(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder for results that holds something.
+
+    Args:
+        path: The folder, which need not exist.
+
+    Raises:
+        UserError: It is a file or not empty.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UserError(f'--out {path} is a file; name a new folder')
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f'--out {path} is not empty; name a new folder')
+
+
+def check_threshold(value: float) -> None:
+    """Refuse a score that is none.
+
+    Args:
+        value: Lowest score of a detection.
+
+    Raises:
+        UserError: It is not in [0, 1].
+    """
+    if not 0 <= value <= 1:
+        raise UserError(f'threshold {value}: choose a score from 0 to 1')
+
+
+def check_batch_size(value: int) -> None:
+    """Refuse a number of images that is none.
+
+    Args:
+        value: Images at once.
+
+    Raises:
+        UserError: It is below 1.
+    """
+    if value < 1:
+        raise UserError(f'batch size {value}: choose 1 or more')
+
+
+def check_tile(value: int) -> None:
+    """Refuse tiles in which nothing can be seen.
+
+    Args:
+        value: Side of a tile in pixels.
+
+    Raises:
+        UserError: It is below 32.
+    """
+    if value < 32:
+        raise UserError(f'tile {value}: choose the side of a tile in pixels, such as 800')
+
+
 _CHECKS: dict[str, Callable[[Any], None]] = {
     'config': check_config,
     'cfg_options': check_options,
@@ -175,4 +230,8 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'picture': check_target,
     'fix': check_target,
     'fix_val': check_target,
+    'out_dir': check_out_dir,
+    'threshold': check_threshold,
+    'batch_size': check_batch_size,
+    'tile': check_tile,
 }

@@ -1,6 +1,5 @@
 """From a config and what the command line said to a run: the door that the tools go through."""
 
-import copy
 import difflib
 import json
 import os
@@ -22,6 +21,7 @@ from mpvit.data_config import config_on
 from mpvit.datasets.layout import find_test_data, find_training_data
 from mpvit.engine.faults import explained_faults
 from mpvit.engine.resume import candidates, is_restarted
+from mpvit.engine.tta import tta_model, tta_pipeline
 from mpvit.errors import UserError
 from mpvit.preflight import refuse_bad_data
 
@@ -371,17 +371,6 @@ def enable_amp(cfg: Config, amp: str) -> None:
 
 def _enable_tta(cfg: Config) -> None:
     """Evaluate every image and its mirror image; the rest of the test pipeline stays as it is."""
-    if 'tta_model' not in cfg:
-        raise UserError(f'--tta: config {cfg.filename} has no tta_model')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.model = tta_model(cfg, cfg.model)
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
-        dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.pipeline)
-
-
-def _mirrored(pipeline: list[ConfigDict]) -> list[ConfigDict]:
-    last = ('LoadAnnotations', 'PackDetInputs')
-    flips = [ConfigDict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-    packing = [copy.deepcopy(step) for step in pipeline if step.type in last]
-    packing[-1].meta_keys = (*packing[-1].get('meta_keys', ()), 'flip', 'flip_direction')
-    augmented = ConfigDict(type='TestTimeAug', transforms=[flips, *([step] for step in packing)])
-    return [*(step for step in pipeline if step.type not in last), augmented]
+        dataset.pipeline = tta_pipeline(cfg, dataset.pipeline)

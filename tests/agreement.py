@@ -1,6 +1,6 @@
 """How far detections of a detector in another precision agree with those in float32.
 
-``python tests/agreement.py`` prints the table of docs/inference.md; it takes minutes.
+``python tests/agreement.py`` prints the table of docs/precision.md; it takes minutes.
 """
 
 import sys

@@ -30,7 +30,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
         'ops',
         'errors',
     },
-    'inference': {'checkpoints', 'config', 'engine', 'errors'},
+    'inference': {'inference', 'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
     '__init__': {'deferred_imports', 'ops', 'datasets', 'engine', 'models', 'version'},

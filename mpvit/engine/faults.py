@@ -14,7 +14,8 @@ _LESS_MEMORY = (
     'step), recompute with model.encoder.num_cp=6 and model.backbone.with_cp=True, or use '
     '--amp bf16 (docs/train.md, Speed and memory)'
 )
-# The text of the error, and what to say; {0} is the first group, else the first line of the error.
+# The text of the error, and what to say; {0} is the first group, else the first line of the error,
+# {less} and {workers} how to get by with less memory.
 _FAULTS = (
     (
         r'out of shared memory|shared memory (?:object|file|limit)|allocate shared memory|shm_open'
@@ -31,12 +32,12 @@ _FAULTS = (
     ),
     (
         r'out of memory\. Tried to allocate ([\d.]+ \w+)',
-        'the GPU is out of memory (no room for {0}): ' + _LESS_MEMORY,
+        'the GPU is out of memory (no room for {0}): {less}',
     ),
-    (r'CUDA out of memory|CUDA error: out of memory', 'the GPU is out of memory: ' + _LESS_MEMORY),
+    (r'CUDA out of memory|CUDA error: out of memory', 'the GPU is out of memory: {less}'),
     (
         r"MemoryError|can't allocate memory|not enough memory|Cannot allocate memory",
-        'the machine is out of memory: lower num_workers of the dataloaders, or ' + _LESS_MEMORY,
+        'the machine is out of memory: {workers}{less}',
     ),
     (
         r'No space left on device|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos',
@@ -53,11 +54,14 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def explained_faults(work_dir: str | os.PathLike[str] | None = None) -> Iterator[None]:
+def explained_faults(
+    work_dir: str | os.PathLike[str] | None = None, less_memory: str | None = None
+) -> Iterator[None]:
     """Turn what happens to a run from outside into a `UserError`; other errors pass.
 
     Args:
         work_dir: Of a training, whose last checkpoint is then named; None for a test.
+        less_memory: How to get by with less memory; None for what helps a training.
 
     Raises:
         UserError: Memory, shared memory or the disk is full, or a worker or another process of
@@ -66,7 +70,7 @@ def explained_faults(work_dir: str | os.PathLike[str] | None = None) -> Iterator
     try:
         yield
     except (RuntimeError, OSError, MemoryError) as error:
-        line = explain(error)
+        line = explain(error, less_memory)
         if line is None:
             raise
         if work_dir is not None:
@@ -74,11 +78,12 @@ def explained_faults(work_dir: str | os.PathLike[str] | None = None) -> Iterator
         raise UserError(line, every_rank=True) from error
 
 
-def explain(error: BaseException) -> str | None:
+def explain(error: BaseException, less_memory: str | None = None) -> str | None:
     """What happened and what to do about it, in one line, or None if it is something else.
 
     Args:
         error: What was raised.
+        less_memory: As for `explained_faults`.
     """
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return f'no space left to write {error.filename or "a file"}: free some and go on'
@@ -88,7 +93,8 @@ def explain(error: BaseException) -> str | None:
         if found:
             sentence = re.split(r'\.? *\n|\. ', str(error).strip())[0]
             detail = found[1] if found.groups() else sentence
-            return line.format(detail)
+            workers = '' if less_memory else 'lower num_workers of the dataloaders, or '
+            return line.format(detail, less=less_memory or _LESS_MEMORY, workers=workers)
     return None
 
 

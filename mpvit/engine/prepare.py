@@ -32,7 +32,7 @@ def prepare(
 
     It goes into eval mode, batch norms are folded into the convolutions before them, weights are
     laid out channels-last, linear layers run as convolutions in float32 on the CPU, and no
-    gradients are kept. What docs/inference.md says of the lower precisions in short: the backbone,
+    gradients are kept. What docs/precision.md says of the lower precisions in short: the backbone,
     the neck, the encoder and the values that the decoder looks up are computed in ``dtype``;
     sampling locations, queries, boxes and scores stay float32.
 

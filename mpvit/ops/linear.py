@@ -1,7 +1,7 @@
 """Linear layers and MLPs with fewer passes over memory, for float32 on the CPU.
 
 For a linear layer PyTorch first fills the output with the bias and then reads it again while it
-multiplies; a convolution adds the bias as it goes (docs/inference.md). Anything but float32 on the
+multiplies; a convolution adds the bias as it goes (docs/precision.md). Anything but float32 on the
 CPU, and whatever is traced or compiled, is computed as ever.
 """
 

@@ -1,0 +1,241 @@
+"""A detector for images in any form."""
+
+import copy
+import difflib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+
+from mpvit.arguments import check_arguments
+from mpvit.config import leaf_datasets
+from mpvit.engine.faults import explained_faults
+from mpvit.engine.tta import tta_model, tta_pipeline
+from mpvit.errors import UserError
+from mpvit.inference.detections import Detections
+from mpvit.inference.images import Pixels, as_pixels
+from mpvit.inference.loading import load_detector
+from mpvit.inference.sources import Loader, Source, ahead, as_list, loaders
+from mpvit.inference.tiles import TiledDetector
+
+_LESS_MEMORY = (
+    'lower --batch-size, detect in tiles (--tile) or compute in --dtype bf16 (docs/inference.md)'
+)
+
+
+class Detector:
+    """A trained detector that takes images as they come.
+
+    ``detector(image)`` is for one image, `predict` for many. Images go through the test pipeline of
+    the config, so that the detections are those that `tools/test.py` evaluates.
+
+    Args:
+        config: Config file.
+        checkpoint: Checkpoint file or URL.
+        device: Where it runs, such as ``'cuda:0'``; None for a GPU where there is one, else the
+            CPU.
+        dtype: As for `mpvit.inference.load_detector`.
+        compile: As for `mpvit.inference.load_detector`.
+        fold: As for `mpvit.inference.load_detector`.
+        threshold: Lowest score of a detection, in [0, 1].
+        classes: Names of the classes to detect; None for all.
+        batch_size: Images, or tiles of one, that the detector sees at once. Those of different size
+            are padded to a common one.
+        tile: Side of square tiles in pixels, in which each image is looked at; None for images as
+            they are. Tiles overlap by a fifth.
+        tta: Average over the image and its mirror image.
+
+    Attributes:
+        model: The detector, for mmdet's own functions.
+        classes: Names of all its classes.
+
+    Raises:
+        UserError: Config, checkpoint, device or one of the settings is wrong.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str],
+        device: str | None = None,
+        *,
+        dtype: str = 'fp32',
+        compile: bool = False,
+        fold: bool = True,
+        threshold: float = 0.3,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 1,
+        tile: int | None = None,
+        tta: bool = False,
+    ) -> None:
+        check_arguments(dict(threshold=threshold, batch_size=batch_size, tile=tile))
+        device = _checked_device(device)
+        with explained_faults(less_memory=_LESS_MEMORY):
+            self.model: Any = load_detector(
+                config, checkpoint, device, dtype=dtype, compile=compile, fold=fold
+            )
+        cfg = self.model.cfg
+        self.classes = _class_names(cfg, self.model.dataset_meta.get('classes'))
+        self.threshold, self.batch_size = threshold, batch_size
+        self._labels = None if classes is None else _labels(classes, self.classes)
+        self._pipeline = _pipeline(cfg, tta)
+        self._runnable = MODELS.build(tta_model(cfg, self.model)) if tta else self.model
+        self._tiled = None if tile is None else TiledDetector(self._plain, tile, batch_size)
+
+    def __call__(self, image: Any) -> Detections:
+        """Detect in one image.
+
+        Args:
+            image: A path or URL; a Pillow image; a numpy array ``(H, W)`` or ``(H, W, C)``, BGR; or
+                a tensor ``(C, H, W)``, RGB. See `mpvit.inference.images.as_pixels`.
+
+        Returns:
+            What was found, in pixels of the image as shown.
+
+        Raises:
+            UserError: The image cannot be read, or memory is full.
+        """
+        pixels = as_pixels(image)
+        return self._detect([pixels], [self._prepared(pixels)])[0]
+
+    def predict(
+        self, inputs: Any, failed: Callable[[UserError], object] | None = None
+    ) -> Iterator[tuple[Source, Detections]]:
+        """Detect in many images, in constant memory however many there are.
+
+        The next images are read while the detector computes.
+
+        Args:
+            inputs: One or several of: what a call takes; folders; patterns such as ``'*.jpg'``;
+                videos. See `mpvit.inference.inputs.find`.
+            failed: Is given the error of each input that cannot be read, which is then left out;
+                None to raise it.
+
+        Yields:
+            Each image with where it came from, and what was found in it, in order.
+
+        Raises:
+            UserError: An input stands for nothing or cannot be read, or memory is full.
+        """
+        batch: list[tuple[Source, Any]] = []
+        for result in ahead(self._load, loaders(as_list(inputs)), depth=2 * self.batch_size):
+            if not isinstance(result, UserError):
+                batch.append(result)
+            elif failed is not None:
+                failed(result)
+            else:
+                yield from self._flush(batch)
+                raise result
+            if len(batch) == self.batch_size:
+                yield from self._flush(batch)
+        yield from self._flush(batch)
+
+    def _load(self, load: Loader) -> tuple[Source, Any] | UserError:
+        try:
+            source = load()
+        except UserError as error:
+            return error
+        return source, self._prepared(source.image)
+
+    def _flush(self, batch: list[tuple[Source, Any]]) -> Iterator[tuple[Source, Detections]]:
+        if batch:
+            sources, prepared = zip(*batch, strict=True)
+            batch.clear()
+            found = self._detect([source.image for source in sources], prepared)
+            yield from zip(sources, found, strict=True)
+
+    def _detect(self, images: Sequence[Pixels], prepared: Sequence[Any]) -> list[Detections]:
+        with explained_faults(less_memory=_LESS_MEMORY):
+            if self._tiled is not None:
+                return [self._tiled(pixels, self.classes) for pixels in images]
+            return self._plain(images, prepared)
+
+    def _prepared(self, pixels: Pixels) -> Any:
+        """Input of the detector; None for an image that is cut into tiles first."""
+        return None if self._tiled else self._pipeline(dict(img=pixels[..., ::-1], img_id=0))
+
+    def _plain(
+        self, images: Sequence[Pixels], prepared: Sequence[Any] | None = None
+    ) -> list[Detections]:
+        if prepared is None:
+            prepared = [self._pipeline(dict(img=p[..., ::-1], img_id=0)) for p in images]
+        with torch.no_grad():
+            samples = self._runnable.test_step(pseudo_collate(prepared))
+        return [
+            self._chosen(pixels, sample.pred_instances.cpu())
+            for pixels, sample in zip(images, samples, strict=True)
+        ]
+
+    def _chosen(self, pixels: Pixels, found: Any) -> Detections:
+        queries = found.get('queries')
+        every = Detections(
+            boxes=found.bboxes.float().numpy(),
+            scores=found.scores.float().numpy(),
+            labels=found.labels.long().numpy(),
+            classes=self.classes,
+            size=(pixels.shape[1], pixels.shape[0]),
+            queries=None if queries is None else queries.long().numpy(),
+        )
+        chosen = every.scores >= self.threshold
+        if self._labels is not None:
+            chosen &= np.isin(every.labels, self._labels)
+        return every[chosen]
+
+
+def _checked_device(name: str | None) -> str:
+    if name is None:
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        torch.empty(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'device {name} is not to be had here ({reason}); cpu is') from error
+    return name
+
+
+def _class_names(cfg: Config, known: Sequence[str] | None) -> tuple[str, ...]:
+    """Names by label: of the checkpoint, else of the config's dataset, else numbers."""
+    count = cfg.model.bbox_head.num_classes
+    names = tuple(known or ())
+    if not names:
+        dataset = _test_dataset(cfg)
+        # asked of the class, since a dataset that is built reads its files
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        names = tuple(kind._load_metainfo(dataset.get('metainfo')).get('classes') or ())
+    return names if len(names) == count else tuple(f'class {label}' for label in range(count))
+
+
+def _labels(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
+    for name in wanted:
+        if name not in classes:
+            lower = {known.lower(): known for known in classes}
+            close = difflib.get_close_matches(name.lower(), lower, n=1)
+            hint = f'did you mean {lower[close[0]]!r}?' if close else ', '.join(classes)
+            raise UserError(f'the detector has no class {name!r}; {hint}')
+    return [classes.index(name) for name in wanted]
+
+
+def _test_dataset(cfg: Config) -> Any:
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if loader is None:
+        raise UserError(f'config {cfg.filename} has no test_dataloader, whose pipeline is needed')
+    return next(leaf_datasets(loader.dataset))
+
+
+def _pipeline(cfg: Config, tta: bool) -> Compose:
+    """The test pipeline, which is given images instead of reading them, and no annotations."""
+    steps = copy.deepcopy(list(_test_dataset(cfg).pipeline))
+    if tta:
+        steps = tta_pipeline(cfg, steps)
+    steps = [step for step in steps if step.type != 'LoadAnnotations']
+    places = [place for place, step in enumerate(steps) if step.type == 'LoadImageFromFile']
+    if not places:
+        raise UserError(f'the test pipeline of config {cfg.filename} has no LoadImageFromFile')
+    float32 = steps[places[0]].get('to_float32', False)
+    steps[places[0]] = dict(type='LoadImageFromNDArray', to_float32=float32)
+    return Compose(steps)

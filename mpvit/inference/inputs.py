@@ -1,0 +1,122 @@
+"""The images and videos that a user names: files, folders, patterns, addresses.
+
+Standard library only: the tool loads this file without the package, whose import takes seconds,
+so that an input that is not there is answered at once.
+"""
+
+import difflib
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from mpvit.errors import UserError
+
+#: What is taken from folders. A file that is named itself may be called anything.
+IMAGES = frozenset('.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .ppm'.split())
+IMAGES |= {'.tif', '.tiff', '.webp'}
+VIDEOS = frozenset('.avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv'.split())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image or a video is.
+
+    Attributes:
+        path: File or URL, as the user would write it.
+        name: Relative path for what is made of it: below the folder that was named, or the name of
+            the file alone.
+    """
+
+    path: str
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is named like a video."""
+        return Path(self.name).suffix.lower() in VIDEOS
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it has to be downloaded."""
+        return '://' in self.path
+
+
+def find(inputs: Iterable[str | os.PathLike[str]]) -> list[Place]:
+    """The images and videos that inputs stand for, each once, in the order named.
+
+    Args:
+        inputs: Files; folders, searched with all folders in them, hidden ones excepted; patterns
+            such as ``photos/**/*.jpg``; addresses that begin with http:// or https://. What comes
+            from a folder or a pattern is ordered by name and has to be named like an image or a
+            video.
+
+    Raises:
+        UserError: One of them stands for nothing.
+    """
+    found: dict[str, Place] = {}
+    for text in inputs:
+        for place in _places(os.fspath(text)):
+            found.setdefault(place.path if place.is_url else os.path.abspath(place.path), place)
+    return list(found.values())
+
+
+def _places(text: str) -> Iterator[Place]:
+    path = Path(text).expanduser()
+    if '://' in text:
+        yield _address(text)
+    elif path.is_dir():
+        yield from _in_folder(path)
+    elif path.exists():
+        yield Place(str(path), path.name)
+    else:
+        yield from _matching(path)
+
+
+def _address(url: str) -> Place:
+    parts = urlparse(url)
+    if parts.scheme not in ('http', 'https') or not parts.netloc:
+        raise UserError(f'{url}: only http:// and https:// are read; download the file first')
+    name = Path(unquote(parts.path)).name
+    return Place(url, parts.netloc if name in ('', '..') else name)
+
+
+def _in_folder(folder: Path) -> Iterator[Place]:
+    nothing = True
+    for parent, children, files in os.walk(folder):
+        children[:] = sorted(name for name in children if not name.startswith('.'))
+        for path in map(Path(parent).joinpath, sorted(files)):
+            if _is_known(path):
+                nothing = False
+                yield Place(str(path), path.relative_to(folder).as_posix())
+    if nothing:
+        raise UserError(f'folder {folder} has no images or videos ({_known_suffixes()})')
+
+
+def _matching(pattern: Path) -> Iterator[Place]:
+    paths = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
+    if not paths:
+        raise UserError(f'input {pattern} not found{_hint(pattern)}')
+    files = [path for path in paths if path.is_file() and _is_known(path)]
+    if not files:
+        raise UserError(f'{pattern} matches no images or videos ({_known_suffixes()})')
+    yield from (Place(str(path), path.name) for path in files)
+
+
+def _is_known(path: Path) -> bool:
+    return not path.name.startswith('.') and path.suffix.lower() in IMAGES | VIDEOS
+
+
+def _known_suffixes() -> str:
+    return ' '.join(sorted(IMAGES | VIDEOS))
+
+
+def _hint(path: Path) -> str:
+    if glob.has_magic(str(path)):
+        return ': no file matches it'
+    if not path.parent.is_dir():
+        return f': there is no folder {path.parent}'
+    close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
+    return f'; did you mean {path.parent / close[0]}?' if close else ''

@@ -1,0 +1,109 @@
+"""What was found as files: COCO result JSON, CSV, pictures."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
+from mpvit.errors import UserError
+from mpvit.inference.detections import Detections
+from mpvit.inference.pictures import Pictures
+from mpvit.inference.sources import Source
+
+_COLUMNS = ['file', 'frame', 'class', 'score', 'x1', 'y1', 'x2', 'y2']
+
+
+class Outputs(ExitStack):
+    """Writes what is found into a folder, image by image, in constant memory.
+
+    ``detections.json`` is in COCO's result format; ``images.json`` is a COCO annotation file
+    without annotations, which says what the ids in it stand for; ``detections.csv`` has a line for
+    each detection; ``annotated/`` holds pictures and videos. All are whole once the context is
+    left, also by an error.
+
+    Args:
+        folder: New or empty folder.
+        classes: Names by label.
+        info: How it was found, for ``images.json``.
+        pictures: Write pictures and videos.
+
+    Attributes:
+        count: Images and frames so far.
+        found: Detections by name of the class.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+
+    def __init__(
+        self, folder: Path, classes: tuple[str, ...], info: Mapping[str, Any], pictures: bool
+    ) -> None:
+        super().__init__()
+        self.count, self.found = 0, Counter[str]()
+        self._folder = folder
+        self._ids = COCO_IDS if classes == COCO_NAMES else range(1, len(classes) + 1)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            results, images, table = (
+                self.enter_context((folder / name).open('w', encoding='utf-8', newline=''))
+                for name in ('detections.json', 'images.json', 'detections.csv')
+            )
+        except OSError as error:
+            raise UserError(f'{folder} cannot be written: {error.strerror}') from error
+        categories = [dict(id=i, name=n) for i, n in zip(self._ids, classes, strict=True)]
+        head = json.dumps(dict(info=info, categories=categories, annotations=[]))
+        self._results = _Array(results, '[')
+        self._images = _Array(images, f'{head[:-1]}, "images": [', ']}\n')
+        for array in (self._results, self._images):
+            self.callback(array.close)
+        self._table = csv.writer(table)
+        self._table.writerow(_COLUMNS)
+        self._pictures = Pictures(folder / 'annotated') if pictures else None
+        if self._pictures is not None:
+            self.callback(self._pictures.close)
+
+    def add(self, source: Source, found: Detections) -> None:
+        """Write what was found in an image or a frame.
+
+        Args:
+            source: The image; the frames of a video come one after the other.
+            found: Its detections.
+        """
+        self.count += 1
+        self.found.update(found.names)
+        place: dict[str, Any] = dict(file_name=source.path)
+        if source.moment is not None:
+            place |= dict(frame=source.moment.frame, second=round(source.moment.seconds, 6))
+        image = dict(id=self.count, **place, width=found.size[0], height=found.size[1])
+        if self._pictures is not None:
+            path = self._pictures.add(source, found)
+            image['picture'] = path.relative_to(self._folder).as_posix()
+        self._images.add(image)
+        for box, score, label, name in zip(
+            found.boxes.tolist(), found.scores.tolist(), found.labels, found.names, strict=True
+        ):
+            x1, y1, x2, y2 = box
+            corner_and_size = [x1, y1, x2 - x1, y2 - y1]
+            category = dict(category_id=self._ids[label], bbox=corner_and_size, score=score)
+            self._results.add(dict(image_id=self.count, **place, **category))
+            numbers = [f'{score:.4f}', *(f'{value:.2f}' for value in box)]
+            self._table.writerow([source.path, place.get('frame', ''), name, *numbers])
+
+
+class _Array:
+    """A JSON array that is written element by element."""
+
+    def __init__(self, file: IO[str], head: str, tail: str = ']\n') -> None:
+        self._file, self._tail, self._separator = file, tail, '\n'
+        file.write(head)
+
+    def add(self, element: Mapping[str, Any]) -> None:
+        self._file.write(self._separator + json.dumps(element, ensure_ascii=False))
+        self._separator = ',\n'
+
+    def close(self) -> None:
+        self._file.write(self._tail)

@@ -1,0 +1,69 @@
+"""The folder of pictures and videos with detections drawn in."""
+
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from mpvit.inference.detections import Detections
+from mpvit.inference.drawing import draw
+from mpvit.inference.sources import Source
+from mpvit.inference.video import VideoWriter
+
+_JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
+
+
+class Pictures:
+    """Writes pictures below a folder under the names that the images have.
+
+    JPEG files become JPEG files, other images PNG files, videos MP4 files. Where two images have
+    one name, the second is numbered.
+
+    Args:
+        folder: Where to; made when the first picture is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._taken: set[str] = set()
+        self._video: VideoWriter | None = None
+        self._path = folder
+
+    def add(self, source: Source, found: Detections) -> Path:
+        """Draw into an image, or into the next frame of a video.
+
+        Args:
+            source: The image; the frames of a video come one after the other.
+            found: Its detections.
+
+        Returns:
+            The file.
+        """
+        drawn = draw(source.image, found)
+        if source.moment is None:
+            suffix = PurePosixPath(source.name).suffix.lower()
+            self._path = self._free_path(source.name, '.jpg' if suffix in _JPEG else '.png')
+            Image.fromarray(drawn).save(self._path, quality=95)
+            return self._path
+        if self._video is None or source.moment.frame == 0:
+            self.close()
+            self._path = self._free_path(source.name, '.mp4')
+            self._video = VideoWriter(self._path, source.moment, found.size)
+        self._video.write(drawn, source.moment)
+        return self._path
+
+    def close(self) -> None:
+        """Finish the video that is being written."""
+        if self._video is not None:
+            self._video.close()
+            self._video = None
+
+    def _free_path(self, name: str, suffix: str) -> Path:
+        wanted = PurePosixPath(name).with_suffix(suffix)
+        chosen, number = wanted, 1
+        while str(chosen).lower() in self._taken:
+            number += 1
+            chosen = wanted.with_stem(f'{wanted.stem}_{number}')
+        self._taken.add(str(chosen).lower())
+        path = self._folder / chosen
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path

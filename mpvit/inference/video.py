@@ -1,0 +1,137 @@
+"""Videos by PyAV: frames in, frames out at the same moments."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from mpvit.errors import UserError
+from mpvit.inference.images import Pixels
+from mpvit.inference.optional import optional
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a frame stands in its video.
+
+    Attributes:
+        frame: Number, from 0.
+        frames: Frames of the video, an estimate for some formats; 0 if unknown.
+        rate: Frames a second, on average.
+        start: When it is shown, in units of ``unit`` from the first frame on.
+        duration: How long, in the same units; 0 if unknown.
+        unit: In seconds.
+    """
+
+    frame: int
+    frames: int
+    rate: Fraction
+    start: int
+    duration: int
+    unit: Fraction
+
+    @property
+    def seconds(self) -> float:
+        """When it is shown, from the first frame on."""
+        return float(self.start * self.unit)
+
+
+def frames(
+    path: str | os.PathLike[str], name: str | None = None
+) -> Iterator[tuple[Moment, Pixels]]:
+    """Every frame of a video, turned as its metadata say.
+
+    Args:
+        path: File.
+        name: What to call it in errors; None for the path.
+
+    Yields:
+        When the frame is shown, and its pixels, RGB, ``(H, W, 3)``.
+
+    Raises:
+        UserError: It cannot be read, or not to its end, or PyAV is missing.
+    """
+    av = optional('av', 'videos')
+    name = name or os.fspath(path)
+    number = 0
+    try:
+        with av.open(os.fspath(path)) as container:
+            if not container.streams.video:
+                raise UserError(f'{name} cannot be read: it has no pictures')
+            stream = container.streams.video[0]
+            stream.thread_type = 'AUTO'
+            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            first, last = None, -1
+            for frame in container.decode(stream):
+                unit = frame.time_base or 1 / rate
+                shown = round(number / rate / unit) if frame.pts is None else frame.pts
+                first = shown if first is None else first
+                last = max(shown - first, last + 1)
+                yield (
+                    Moment(number, _length(stream, rate), rate, last, frame.duration or 0, unit),
+                    _upright(frame),
+                )
+                number += 1
+    except (av.FFmpegError, OSError) as error:
+        where = f'after frame {number}: ' if number else ''
+        raise UserError(f'{name} cannot be read: {where}{error.strerror or error}') from error
+    if not number:
+        raise UserError(f'{name} cannot be read: it has no pictures')
+
+
+class VideoWriter:
+    """Writes an MP4 file in H.264, frame by frame. Sound is not copied.
+
+    Args:
+        path: File to write.
+        first: Of the first frame; tells rate and unit.
+        size: Width and height in pixels.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], first: Moment, size: tuple[int, int]) -> None:
+        self._av = optional('av', 'videos')
+        self._file = self._av.open(os.fspath(path), 'w', options={'movflags': '+faststart'})
+        stream = self._file.add_stream('libx264', rate=first.rate, options={'crf': '20'})
+        stream.width, stream.height = size
+        # the usual form halves the colour's resolution, which needs even sides
+        stream.pix_fmt = 'yuv444p' if size[0] % 2 or size[1] % 2 else 'yuv420p'
+        stream.codec_context.time_base = first.unit
+        self._stream: Any = stream
+
+    def write(self, pixels: Pixels, moment: Moment) -> None:
+        """Add a frame.
+
+        Args:
+            pixels: RGB, ``(H, W, 3)``.
+            moment: When it is shown.
+        """
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format='rgb24')
+        frame.pts, frame.time_base, frame.duration = moment.start, moment.unit, moment.duration
+        self._file.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Finish the file; what was written can be played."""
+        with self._file:
+            self._file.mux(self._stream.encode())
+
+
+def _length(stream: Any, rate: Fraction) -> int:
+    if stream.frames or not (stream.duration or stream.container.duration):
+        return int(stream.frames)
+    seconds = (
+        stream.duration * stream.time_base
+        if stream.duration
+        else Fraction(stream.container.duration, 10**6)
+    )
+    return round(seconds * rate)
+
+
+def _upright(frame: Any) -> Pixels:
+    """The pixels of a frame, turned by quarters as a phone that was held upright asks for."""
+    pixels = frame.to_ndarray(format='rgb24')
+    turns = frame.rotation / 90
+    return np.rot90(pixels, int(turns)) if math.isclose(turns, round(turns)) else pixels
