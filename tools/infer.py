@@ -1,6 +1,7 @@
 """Detect in images and videos: python tools/infer.py CONFIG CHECKPOINT INPUT..."""
 
 import argparse
+import warnings
 
 from _cli import light, parse, run
 
@@ -63,6 +64,7 @@ def main() -> None:
     )
     arguments = parse(parser)
     run(lambda: light('inference.inputs').find(arguments['inputs']))
+    warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on
 
     def infer() -> None:
         from mpvit.inference import infer

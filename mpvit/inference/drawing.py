@@ -30,7 +30,7 @@ def draw(pixels: Pixels, found: Detections) -> Pixels:
     found = found[::-1]  # the best on top
     detections = found.to_supervision()
     texts = [f'{name} {score:.2f}' for name, score in zip(found.names, found.scores, strict=True)]
-    picture = np.ascontiguousarray(pixels[..., ::-1])  # supervision's order is BGR
+    picture = np.array(pixels[..., ::-1], order='C')  # a copy, in the BGR of supervision
     picture = boxes.annotate(picture, detections)
     picture = labels.annotate(picture, detections, texts)
     return picture[..., ::-1]

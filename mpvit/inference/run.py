@@ -52,10 +52,10 @@ def infer(
         optional('supervision', 'annotated pictures')
     detector = Detector(config, checkpoint, **settings)
     folder = Path(out_dir) if out_dir is not None else _free_folder(detector.model.cfg.work_dir)
-    info = dict(settings, config=str(config), checkpoint=str(checkpoint))
+    found_by = dict(config=str(config), checkpoint=str(checkpoint), **settings)
     failures: list[UserError] = []
     with (
-        Outputs(folder, detector.classes, info, pictures) as outputs,
+        Outputs(folder, detector.classes, found_by, pictures) as outputs,
         tqdm(total=len(places), unit='image', dynamic_ncols=True, mininterval=0.5) as bar,
     ):
         try:

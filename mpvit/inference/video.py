@@ -13,6 +13,8 @@ from mpvit.errors import UserError
 from mpvit.inference.images import Pixels
 from mpvit.inference.optional import optional
 
+_WHOLE = 0.9  # of the stated number of frames, which is not exact everywhere
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -66,6 +68,7 @@ def frames(
             stream.thread_type = 'AUTO'
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             first, last = None, -1
+            stated = stream.frames
             for frame in container.decode(stream):
                 unit = frame.time_base or 1 / rate
                 shown = round(number / rate / unit) if frame.pts is None else frame.pts
@@ -79,8 +82,8 @@ def frames(
     except (av.FFmpegError, OSError) as error:
         where = f'after frame {number}: ' if number else ''
         raise UserError(f'{name} cannot be read: {where}{error.strerror or error}') from error
-    if not number:
-        raise UserError(f'{name} cannot be read: it has no pictures')
+    if number < _WHOLE * stated or not number:
+        raise UserError(f'{name} cannot be read to its end: {number} of {stated} frames')
 
 
 class VideoWriter:

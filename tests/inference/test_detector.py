@@ -1,0 +1,221 @@
+"""Detector: images in any form, in batches, in tiles, in constant memory."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import videos
+from mmdet.apis import inference_detector
+from PIL import Image
+from torchvision.ops import batched_nms
+
+from mpvit.errors import UserError
+from mpvit.inference import Detector
+from mpvit.inference.images import read_image
+from mpvit.inference.inputs import find
+
+FIELDS = ('boxes', 'scores', 'labels')
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    assert found.size == expected.size
+    for name in FIELDS:
+        a, b = getattr(found, name), getattr(expected, name)
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def test_detections_are_those_of_mmdets_own_function(detector, photos):
+    for path in photos[:3]:
+        found = detector(path)
+        expected = inference_detector(detector.model, str(path)).pred_instances
+        assert torch.equal(torch.from_numpy(found.boxes), expected.bboxes)
+        assert torch.equal(torch.from_numpy(found.scores), expected.scores)
+        assert torch.equal(torch.from_numpy(found.labels), expected.labels)
+        assert len(found) == 100
+        assert found.size == Image.open(path).size
+        assert found.names[0] == detector.classes[found.labels[0]]
+        assert (np.diff(found.scores) <= 0).all()
+
+
+def test_every_form_of_an_image_gives_the_same(detector, photos):
+    expected = detector(photos[0])
+    image = Image.open(photos[0])
+    rgb = np.array(image)
+    for given in (str(photos[0]), image, rgb[..., ::-1], torch.from_numpy(rgb).permute(2, 0, 1)):
+        assert_same(detector(given), expected, 0)
+    assert np.abs(detector(rgb).boxes - expected.boxes).max() > 0.01  # RGB is not BGR
+
+
+def test_exif_gives_the_boxes_of_the_picture_as_shown(detector, photos, tmp_path):
+    upright = Image.open(photos[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.save(tmp_path / 'upright.png')
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'turned.png', exif=exif)
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'stored.png')
+    expected = detector(tmp_path / 'upright.png')
+    assert_same(detector(tmp_path / 'turned.png'), expected, 0)
+    stored = detector(tmp_path / 'stored.png')
+    assert stored.size == expected.size[::-1]
+    assert np.abs(stored.scores - expected.scores).max() > 1e-3  # EXIF makes a difference
+
+
+def test_batches_change_nothing(make, detector, photos):
+    expected = [detector(path) for path in photos]
+    found = list(make(batch_size=4).predict(photos[0].parent))
+    assert [source.path for source, _ in found] == [str(path) for path in photos]
+    for (source, detections), path, alone in zip(found, photos, expected, strict=True):
+        assert_same(detections, alone, 2e-4)
+        assert (source.image == read_image(path)).all()
+
+
+def test_threshold_and_classes(make, detector, photos):
+    every = detector(photos[0])
+    limit = float(every.scores[20])
+    some = make(threshold=limit)(photos[0])
+    assert len(some) == 21
+    assert_same(some, every[:21], 0)
+    chosen = make(classes=['star', 'circle'])(photos[0])
+    assert_same(chosen, every[[name in ('star', 'circle') for name in every.names]], 0)
+    assert 0 < len(chosen) < len(every)
+
+
+def test_inputs_of_all_kinds_mixed(make, photos, tmp_path):
+    frames = [read_image(photos[0])] * 5
+    clip = videos.write(tmp_path / 'clip.avi', frames)
+    inputs = [str(photos[1]), frames[0], Image.open(photos[2]), clip, f'{photos[0].parent}/*6.jpg']
+    found = list(make(batch_size=3).predict(inputs))
+    names = [source.path for source, _ in found]
+    assert names == [inputs[0], 'image 1', 'image 2', *[str(clip)] * 5, str(photos[5])]
+    numbers = [source.moment and source.moment.frame for source, _ in found]
+    assert numbers == [None, None, None, 0, 1, 2, 3, 4, None]
+    assert all(detections.size == source.image.shape[1::-1] for source, detections in found)
+
+
+def test_a_single_input_need_not_be_in_a_list(detector, photos):
+    pixels = read_image(photos[0])
+    for given in (photos[0], str(photos[0]), pixels, Image.open(photos[0])):
+        assert len(list(detector.predict(given))) == 1
+
+
+def test_images_are_read_only_a_little_ahead(make, photos):
+    taken = itertools.count()
+    images = (read_image(photos[0]) for _ in taken)  # without an end
+    found = make(batch_size=2).predict(images)
+    for _ in range(6):
+        next(found)
+    found.close()
+    assert next(taken) <= 6 + 2 + 4 + 1
+
+
+def test_unreadable_inputs(detector, photos, tmp_path):
+    (tmp_path / 'bad.jpg').write_bytes(b'no image')
+    (tmp_path / 'bad.mp4').write_bytes(b'no video')
+    inputs = [photos[0], tmp_path / 'bad.jpg', tmp_path / 'bad.mp4', np.zeros(3), photos[1]]
+    failed = []
+    found = [source.path for source, _ in detector.predict(inputs, failed.append)]
+    assert found == [str(photos[0]), str(photos[1])]
+    assert [str(error).split(':')[0] for error in failed] == [
+        f'{tmp_path}/bad.jpg cannot be read',
+        f'{tmp_path}/bad.mp4 cannot be read',
+        'image 3',
+    ]
+    results = detector.predict(inputs)
+    next(results)
+    with pytest.raises(UserError, match='bad.jpg cannot be read'):
+        next(results)
+
+
+def test_a_file_that_goes_away_is_one_that_cannot_be_read(detector, photos, tmp_path):
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(photos[0].read_bytes())
+    places = find([path])
+    path.unlink()
+    failed = []
+    assert not list(detector.predict(places, failed.append))
+    assert 'a.jpg cannot be read: it does not exist' in str(failed[0])
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_tiles(make, photos, batch_size):
+    """Against each tile by itself, put together with torchvision's suppression."""
+    side, overlap = 100, 20
+    image = np.tile(read_image(photos[0]), (3, 3, 1))[:180, : 2 * side - overlap]
+    alone, parts = make(threshold=0.05), []
+    for y, x in itertools.product((0, side - overlap), repeat=2):
+        found = alone(image[y : y + side, x : x + side, ::-1])
+        parts.append((found.boxes.clip(0, side) + np.tile([x, y], 2), found.scores, found.labels))
+    boxes, scores, labels = (
+        torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)
+    )
+    kept = batched_nms(boxes.float(), scores, labels, 0.5)
+    found = make(threshold=0.05, tile=side, batch_size=batch_size)(image[..., ::-1])
+    assert found.size == image.shape[1::-1]
+    assert 4 < len(found) == len(kept) < len(boxes)
+    np.testing.assert_allclose(found.scores, scores[kept], atol=1e-5)
+    np.testing.assert_allclose(found.boxes, boxes[kept], atol=1e-2)
+    assert (found.labels == labels[kept].numpy()).all()
+
+
+def test_nothing_found(make, photos):
+    for settings in (dict(), dict(tile=100), dict(tta=True)):
+        found = make(threshold=1.0, **settings)(photos[0])
+        assert len(found) == 0
+        assert found.boxes.shape == (0, 4)
+        assert found.boxes.dtype == found.scores.dtype == np.float32
+        assert found.labels.dtype == np.int64
+        assert found.size == Image.open(photos[0]).size
+
+
+def test_names_come_from_the_checkpoint_or_the_config(root, weights, detector, tmp_path):
+    assert detector.classes == ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
+    content = torch.load(weights)
+    content['meta'] = dict(dataset_meta=dict(classes=list('abcdef')))
+    torch.save(content, tmp_path / 'named.pth')
+    config = root / 'tests' / 'data' / 'tiny.py'
+    assert Detector(config, tmp_path / 'named.pth', 'cpu').classes == tuple('abcdef')
+    place = 'test_dataloader.dataset'
+    own = tmp_path / 'own.py'
+    text = f"_base_ = '{config}'\ntest_dataloader = dict(dataset=dict(metainfo=dict(classes="
+    own.write_text(text + "('one', 'two', 'three', 'four', 'five', 'six'))))\n")
+    assert Detector(own, weights, 'cpu').classes[:2] == ('one', 'two'), place
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(classes=['Cirle']), "no class 'Cirle'; did you mean 'circle'"),
+        (dict(classes=['zebra']), "no class 'zebra'; circle, square"),
+        (dict(threshold=30), 'threshold 30: choose a score from 0 to 1'),
+        (dict(batch_size=0), 'batch size 0: choose 1 or more'),
+        (dict(tile=3), 'tile 3: choose the side of a tile in pixels'),
+        (dict(dtype='int8'), "dtype 'int8' is unknown"),
+    ],
+)
+def test_wrong_settings(make, settings, message):
+    with pytest.raises(UserError, match=message):
+        make(**settings)
+
+
+@pytest.mark.parametrize('device', ['cuda:9', 'gpu', 'meta'])
+def test_a_device_that_is_not_there(root, weights, device):
+    with pytest.raises(UserError, match=rf'device {device} is not to be had here \(.+\); cpu is'):
+        Detector(root / 'tests' / 'data' / 'tiny.py', weights, device)
+
+
+def test_full_memory_is_one_line(make, photos, monkeypatch):
+    detector = make()
+
+    def allocate(data):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has')
+
+    monkeypatch.setattr(detector.model, 'test_step', allocate)
+    with pytest.raises(UserError, match=r'no room for 20.00 MiB\): lower --batch-size, detect in'):
+        detector(photos[0])
+
+
+def test_a_missing_package_is_named(make, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'supervision', None)
+    with pytest.raises(UserError, match='tiles need supervision .*; run `pip install supervision`'):
+        make(tile=100)

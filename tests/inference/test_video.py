@@ -1,0 +1,112 @@
+"""Videos in and out: every frame, at its moment, the right way up."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import videos
+
+from mpvit.errors import UserError
+from mpvit.inference.video import Moment, VideoWriter, frames
+
+
+def differences(found, expected):
+    return [np.abs(a.astype(int) - b).mean() for a, b in zip(found, expected, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ('name', 'rate'), [('a.mp4', 25), ('a.mp4', 30000 / 1001), ('a.avi', 12.5), ('a.webm', 10)]
+)
+def test_every_frame_is_read_in_order(tmp_path, name, rate):
+    expected = videos.steps(9, 64, 48)
+    read = list(frames(videos.write(tmp_path / name, expected, rate)))
+    assert max(differences([pixels for _, pixels in read], expected)) < 6
+    moments = [moment for moment, _ in read]
+    assert [moment.frame for moment in moments] == list(range(9))
+    assert moments[0].frames == 9
+    assert float(moments[0].rate) == pytest.approx(rate, rel=1e-4)
+    seconds = [moment.seconds for moment in moments]
+    assert seconds == pytest.approx(np.arange(9) / rate, abs=1e-3)
+
+
+@pytest.mark.parametrize('name', ['in.mp4', 'in.avi', 'in.webm'])
+@pytest.mark.parametrize('rate', [25, 30000 / 1001])
+def test_what_is_written_has_the_rate_size_and_length_of_what_was_read(tmp_path, name, rate):
+    source = videos.write(tmp_path / name, videos.steps(9, 64, 48), rate)
+    copy(source, tmp_path / 'out.mp4', (64, 48))
+    (expected, old_rate), (found, new_rate) = map(videos.read, (source, tmp_path / 'out.mp4'))
+    assert len(found) == 9
+    assert found[0].shape == (48, 64, 3)
+    assert new_rate == pytest.approx(old_rate, rel=1e-3)
+    assert max(differences(found, expected)) < 6
+
+
+def test_odd_sizes_stay(tmp_path):
+    expected = videos.steps(9, 65, 49)
+    writer = None
+    for number, pixels in enumerate(expected):
+        moment = Moment(number, 9, Fraction(25), number, 1, Fraction(1, 25))
+        writer = writer or VideoWriter(tmp_path / 'a.mp4', moment, (65, 49))
+        writer.write(pixels, moment)
+    writer.close()
+    found, rate = videos.read(tmp_path / 'a.mp4')
+    assert max(differences(found, expected)) < 6
+    assert rate == 25
+
+
+def copy(source, target, size):
+    writer = None
+    for moment, pixels in frames(source):
+        writer = writer or VideoWriter(target, moment, size)
+        writer.write(pixels, moment)
+    writer.close()
+
+
+def test_uneven_moments_stay(tmp_path):
+    shown = [0, 3, 4, 9, 10, 30]  # as phones record them, in hundredths of a second
+    moments = [
+        Moment(number, 6, Fraction(20), start, 1, Fraction(1, 100))
+        for number, start in enumerate(shown)
+    ]
+    writer = VideoWriter(tmp_path / 'a.mp4', moments[0], (64, 48))
+    for moment, pixels in zip(moments, videos.steps(6, 64, 48), strict=True):
+        writer.write(pixels, moment)
+    writer.close()
+    copy(tmp_path / 'a.mp4', tmp_path / 'b.mp4', (64, 48))
+    for name in ('a.mp4', 'b.mp4'):
+        seconds = [moment.seconds for moment, _ in frames(tmp_path / name)]
+        assert seconds == pytest.approx(np.array(shown) / 100, abs=1e-6)
+
+
+@pytest.mark.parametrize(('matrix', 'turns'), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2)])
+def test_a_phone_held_upright(tmp_path, matrix, turns):
+    expected = videos.steps(3, 64, 48)
+    path = videos.write(tmp_path / 'a.mp4', expected)
+    content = path.read_bytes()
+    # the display matrix of the track: two rows of two numbers in 16.16, each row with a third
+    place = content.index(b'tkhd') + 4 + 40
+    a, b, c, d = (int(value * 65536).to_bytes(4, 'big', signed=True) for value in matrix)
+    turned = a + b + bytes(4) + c + d
+    path.write_bytes(content[:place] + turned + content[place + len(turned) :])
+    read = [pixels for _, pixels in frames(path)]
+    assert max(differences(read, [np.rot90(frame, turns) for frame in expected])) < 6
+    assert max(differences(read, videos.read(path)[0])) < 3  # OpenCV turns them too
+
+
+def test_what_is_no_video(tmp_path):
+    path = tmp_path / 'a.mp4'
+    path.write_bytes(b'no video')
+    with pytest.raises(UserError, match=r'a\.mp4 cannot be read: Invalid data found'):
+        next(frames(path))
+    with pytest.raises(UserError, match=r'b\.mp4 cannot be read: No such file'):
+        next(frames(tmp_path / 'b.mp4'))
+
+
+def test_a_video_that_ends_too_early_gives_what_it_has_and_says_so(tmp_path):
+    path = videos.write(tmp_path / 'a.avi', videos.steps(40, 160, 120))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    read = []
+    with pytest.raises(UserError, match=r'a\.avi cannot be read to its end: \d+ of 40 frames'):
+        read.extend(pixels for _, pixels in frames(path))
+    assert len(videos.read(path)[0]) == len(read) > 5

@@ -1,0 +1,293 @@
+"""tools/infer.py as a user meets it."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import videos
+from PIL import Image
+from pycocotools.coco import COCO
+
+from mpvit.inference import Detector
+from mpvit.inference.images import read_image
+from mpvit.inference.outputs import Outputs
+
+
+@pytest.fixture
+def infer(tool, tiny, trained, tmp_path):
+    """Run the tool with the trained tiny detector; results go to ``tmp_path / 'out'``."""
+
+    def infer(*words, out=('--out', tmp_path / 'out')):
+        return tool('infer', tiny[0], trained / 'epoch_2.pth', *words, *out)
+
+    return infer
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / 'out'
+
+
+@pytest.fixture
+def photos(toy):
+    return sorted((toy / 'val2017').iterdir())
+
+
+def load(path):
+    return json.loads(path.read_text())
+
+
+def by_file(folder):
+    """Detections by the name of the image's file: box, score, category."""
+    names = {image['id']: image['file_name'] for image in load(folder / 'images.json')['images']}
+    found = {name: [] for name in names.values()}
+    for record in load(folder / 'detections.json'):
+        assert record['file_name'] == names[record['image_id']]
+        row = (*record['bbox'], record['score'], record['category_id'])
+        found[record['file_name']].append(row)
+    return found
+
+
+@pytest.mark.parametrize('tta', [False, True])
+def test_detections_are_those_of_the_evaluation(
+    tool, infer, tiny, trained, toy, out, tmp_path, tta
+):
+    config, places = tiny
+    options = [*places, f'test_evaluator.outfile_prefix={tmp_path / "test"}']
+    words = ['--work-dir', tmp_path / 'work', *(['--tta'] if tta else [])]
+    tested = tool('test', config, trained / 'epoch_2.pth', *words, '--cfg-options', *options)
+    assert tested.status == 0, tested.err
+    truth = load(toy / 'annotations' / 'instances_val2017.json')
+    names = {image['id']: str(toy / 'val2017' / image['file_name']) for image in truth['images']}
+    expected = {name: [] for name in names.values()}
+    for record in load(tmp_path / 'test.bbox.json'):
+        row = (*record['bbox'], record['score'], record['category_id'])
+        expected[names[record['image_id']]].append(row)
+
+    words = ['--threshold', 0, '--batch-size', 4, '--no-pictures', *(['--tta'] if tta else [])]
+    assert infer(toy / 'val2017', *words).status == 0
+    found = by_file(out)
+    assert found == expected  # to the last digit
+    assert sum(map(len, found.values())) == 600
+    assert not (out / 'annotated').exists()
+
+
+def test_the_files_fit_together(infer, toy, photos, out):
+    result = infer(toy / 'val2017', '--threshold', 0.01, '--classes', 'star', 'circle')
+    assert result.status == 0
+    truth = COCO(str(out / 'images.json'))
+    results = truth.loadRes(str(out / 'detections.json'))
+    assert len(truth.imgs) == 6
+    names = {category['id']: category['name'] for category in truth.cats.values()}
+    assert names[1] == 'circle'
+    assert {names[ann['category_id']] for ann in results.anns.values()} <= {'star', 'circle'}
+    assert min(ann['score'] for ann in results.anns.values()) >= 0.01
+    with (out / 'detections.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(results.anns) > 0
+    for row, ann in zip(rows, results.anns.values(), strict=True):
+        x, y, width, height = ann['bbox']
+        corners = [float(row[name]) for name in ('x1', 'y1', 'x2', 'y2')]
+        assert corners == pytest.approx([x, y, x + width, y + height], abs=0.006)
+        assert float(row['score']) == pytest.approx(ann['score'], abs=6e-5)
+        assert (row['file'], row['class']) == (ann['file_name'], names[ann['category_id']])
+    for image, path in zip(truth.imgs.values(), photos, strict=True):
+        assert image['file_name'] == str(path)
+        with Image.open(out / image['picture']) as picture:
+            assert picture.size == (image['width'], image['height'])
+            assert picture.format == 'JPEG'
+    assert f'6 images or frames, {len(rows)} detections with a score of 0.01' in result.out
+    assert f'Results are in {out}' in result.out
+    assert '6/6' in result.err  # the progress bar
+
+
+def test_turned_photographs_are_drawn_upright_with_boxes_in_place(infer, photos, out, tmp_path):
+    """The picture differs from the upright photograph only near boxes."""
+    upright = Image.open(photos[0])
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    (tmp_path / 'in').mkdir()
+    stored = upright.transpose(Image.Transpose.ROTATE_270)
+    stored.save(tmp_path / 'in' / 'a.png', exif=exif)
+    upright.save(tmp_path / 'in' / 'b.png')
+    assert infer(tmp_path / 'in', '--threshold', 0, '--classes', 'star').status == 0
+    turned, straight = by_file(out).values()
+    assert turned == straight
+    pictures = [np.asarray(Image.open(out / 'annotated' / name)) for name in ('a.png', 'b.png')]
+    assert (pictures[0] == pictures[1]).all()
+    changed = (pictures[0] != np.asarray(upright)).any(-1)
+    assert changed.any()
+    x, y, width, height, *_ = turned[0]  # the best one is on top: its lines are all there
+    height_all, width_all = changed.shape
+    for line in (round(y), round(y + height)):
+        if 0 <= line < height_all:
+            inside = changed[line - 1 : line + 2, max(round(x), 0) : round(x + width)]
+            assert inside.any(0).mean() > 0.9
+
+
+def test_a_video_keeps_rate_size_and_length(infer, photos, out, tmp_path):
+    frames = [read_image(photos[0])[:128, :96]] * 12
+    clip = videos.write(tmp_path / 'clip.mp4', frames, 30000 / 1001)
+    result = infer(clip, photos[1], '--threshold', 0.01, '--batch-size', 4)
+    assert result.status == 0
+    written, rate = videos.read(out / 'annotated' / 'clip.mp4')
+    assert len(written) == 12
+    assert written[0].shape == (128, 96, 3)
+    assert rate == pytest.approx(30000 / 1001, rel=1e-5)
+    images = load(out / 'images.json')['images']
+    assert [image.get('frame') for image in images] == [*range(12), None]
+    assert images[6]['second'] == pytest.approx(6 * 1001 / 30000, abs=1e-4)
+    assert images[6]['picture'] == 'annotated/clip.mp4'
+    records = load(out / 'detections.json')
+    assert {record.get('frame') for record in records} == {*range(12), None}
+    with (out / 'detections.csv').open(newline='') as file:
+        assert {row['frame'] for row in csv.DictReader(file)} == {*map(str, range(12)), ''}
+    assert '13/13' in result.err
+
+
+def test_what_cannot_be_read_is_named_at_the_end(infer, photos, out, tmp_path):
+    folder = shutil.copytree(photos[0].parent, tmp_path / 'in')
+    (folder / photos[1].name).write_bytes(b'no image')
+    (folder / 'clip.mp4').write_bytes(b'')
+    result = infer(folder)
+    assert result.status == 1
+    assert result.err.splitlines()[-3:] == [
+        'error: 2 of 7 inputs could not be read:',
+        f'error: {folder / photos[1].name} cannot be read: truncated, or no image '
+        '(UnidentifiedImageError: cannot identify image file)',
+        f'error: {folder}/clip.mp4 cannot be read: Invalid data found when processing input',
+    ]
+    assert len(load(out / 'images.json')['images']) == len(list((out / 'annotated').iterdir())) == 5
+    assert isinstance(load(out / 'detections.json'), list)
+
+
+def test_interrupted(infer, photos, out, monkeypatch):
+    write = Outputs.add
+
+    def add(self, source, found):
+        if self.count == 2:
+            raise KeyboardInterrupt
+        write(self, source, found)
+
+    monkeypatch.setattr(Outputs, 'add', add)
+    result = infer(photos[0].parent, '--threshold', 0)
+    assert result.status == 130
+    assert '2 images or frames, 200 detections' in result.out
+    assert len(load(out / 'images.json')['images']) == 2
+    assert len(load(out / 'detections.json')) == 200
+    assert len(list((out / 'annotated').iterdir())) == 2
+
+
+def test_pictures_of_one_name_are_numbered(infer, photos, out, tmp_path):
+    inputs = []
+    for folder, suffix in (('a', 'jpg'), ('b', 'JPG'), ('c', 'png'), ('d', 'webp')):
+        path = tmp_path / folder / f'x.{suffix}'
+        path.parent.mkdir()
+        Image.open(photos[0]).save(path)
+        inputs.append(path)
+    (tmp_path / 'd' / 'deep').mkdir()
+    shutil.copy(inputs[0], tmp_path / 'd' / 'deep' / 'y.jpg')
+    assert infer(*inputs[:3], tmp_path / 'd').status == 0
+    names = [image['picture'] for image in load(out / 'images.json')['images']]
+    assert names == [
+        f'annotated/{n}' for n in ('x.jpg', 'x_2.jpg', 'x.png', 'x_2.png', 'deep/y.jpg')
+    ]
+    assert all((out / name).is_file() for name in names)
+
+
+def test_results_of_earlier_runs_stay(infer, tiny, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for _ in range(2):
+        result = infer(photos[0], '--no-pictures', out=())
+        assert result.status == 0
+        folders.append(result.out.split('Results are in ')[1].strip())
+    assert folders == ['work_dirs/tiny/infer', 'work_dirs/tiny/infer_2']
+    assert all((tmp_path / folder / 'detections.json').is_file() for folder in folders)
+
+
+def test_addresses(infer, photos, out, tmp_path):
+    videos.write(tmp_path / 'clip.mp4', [read_image(photos[0])[:96, :96]] * 3)
+    shutil.copy(photos[0], tmp_path / 'a b.jpg')
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = partial(Quiet, directory=str(tmp_path))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f'http://127.0.0.1:{server.server_port}'
+        words = [f'{base}/a%20b.jpg?size=1', f'{base}/clip.mp4', f'{base}/none.jpg', photos[0]]
+        result = infer(*words, '--threshold', 0)
+        server.shutdown()
+    assert result.status == 1
+    assert f'error: {base}/none.jpg cannot be downloaded: HTTP 404 File not found' in result.err
+    images = load(out / 'images.json')['images']
+    assert [image['picture'] for image in images] == [
+        'annotated/a b.jpg',
+        *['annotated/clip.mp4'] * 3,
+        f'annotated/{photos[0].name}',
+    ]
+    found = by_file(out)
+    assert found[words[0]] == found[str(photos[0])]
+
+
+def test_a_full_gpu_leaves_what_was_done(infer, photos, out, monkeypatch):
+    plain, calls = Detector._plain, []
+
+    def once(self, *arguments):
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total')
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Detector, '_plain', once)
+    result = infer(photos[0].parent)
+    assert result.status == 1
+    line = 'error: the GPU is out of memory (no room for 2.00 GiB): lower --batch-size, detect in'
+    assert result.err.splitlines()[-1].startswith(line)
+    assert len(load(out / 'images.json')['images']) == 1
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['none.jpg'], 'input none.jpg not found'),
+        (['{toy}/annotations'], 'has no images or videos'),
+        (['{photo}', '--threshold', '30'], 'threshold 30.0: choose a score from 0 to 1'),
+        (['{photo}', '--batch-size', '0'], 'batch size 0: choose 1 or more'),
+        (['{photo}', '--tile', '8'], 'tile 8: choose the side of a tile'),
+        (['{photo}', '--out', '{toy}'], 'is not empty; name a new folder'),
+        (['{photo}', '--out', '{photo}'], 'is a file; name a new folder'),
+        (['{photo}', '--classes', 'cirlce'], "no class 'cirlce'; did you mean 'circle'?"),
+        (['{photo}', '--device', 'cuda:7'], 'device cuda:7 is not to be had here'),
+    ],
+)
+def test_wrong_arguments_are_one_line(infer, toy, photos, tmp_path, words, message):
+    places = dict(toy=toy, photo=photos[0])
+    result = infer(*(word.format(**places) for word in words), out=())
+    assert result.status == 1
+    lines = result.err.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_help_and_missing_inputs_need_no_imports(root):
+    program = (
+        'import runpy, sys; sys.path.insert(0, "tools"); sys.argv = ["infer", '
+        '"configs/deformable_detr/mpvit_t_ddetr_toy.py", "README.md", "none.jpg"]\n'
+        'try: runpy.run_path("tools/infer.py", run_name="__main__")\n'
+        'except SystemExit as stop: print(stop.code, "torch" in sys.modules)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == 'error: input none.jpg not found False\n'
