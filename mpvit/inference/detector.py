@@ -52,6 +52,7 @@ class Detector:
 
     Attributes:
         model: The detector, for mmdet's own functions.
+        threshold: May be changed at any time.
         classes: Names of all its classes.
 
     Raises:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mpvit.errors import UserError
+from mpvit.inference.inputs import VIDEOS
 
 Pixels = NDArray[np.uint8]
 _CANVAS = (124, 117, 104)  # behind grayscale images with alpha, as mmcv reads them in training
@@ -43,6 +44,8 @@ def as_pixels(image: Any) -> Pixels:
     """
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
+        if Path(path).suffix.lower() in VIDEOS:
+            raise UserError(f'{path} is a video; give it to Detector.predict')
         if '://' not in path:
             return read_image(path)
         with downloaded(path) as file:
@@ -83,6 +86,8 @@ def read_image(path: str | os.PathLike[str], name: str | None = None) -> Pixels:
             return _from_pillow(image)
     except FileNotFoundError:
         reason = 'it does not exist'
+    except IsADirectoryError:
+        reason = 'it is a folder'
     except PermissionError:
         reason = 'no permission'
     except Image.DecompressionBombError:

@@ -167,6 +167,8 @@ def test_files_that_cannot_be_read(image, tmp_path, content, reason):
         (np.zeros((30, 40, 3), int), 'numbers are int64'),
         (torch.zeros(30, 40, 3), r'shape \(40, 3, 30\) is no image'),
         (7, 'an input is a int; give a path'),
+        ('clip.mp4', 'clip.mp4 is a video; give it to Detector.predict'),
+        ('.', r'\. cannot be read: it is a folder'),
     ],
 )
 def test_what_is_no_image(given, message):
