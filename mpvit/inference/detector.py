@@ -77,15 +77,13 @@ class Detector:
         check_arguments(dict(threshold=threshold, batch_size=batch_size, tile=tile))
         device = _checked_device(device)
         with explained_faults(less_memory=_LESS_MEMORY):
-            self.model: Any = load_detector(
+            self.model = load_detector(
                 config, checkpoint, device, dtype=dtype, compile=compile, fold=fold
             )
-        cfg = self.model.cfg
-        self.classes = _class_names(cfg, self.model.dataset_meta.get('classes'))
+        self.classes = _class_names(self.model)
         self.threshold, self.batch_size = threshold, batch_size
         self._labels = None if classes is None else _labels(classes, self.classes)
-        self._pipeline = _pipeline(cfg, tta)
-        self._runnable = MODELS.build(tta_model(cfg, self.model)) if tta else self.model
+        self._runnable, self._pipeline = _runnable(self.model, tta)
         self._tiled = None if tile is None else TiledDetector(self._plain, tile, batch_size)
 
     def __call__(self, image: Any) -> Detections:
@@ -199,12 +197,12 @@ def _checked_device(name: str | None) -> str:
     return name
 
 
-def _class_names(cfg: Config, known: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(model: Any) -> tuple[str, ...]:
     """Names by label: of the checkpoint, else of the config's dataset, else numbers."""
-    count = cfg.model.bbox_head.num_classes
-    names = tuple(known or ())
+    count = model.cfg.model.bbox_head.num_classes
+    names = tuple(model.dataset_meta.get('classes') or ())
     if not names:
-        dataset = _test_dataset(cfg)
+        dataset = _test_dataset(model.cfg)
         # asked of the class, since a dataset that is built reads its files
         kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
         names = tuple(kind._load_metainfo(dataset.get('metainfo')).get('classes') or ())
@@ -228,15 +226,17 @@ def _test_dataset(cfg: Config) -> Any:
     return next(leaf_datasets(loader.dataset))
 
 
-def _pipeline(cfg: Config, tta: bool) -> Compose:
-    """The test pipeline, which is given images instead of reading them, and no annotations."""
+def _runnable(model: Any, tta: bool) -> tuple[Any, Compose]:
+    """What runs, and its pipeline, which is given images instead of reading them."""
+    cfg = model.cfg
     steps = copy.deepcopy(list(_test_dataset(cfg).pipeline))
     if tta:
         steps = tta_pipeline(cfg, steps)
+        model = MODELS.build(tta_model(cfg, model))
     steps = [step for step in steps if step.type != 'LoadAnnotations']
     places = [place for place, step in enumerate(steps) if step.type == 'LoadImageFromFile']
     if not places:
         raise UserError(f'the test pipeline of config {cfg.filename} has no LoadImageFromFile')
     float32 = steps[places[0]].get('to_float32', False)
     steps[places[0]] = dict(type='LoadImageFromNDArray', to_float32=float32)
-    return Compose(steps)
+    return model, Compose(steps)

@@ -51,7 +51,7 @@ def infer(
     if pictures:
         optional('supervision', 'annotated pictures')
     detector = Detector(config, checkpoint, **settings)
-    folder = Path(out_dir) if out_dir is not None else _free_folder(detector.model.cfg.work_dir)
+    folder = Path(out_dir) if out_dir is not None else _free_folder(detector.model)
     found_by = dict(config=str(config), checkpoint=str(checkpoint), **settings)
     failures: list[UserError] = []
     with (
@@ -75,10 +75,11 @@ def infer(
     return folder
 
 
-def _free_folder(work_dir: str) -> Path:
+def _free_folder(model: Any) -> Path:
     """A folder that does not exist yet: no run writes over the results of another."""
+    folder = Path(model.cfg.work_dir)
     names = (f'infer_{number}' if number > 1 else 'infer' for number in count(1))
-    return next(path for name in names if not (path := Path(work_dir) / name).exists())
+    return next(path for name in names if not (path := folder / name).exists())
 
 
 def _summary(outputs: Outputs, threshold: float) -> str:
