@@ -49,7 +49,7 @@ class Outputs(ExitStack):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             results, images, table = (
-                self.enter_context((folder / name).open('w', encoding='utf-8', newline=''))
+                self.enter_context(_opened(folder / name))
                 for name in ('detections.json', 'images.json', 'detections.csv')
             )
         except OSError as error:
@@ -92,6 +92,11 @@ class Outputs(ExitStack):
             self._results.add(dict(image_id=self.count, **place, **category))
             numbers = [f'{score:.4f}', *(f'{value:.2f}' for value in box)]
             self._table.writerow([source.path, place.get('frame', ''), name, *numbers])
+
+
+def _opened(path: Path) -> IO[str]:
+    # file names that are not UTF-8 become what JSON writes for them
+    return path.open('w', encoding='utf-8', errors='backslashreplace', newline='')
 
 
 class _Array:

@@ -40,6 +40,7 @@ class Pictures:
         """
         drawn = draw(source.image, found)
         if source.moment is None:
+            self.close()
             suffix = PurePosixPath(source.name).suffix.lower()
             self._path = self._free_path(source.name, '.jpg' if suffix in _JPEG else '.png')
             Image.fromarray(drawn).save(self._path, quality=95)

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mpvit.arguments import check_out_dir
+from mpvit.engine.faults import explained_faults
 from mpvit.errors import UserError
 from mpvit.inference.detector import Detector
 from mpvit.inference.inputs import find
@@ -55,6 +56,7 @@ def infer(
     found_by = dict(config=str(config), checkpoint=str(checkpoint), **settings)
     failures: list[UserError] = []
     with (
+        explained_faults(),  # a full disk
         Outputs(folder, detector.classes, found_by, pictures) as outputs,
         tqdm(total=len(places), unit='image', dynamic_ncols=True, mininterval=0.5) as bar,
     ):

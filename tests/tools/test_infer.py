@@ -1,7 +1,9 @@
 """tools/infer.py as a user meets it."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -200,6 +202,37 @@ def test_pictures_of_one_name_are_numbered(infer, photos, out, tmp_path):
         f'annotated/{n}' for n in ('x.jpg', 'x_2.jpg', 'x.png', 'x_2.png', 'deep/y.jpg')
     ]
     assert all((out / name).is_file() for name in names)
+
+
+def test_names_in_another_encoding(infer, photos, out, tmp_path):
+    (tmp_path / 'in').mkdir()
+    name = os.fsdecode(b'caf\xe9 \xc3\xa9.jpg')
+    shutil.copy(photos[0], tmp_path / 'in' / name)
+    assert infer(tmp_path / 'in', '--threshold', 0).status == 0
+    assert load(out / 'images.json')['images'][0]['file_name'] == str(tmp_path / 'in' / name)
+    assert len(load(out / 'detections.json')) == 100
+    assert (out / 'annotated' / name).is_file()
+
+
+def test_without_supervision(infer, photos, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'supervision', None)
+    result = infer(photos[0])
+    assert result.status == 1
+    line = 'error: annotated pictures need supervision (import of supervision halted; None in '
+    assert result.err == f'{line}sys.modules); run `pip install supervision`\n'
+    assert not out.exists()
+    assert infer(photos[0], '--no-pictures').status == 0
+    assert (out / 'detections.json').is_file()
+
+
+def test_a_full_disk(infer, photos, out, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(out / 'annotated' / 'x.jpg'))
+
+    monkeypatch.setattr(Image.Image, 'save', full)
+    result = infer(photos[0])
+    assert result.status == 1
+    assert result.err.splitlines()[-1].startswith('error: no space left to write')
 
 
 def test_results_of_earlier_runs_stay(infer, tiny, photos, tmp_path, monkeypatch):
