@@ -100,7 +100,7 @@ class Detector:
             UserError: The image cannot be read, or memory is full.
         """
         pixels = as_pixels(image)
-        return self._detect([pixels], [self._prepared(pixels)])[0]
+        return self._detect([pixels])[0]
 
     def predict(
         self, inputs: Any, failed: Callable[[UserError], object] | None = None
@@ -122,7 +122,8 @@ class Detector:
             UserError: An input stands for nothing or cannot be read, or memory is full.
         """
         batch: list[tuple[Source, Any]] = []
-        for result in ahead(self._load, loaders(as_list(inputs)), depth=2 * self.batch_size):
+        full = 1 if self._tiled else self.batch_size
+        for result in ahead(self._load, loaders(as_list(inputs)), depth=2 * full):
             if not isinstance(result, UserError):
                 batch.append(result)
             elif failed is not None:
@@ -130,16 +131,16 @@ class Detector:
             else:
                 yield from self._flush(batch)
                 raise result
-            if len(batch) == self.batch_size:
+            if len(batch) == full:
                 yield from self._flush(batch)
         yield from self._flush(batch)
 
     def _load(self, load: Loader) -> tuple[Source, Any] | UserError:
         try:
             source = load()
+            return source, None if self._tiled else self._prepared(source.image, source.path)
         except UserError as error:
             return error
-        return source, self._prepared(source.image)
 
     def _flush(self, batch: list[tuple[Source, Any]]) -> Iterator[tuple[Source, Detections]]:
         if batch:
@@ -148,21 +149,28 @@ class Detector:
             found = self._detect([source.image for source in sources], prepared)
             yield from zip(sources, found, strict=True)
 
-    def _detect(self, images: Sequence[Pixels], prepared: Sequence[Any]) -> list[Detections]:
+    def _detect(
+        self, images: Sequence[Pixels], prepared: Sequence[Any] | None = None
+    ) -> list[Detections]:
         with explained_faults(less_memory=_LESS_MEMORY):
             if self._tiled is not None:
                 return [self._tiled(pixels, self.classes) for pixels in images]
             return self._plain(images, prepared)
 
-    def _prepared(self, pixels: Pixels) -> Any:
-        """Input of the detector; None for an image that is cut into tiles first."""
-        return None if self._tiled else self._pipeline(dict(img=pixels[..., ::-1], img_id=0))
+    def _prepared(self, pixels: Pixels, name: str = 'the image') -> Any:
+        try:
+            return self._pipeline(dict(img=pixels[..., ::-1], img_id=0))
+        except (ValueError, RuntimeError, ArithmeticError) as error:  # such as a line of one pixel
+            size = f'{pixels.shape[1]} x {pixels.shape[0]} pixels'
+            raise UserError(
+                f'{name} of {size} does not go through the test pipeline: {error}'
+            ) from error
 
     def _plain(
         self, images: Sequence[Pixels], prepared: Sequence[Any] | None = None
     ) -> list[Detections]:
         if prepared is None:
-            prepared = [self._pipeline(dict(img=p[..., ::-1], img_id=0)) for p in images]
+            prepared = [self._prepared(pixels) for pixels in images]
         with torch.no_grad():
             samples = self._runnable.test_step(pseudo_collate(prepared))
         return [

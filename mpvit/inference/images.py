@@ -90,6 +90,8 @@ def read_image(path: str | os.PathLike[str], name: str | None = None) -> Pixels:
         reason = 'it is a folder'
     except PermissionError:
         reason = 'no permission'
+    except MemoryError:
+        reason = 'it does not fit into memory'
     except Image.DecompressionBombError:
         reason = f'more than {_MAX_PIXELS:.0e} pixels'
     except UserError as error:

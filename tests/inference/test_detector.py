@@ -127,6 +127,28 @@ def test_unreadable_inputs(detector, photos, tmp_path):
         next(results)
 
 
+def test_images_of_strange_shapes(detector):
+    for size in ((1, 1), (3, 200), (200, 3)):
+        found = detector(np.zeros((*size, 3), np.uint8))
+        assert found.size == size[::-1]
+        assert len(found) == 100
+    line = np.zeros((1, 900, 3), np.uint8)  # no pixel high once it is resized
+    with pytest.raises(UserError, match='the image of 900 x 1 pixels does not go through the test'):
+        detector(line)
+    failed = []
+    found = list(detector.predict([line, line[:, :200].repeat(3, 0)], failed.append))
+    assert len(found) == 1
+    assert str(failed[0]).startswith('image 0 of 900 x 1 pixels does not go')
+
+
+def test_tiles_with_the_mirror_image(make, photos):
+    pixels = read_image(photos[0])[:90, :90, ::-1]
+    found, whole = make(tile=100, tta=True)(pixels), make(tta=True)(pixels)
+    np.testing.assert_allclose(found.scores[0], whole.scores[0], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes[0], whole.boxes[0].clip(0, 90), atol=1e-3)
+    assert not set(found.scores) <= set(make(tile=100)(pixels).scores)
+
+
 def test_a_file_that_goes_away_is_one_that_cannot_be_read(detector, photos, tmp_path):
     path = tmp_path / 'a.jpg'
     path.write_bytes(photos[0].read_bytes())
