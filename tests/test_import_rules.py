@@ -31,6 +31,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
         'errors',
     },
     'inference': {'inference', 'arguments', 'checkpoints', 'config', 'engine', 'errors'},
+    'sampling_points': {'ops', 'errors'},
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
     '__init__': {'deferred_imports', 'ops', 'datasets', 'engine', 'models', 'version'},

@@ -148,8 +148,8 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
             rescale: Give boxes in pixels of the original image rather than of the resized one.
 
         Returns:
-            ``bboxes`` as ``(x1, y1, x2, y2)`` in pixels, ``scores`` in [0, 1] in descending order
-            and ``labels``.
+            ``bboxes`` as ``(x1, y1, x2, y2)`` in pixels, ``scores`` in [0, 1] in descending order,
+            ``labels``, and ``queries``, which decoder query each of them comes from.
         """
         classes = cls_score.size(-1)
         count = min(self.test_cfg.get('max_per_img', len(cls_score)), cls_score.numel())
@@ -161,6 +161,7 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
             bboxes=boxes * boxes.new_tensor([width, height, width, height]),
             scores=scores,
             labels=indices % classes,
+            queries=queries,
         )
 
 

@@ -226,3 +226,17 @@ def test_half_precision_is_left_before_the_losses():
     exact = head.loss_by_feat(*(t if t is None else t.float() for t in inputs), truth, METAS)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     assert losses == exact
+
+
+def test_detections_name_their_queries():
+    """Logits and boxes of the query that a detection names are those of the detection."""
+    logits, boxes = (tensor[-1, 0].detach() for tensor in predictions()[:2])
+    meta = dict(ori_shape=(960, 1280), img_shape=(480, 640))
+    found = build_head()._predict_by_feat_single(logits, boxes, meta)
+    assert len(found) == 100
+    assert len(set(found.queries.tolist())) > 5
+    assert torch.equal(found.scores, logits[found.queries, found.labels].sigmoid())
+    centres, sizes = boxes[found.queries].split(2, dim=1)
+    corners = torch.cat([centres - sizes / 2, centres + sizes / 2], dim=1)
+    wanted = corners * torch.tensor([1280, 960, 1280, 960])
+    torch.testing.assert_close(found.bboxes, wanted)
