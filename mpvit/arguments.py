@@ -5,6 +5,7 @@ so that most mistakes are answered at once.
 """
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -212,6 +213,50 @@ def check_tile(value: int) -> None:
         raise UserError(f'tile {value}: choose the side of a tile in pixels, such as 800')
 
 
+def check_image(path: str | os.PathLike[str]) -> None:
+    """Refuse an image file that is not there.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'image {path} not found')
+
+
+def check_figure(path: str | os.PathLike[str]) -> None:
+    """Refuse a picture to write that exists or is of a type that cannot be drawn.
+
+    Args:
+        path: What to write; its folder need not exist.
+
+    Raises:
+        UserError: It would be written over, or has another suffix.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _FIGURES:
+        raise UserError(f'{path}: name a picture {", ".join(_FIGURES)}')
+    if path.exists():
+        raise UserError(f'{path} exists already; choose another name')
+
+
+def check_track(names: Sequence[str]) -> None:
+    """Refuse to record a training where the package for it is not installed.
+
+    Args:
+        names: 'wandb' and so on, which are names of packages.
+
+    Raises:
+        UserError: One of them is not installed.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"--track {name}: it is not installed; pip install 'mpvit[tracking]'")
+
+
+_FIGURES = ('.png', '.jpg', '.pdf', '.svg')
 _CHECKS: dict[str, Callable[[Any], None]] = {
     'config': check_config,
     'cfg_options': check_options,
@@ -234,4 +279,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'threshold': check_threshold,
     'batch_size': check_batch_size,
     'tile': check_tile,
+    'image': check_image,
+    'figure': check_figure,
+    'track': check_track,
 }

@@ -24,6 +24,7 @@ from mpvit.engine.resume import candidates, is_restarted
 from mpvit.engine.tta import tta_model, tta_pipeline
 from mpvit.errors import UserError
 from mpvit.preflight import refuse_bad_data
+from mpvit.tracking import forget_visualizers, use_trackers, without_trackers
 
 
 def train(
@@ -38,6 +39,7 @@ def train(
     amp: str | None = None,
     auto_scale_lr: str | None = None,
     resume: str | None = None,
+    track: Sequence[str] = (),
     cfg_options: Sequence[str] = (),
     launcher: str = 'none',
 ) -> Runner:
@@ -57,6 +59,7 @@ def train(
             'off'; None for what the config says.
         resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None, which
             is 'auto' where torchrun or Slurm started the job again.
+        track: Where else to record it, 'wandb' or 'mlflow' (docs/tracking.md).
         cfg_options: Overrides, ``key=value``.
         launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
 
@@ -94,6 +97,7 @@ def train(
         cfg.load_from = resume
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
+    use_trackers(cfg, track)
     return run_training(cfg, notes)
 
 
@@ -215,6 +219,7 @@ def run_test(
     # averaged weights are what a checkpoint's state_dict holds; EMAHook would only swap them in
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook']
     cfg.custom_hooks = [*hooks, ConfigDict(type='PrepareInferenceHook', **settings)]
+    without_trackers(cfg)
     with explained_faults():
         runner = build_runner(cfg, notes, test=True)
         with _explained(cfg):
@@ -252,6 +257,7 @@ def build_runner(cfg: Config, notes: Sequence[str] = (), *, test: bool = False) 
         UserError: The config names something that does not exist or gives it wrong arguments.
     """
     cfg.setdefault('runner_type', 'PortableRunner')
+    forget_visualizers()
     with _explained(cfg):
         runner: Runner = RUNNERS.build(_named_as_test(cfg) if test else cfg)
     for note in notes:

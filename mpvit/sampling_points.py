@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from mpvit.errors import UserError
+from mpvit.inference import load_detector
 from mpvit.ops.module import sampling_locations
 
 # Okabe and Ito's colours, which most colour-blind people can tell apart
@@ -209,6 +211,41 @@ def _in_pixels(
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.float().cpu().numpy()
+
+
+def show_queries(
+    config: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    image: str | os.PathLike[str],
+    figure: str | os.PathLike[str],
+    *,
+    layer: int = -1,
+    top: int = 6,
+    device: str | None = None,
+) -> list[str]:
+    """Draw what the queries of the best detections look at, into a file.
+
+    Args:
+        config: Config file.
+        checkpoint: Checkpoint that fits it.
+        image: Image file.
+        figure: Picture to write, of a type that matplotlib knows.
+        layer: Which decoder layer; -1 is the last one.
+        top: How many detections.
+        device: Where the detector runs; None for a GPU where there is one.
+
+    Returns:
+        Class and score of the detections that were drawn.
+
+    Raises:
+        UserError: See `mpvit.inference.load_detector` and `record`.
+    """
+    pixels = read_image(image)
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    points = record(load_detector(config, checkpoint, device), pixels, layer)
+    Path(figure).parent.mkdir(parents=True, exist_ok=True)
+    draw_sheet(pixels, points, top).savefig(figure, dpi=110)
+    return [points.name(detection) for detection in range(min(top, len(points.boxes)))]
 
 
 def draw(

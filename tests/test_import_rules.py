@@ -21,6 +21,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'data_config': {'config', 'datasets', 'errors'},
     'runner': {
         'preflight',
+        'tracking',
         'arguments',
         'config',
         'data_config',
@@ -31,7 +32,8 @@ LAYERS = {  # what each part of mpvit may import of mpvit
         'errors',
     },
     'inference': {'inference', 'arguments', 'checkpoints', 'config', 'engine', 'errors'},
-    'sampling_points': {'ops', 'errors'},
+    'sampling_points': {'inference', 'ops', 'errors'},
+    'tracking': {'arguments', 'engine'},
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
     '__init__': {'deferred_imports', 'ops', 'datasets', 'engine', 'models', 'version'},

@@ -29,6 +29,14 @@ def main() -> None:
         metavar='CHECKPOINT',
         help='resume from a checkpoint, or without a value from the newest in the work folder',
     )
+    parser.add_argument(
+        '--track',
+        nargs='+',
+        choices=['wandb', 'mlflow'],
+        default=[],
+        metavar='wandb|mlflow',
+        help='record also with Weights & Biases or MLflow; TensorBoard always is',
+    )
     add_data(parser, 'train', 'val')
     arguments = parse(parser)
 

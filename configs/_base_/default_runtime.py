@@ -33,7 +33,8 @@ env_cfg = dict(
 )
 randomness = dict(seed=42, diff_rank_seed=True)  # official: 42 + rank
 
-vis_backends = [dict(type='LocalVisBackend')]
+# TensorBoard; W&B and MLflow with --track (docs/tracking.md)
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardTracker')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'

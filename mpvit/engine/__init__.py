@@ -11,6 +11,7 @@ from mpvit.engine.optimizer import AutocastOptimWrapper, MergedOptimWrapperConst
 from mpvit.engine.portable_runner import PortableRunner
 from mpvit.engine.preemption import TrainingPaused
 from mpvit.engine.prepare import PrepareInferenceHook
+from mpvit.engine.trackers import MLflowTracker, TensorboardTracker, WandbTracker
 from mpvit.engine.train_loop import ResumableTrainLoop
 from mpvit.engine.zero_ap import ZeroAPHook
 
@@ -22,13 +23,16 @@ __all__ = [
     'FiniteAmpOptimWrapper',
     'FiniteOptimWrapper',
     'FiniteStepHook',
+    'MLflowTracker',
     'MergedOptimWrapperConstructor',
     'PortableRunner',
     'PrepareInferenceHook',
     'ProgressBarHook',
     'ResumableTrainLoop',
     'SharedWeightsEMA',
+    'TensorboardTracker',
     'TrainingPaused',
+    'WandbTracker',
     'ZeroAPHook',
     'loading',
     'safe_files',
