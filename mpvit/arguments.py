@@ -242,6 +242,19 @@ def check_figure(path: str | os.PathLike[str]) -> None:
         raise UserError(f'{path} exists already; choose another name')
 
 
+def check_sheets(path: str | os.PathLike[str]) -> None:
+    """Refuse a file in the place of the folder for contact sheets.
+
+    Args:
+        path: The folder, which need not exist.
+
+    Raises:
+        UserError: It is a file.
+    """
+    if Path(path).is_file():
+        raise UserError(f'{path} is a file; name a folder with --out')
+
+
 def check_track(names: Sequence[str]) -> None:
     """Refuse to record a training where the package for it is not installed.
 
@@ -282,4 +295,5 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'image': check_image,
     'figure': check_figure,
     'track': check_track,
+    'sheets': check_sheets,
 }

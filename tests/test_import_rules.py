@@ -34,6 +34,8 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'inference': {'inference', 'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'sampling_points': {'inference', 'ops', 'errors'},
     'tracking': {'arguments', 'engine'},
+    'browse': {'browse_sheets', 'config', 'data_config', 'datasets', 'runner', 'errors'},
+    'browse_sheets': set(),
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
     '__init__': {'deferred_imports', 'ops', 'datasets', 'engine', 'models', 'version'},
@@ -48,6 +50,7 @@ OUTSIDE = {  # which heavy packages each part may import; parts not listed may i
     'checkpoints': {'torch'},
     'config': {'mmengine'},
     'plots': {'matplotlib', 'PIL', 'pycocotools'},
+    'browse_sheets': {'matplotlib', 'PIL'},
 }
 HEAVY = {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet', 'matplotlib', 'PIL'}
 HEAVY |= {'numba', 'llvmlite', 'triton'}

@@ -42,9 +42,11 @@ def test_a_test_leaves_no_events(tool, tiny, trained, tmp_path):
 
 def test_a_missing_package_is_said_before_anything_starts(tool, tiny, tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, 'find_spec', lambda name, *rest: name != 'wandb' and find(name, *rest)
-    )
+
+    def without_wandb(name, *rest):
+        return None if name == 'wandb' else find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, 'find_spec', without_wandb)
     result = tool('train', tiny[0], '--work-dir', tmp_path / 'work', '--track', 'mlflow', 'wandb')
     assert result.status == 1
     assert result.err.startswith("error: --track wandb: it is not installed; pip install 'mpvit[")
