@@ -295,8 +295,10 @@ def draw_sheet(image: _Picture, points: SamplingPoints, top: int = 6) -> Figure:
     """
     pixels = read_image(image)
     chosen = range(min(top, len(points.boxes)))
-    panels: list[tuple[Sequence[int], str]] = [(chosen, 'detection')]
-    panels += [([detection], 'level') for detection in chosen]
+    panels: list[tuple[Sequence[int], str, str]] = [
+        (chosen, 'detection', f'the best {len(chosen)}, a colour each'),
+        *(([detection], 'level', points.name(detection)) for detection in chosen),
+    ]
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
     width, height = points.size
@@ -307,12 +309,18 @@ def draw_sheet(image: _Picture, points: SamplingPoints, top: int = 6) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis('off')
-    for axes, (detections, by) in zip(grid.flat, panels, strict=False):
+    for axes, (detections, by, title) in zip(grid.flat, panels, strict=False):
         draw_on(axes, pixels, points, detections, by, labels=by == 'detection')
-        title = points.name(detections[0]) if by == 'level' else f'the best {len(detections)}'
         axes.set_title(title, fontsize=10)
     figure.suptitle(f'Sampling points of decoder layer {points.layer}', fontsize=12)
-    figure.legend(handles=_levels(points), loc='outside lower center', ncols=5, fontsize=9)
+    figure.legend(
+        handles=_levels(points),
+        title='single detections',
+        loc='outside lower center',
+        ncols=5,
+        fontsize=9,
+        title_fontsize=9,
+    )
     return figure
 
 
