@@ -5,8 +5,10 @@ so that most mistakes are answered at once.
 """
 
 import difflib
+import errno
 import importlib.util
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,25 @@ def check_track(names: Sequence[str]) -> None:
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"--track {name}: it is not installed; pip install 'mpvit[tracking]'")
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Refuse an address that a server could not listen on.
+
+    Args:
+        host: Name or number of the address.
+        port: Port; None for any.
+
+    Raises:
+        UserError: The address is not of this machine, or the port is in use or not allowed.
+    """
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    try:
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f'port {port} of {host} is in use; choose another --port') from error
+        raise UserError(f'cannot listen on {host}, port {port}: {error.strerror}') from error
 
 
 _FIGURES = ('.png', '.jpg', '.pdf', '.svg')

@@ -19,11 +19,12 @@ from matplotlib.patheffects import withStroke
 from mmdet.apis import inference_detector
 from mmdet.structures import DetDataSample
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
+from mpvit.inference.images import as_pixels
 from mpvit.ops.module import sampling_locations
 
 # Okabe and Ito's colours, which most colour-blind people can tell apart
@@ -124,14 +125,7 @@ def read_image(image: _Picture) -> NDArray[np.uint8]:
     Raises:
         UserError: It cannot be read.
     """
-    if isinstance(image, np.ndarray):
-        return image
-    try:
-        picture = image if isinstance(image, Image.Image) else Image.open(image)
-        upright = ImageOps.exif_transpose(picture).convert('RGB')
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f'image {image} cannot be read: {error}') from error
-    return np.ascontiguousarray(np.asarray(upright)[..., ::-1])
+    return np.ascontiguousarray(as_pixels(image)[..., ::-1])
 
 
 @contextmanager

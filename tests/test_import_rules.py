@@ -38,6 +38,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'browse_sheets': set(),
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
+    'app': {'app', 'checkpoints', 'engine', 'inference', 'sampling_points', 'errors'},
     '__init__': {'deferred_imports', 'ops', 'datasets', 'engine', 'models', 'version'},
 }
 OUTSIDE = {  # which heavy packages each part may import; parts not listed may import any

@@ -1,0 +1,99 @@
+"""The detectors behind the page: loaded when first used, one image at a time."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpvit.app.sources import Source
+from mpvit.engine.faults import explained_faults
+from mpvit.errors import UserError
+from mpvit.inference import Detections, Detector
+from mpvit.sampling_points import SamplingPoints, record
+
+#: Scores below are not kept: a detector gives hundreds, and nobody looks at them.
+LOWEST_SCORE = 0.05
+_KEPT = 2  # detectors in memory
+
+
+class Detectors:
+    """The detectors that the page offers; threads wait for each other.
+
+    Args:
+        sources: Where they are, by which alone they can be asked for.
+        device: Where they run, such as ``'cuda:0'``; None for a GPU where there is one.
+    """
+
+    def __init__(self, sources: Sequence[Source], device: str | None = None) -> None:
+        self.sources = {source.name: source for source in sources}
+        self._device = device
+        self._kept: OrderedDict[tuple[str, int], Detector] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, name: str) -> None:
+        """Load a detector before it is needed.
+
+        Args:
+            name: Of the detector.
+
+        Raises:
+            UserError: There is no such detector, or it cannot be loaded.
+        """
+        with self._loaded(name):
+            pass
+
+    def detect(self, name: str, pixels: NDArray[np.uint8]) -> tuple[Detections, int]:
+        """Find objects.
+
+        Args:
+            name: Of the detector.
+            pixels: Image in BGR, shape ``(H, W, 3)``.
+
+        Returns:
+            Detections with scores of at least `LOWEST_SCORE`, and how many decoder layers can be
+            looked into: 0 where it is not known which query found what.
+
+        Raises:
+            UserError: There is no such detector, it cannot be loaded, or memory ran out.
+        """
+        with self._loaded(name) as detector:
+            found = detector(pixels)
+            layers = getattr(getattr(detector.model, 'decoder', None), 'layers', ())
+        return found, len(layers) if found.queries is not None else 0
+
+    def look(self, name: str, pixels: NDArray[np.uint8], layer: int) -> SamplingPoints:
+        """Record what a decoder layer samples of an image.
+
+        Args:
+            name: Of the detector.
+            pixels: Image in BGR, shape ``(H, W, 3)``.
+            layer: From 0.
+
+        Raises:
+            UserError: As for `detect`, or the detector has no such layer.
+        """
+        with self._loaded(name) as detector:
+            return record(detector.model, pixels, layer)
+
+    @contextmanager
+    def _loaded(self, name: str) -> Iterator[Detector]:
+        """A detector, for one thread at a time."""
+        source = self.sources.get(name)
+        if source is None:
+            raise UserError(f'there is no checkpoint {name!r}; choose one of the list')
+        if not Path(source.checkpoint).is_file():
+            raise UserError(f'checkpoint {name} is not there any more; choose another')
+        with self._lock, explained_faults():
+            key = (name, Path(source.checkpoint).stat().st_mtime_ns)
+            if key not in self._kept:
+                while len(self._kept) >= _KEPT:
+                    self._kept.popitem(last=False)
+                self._kept[key] = Detector(
+                    source.config, source.checkpoint, self._device, threshold=LOWEST_SCORE
+                )
+            self._kept.move_to_end(key)
+            yield self._kept[key]

@@ -1,0 +1,258 @@
+"""What the page shows of a picture, as HTML, and what can be downloaded of it, as JSON.
+
+Names of classes and files come from strangers: everything is escaped here, and the page puts it in
+as it is.
+"""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
+from mpvit.inference import Detections
+from mpvit.sampling_points import SamplingPoints
+
+# Okabe and Ito's colours, which most colour-blind people can tell apart, one for each level
+_LEVELS = ('#e69f00', '#56b4e9', '#009e73', '#f0e442', '#d55e00', '#cc79a7', '#0072b2')
+_GOLDEN_ANGLE = 137.5  # degrees: hues of labels that follow each other lie far apart
+_FAINTEST = 1e-3  # of the strongest sample; fainter ones cannot be seen
+
+
+@dataclass(frozen=True)
+class Result:
+    """A picture that was looked at.
+
+    Attributes:
+        path: The picture.
+        shown: Copy of it for the browser.
+        source: Name of the detector.
+        detections: What it found.
+        layers: How many decoder layers can be looked into.
+        selected: The detection that was clicked, or None.
+        points: What the layer last looked into samples, or None.
+    """
+
+    path: str
+    shown: str
+    source: str
+    detections: Detections
+    layers: int
+    selected: int | None = None
+    points: SamplingPoints | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the picture's file."""
+        return Path(self.path).name
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which detections are shown.
+
+    Attributes:
+        threshold: Their lowest score, in [0, 1].
+        labels: Their classes.
+    """
+
+    threshold: float
+    labels: Collection[int]
+
+    def shown(self, detections: Detections) -> list[int]:
+        """Indices of the detections that pass."""
+        return [
+            index
+            for index, (score, label) in enumerate(
+                zip(detections.scores, detections.labels, strict=True)
+            )
+            if score >= self.threshold and label in self.labels
+        ]
+
+
+def found_labels(detections: Detections) -> list[int]:
+    """The classes that were found, that of the best detection first."""
+    return [int(label) for label in dict.fromkeys(detections.labels.tolist())]
+
+
+def coco(result: Result, shown: Filter) -> dict[str, Any]:
+    """The detections that are shown, in COCO format.
+
+    Args:
+        result: The picture.
+        shown: Which detections.
+
+    Returns:
+        ``images``, ``categories`` (COCO's own ids for COCO's classes, else from 1) and
+        ``annotations``, the last with ``score``; boxes are ``[x, y, width, height]`` in pixels of
+        the picture as it is shown, upright.
+    """
+    found = result.detections
+    width, height = found.size
+    corners = np.asarray(found.boxes, dtype=float)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
+    indices = shown.shown(found)
+    ids = COCO_IDS if found.classes == COCO_NAMES else range(1, len(found.classes) + 1)
+    return dict(
+        info=dict(checkpoint=result.source, threshold=shown.threshold),
+        images=[dict(id=1, file_name=result.name, width=width, height=height)],
+        categories=[dict(id=id_, name=name) for id_, name in zip(ids, found.classes, strict=True)],
+        annotations=[
+            dict(
+                id=number,
+                image_id=1,
+                category_id=ids[found.labels[index]],
+                bbox=boxes[index].tolist(),
+                area=round(float(boxes[index, 2] * boxes[index, 3]), 2),
+                iscrowd=0,
+                score=round(float(found.scores[index]), 5),
+            )
+            for number, index in enumerate(indices, start=1)
+        ],
+    )
+
+
+def picture_html(result: Result, shown: Filter) -> str:
+    """The picture with a button on every detection, and the samples of the selected one.
+
+    Args:
+        result: The picture.
+        shown: Which detections.
+    """
+    indices = shown.shown(result.detections)
+    width, height = result.detections.size
+    about = f'{result.name} with {_counted(len(indices))}'
+    boxes = ''.join(_box(result, index) for index in indices)
+    selected = result.selected if result.selected in indices else None
+    samples = ''.join(_samples(result, selected)) if selected is not None else ''
+    return (
+        f'<figure class="seen{" selecting" if samples else ""}">'
+        f'<div class="frame" style="aspect-ratio: {width} / {height}; '
+        f'--ratio: {width / height:.4f}">'
+        f'<img src="{_url(result.shown)}" alt="{escape(about)}">'
+        f'{boxes}{samples}</div>'
+        f'<figcaption aria-live="polite">{_caption(result, selected, indices)}</figcaption>'
+        '</figure>'
+    )
+
+
+def table_html(result: Result, shown: Filter) -> str:
+    """The detections as a table, with a link to download them.
+
+    Args:
+        result: The picture.
+        shown: Which detections.
+    """
+    indices = shown.shown(result.detections)
+    rows = ''.join(_row(result, index) for index in indices)
+    content = quote(json.dumps(coco(result, shown), indent=1))
+    name = escape(f'{Path(result.name).stem}.json')
+    return (
+        '<div class="found"><div class="rows"><table><thead><tr><th scope="col">Class</th>'
+        '<th scope="col">Score</th><th scope="col">Box (x1, y1, x2, y2)</th></tr></thead>'
+        f'<tbody>{rows}</tbody></table></div>'
+        f'<a class="download" download="{name}" href="data:application/json,{content}">'
+        f'Download {name}</a></div>'
+    )
+
+
+def _url(path: str) -> str:
+    return f'gradio_api/file={quote(path)}'
+
+
+def _counted(count: int) -> str:
+    return f'{count} detection{"" if count == 1 else "s"}'
+
+
+def _colour(label: int) -> str:
+    return f'hsl({label * _GOLDEN_ANGLE % 360:.0f} 75% 36%)'
+
+
+def _title(result: Result, index: int) -> str:
+    return f'{_name(result, index)} {result.detections.scores[index]:.2f}'
+
+
+def _name(result: Result, index: int) -> str:
+    return escape(result.detections.classes[result.detections.labels[index]])
+
+
+def _button(result: Result, index: int) -> str:
+    pressed = 'true' if index == result.selected else 'false'
+    return f'<button type="button" data-detection="{index}" aria-pressed="{pressed}"'
+
+
+def _box(result: Result, index: int) -> str:
+    """A button that covers a detection; small ones lie above large ones."""
+    found = result.detections
+    size = np.asarray(found.size, dtype=float)
+    start = np.clip(found.boxes[index, :2] / size, 0, 1)
+    end = np.clip(found.boxes[index, 2:] / size, 0, 1)
+    extent = 100 * (end - start)
+    left, top = 100 * start
+    place = f'{"low" if top < 8 else ""} {"right" if left > 70 else ""}'
+    return (
+        f'{_button(result, index)} class="box {place}" style="left: {left:.3f}%; top: {top:.3f}%; '
+        f'width: {extent[0]:.3f}%; height: {extent[1]:.3f}%; '
+        f'z-index: {1000 - int(extent[0] * extent[1] / 10)}; '
+        f'--colour: {_colour(int(found.labels[index]))}">'
+        f'<span>{_title(result, index)}</span></button>'
+    )
+
+
+def _row(result: Result, index: int) -> str:
+    found = result.detections
+    label = int(found.labels[index])
+    box = ', '.join(f'{number:.0f}' for number in found.boxes[index])
+    return (
+        f'<tr><td>{_button(result, index)} style="--colour: {_colour(label)}">'
+        f'{_name(result, index)}</button></td>'
+        f'<td>{found.scores[index]:.2f}</td><td>{box}</td></tr>'
+    )
+
+
+def _samples(result: Result, selected: int) -> Iterator[str]:
+    """A dot for every sample of a detection, and a cross where they start from."""
+    points, queries = result.points, result.detections.queries
+    if points is None or queries is None:
+        return
+    query = queries[selected]
+    size = np.asarray(result.detections.size, dtype=float)
+    weights = points.weights[query] / points.weights[query].max()
+    for index in np.argsort(weights, axis=None):  # the strongest above
+        head, level, point = np.unravel_index(index, weights.shape)
+        strength = float(weights[head, level, point])
+        if strength > _FAINTEST:
+            x, y = 100 * points.locations[query, head, level, point] / size
+            yield (
+                f'<i class="sample" style="left: {x:.2f}%; top: {y:.2f}%; '
+                f'--strength: {strength:.3f}; --colour: {_level(level)}"></i>'
+            )
+    x, y = 100 * points.references[query][:2] / size
+    yield f'<i class="reference" style="left: {x:.2f}%; top: {y:.2f}%"></i>'
+
+
+def _level(level: int) -> str:
+    return _LEVELS[level % len(_LEVELS)]
+
+
+def _caption(result: Result, selected: int | None, indices: list[int]) -> str:
+    points = result.points
+    if selected is not None and points is not None:
+        levels = ''.join(
+            f'<span class="level" style="--colour: {_level(level)}">every {stride:.0f} px</span>'
+            for level, stride in enumerate(points.strides)
+        )
+        return (
+            f'<b>{_title(result, selected)}</b>: the samples of decoder layer {points.layer + 1} '
+            f'of {result.layers}. Large dots get most attention; the cross is where the layer '
+            f'starts from. Colours are the feature maps, with a cell {levels}'
+        )
+    width, height = result.detections.size
+    hint = ' Click one to see where the detector looked.' if result.layers and indices else ''
+    count = _counted(len(indices))
+    return f'{escape(result.name)}, {width} × {height} pixels: {count}.{hint}'

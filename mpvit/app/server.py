@@ -1,0 +1,136 @@
+"""Serving the page."""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mpvit.app.detectors import Detectors
+from mpvit.app.sources import Source
+from mpvit.errors import UserError
+
+_LOCAL = ('127.0.0.1', 'localhost', '::1')
+_FONT = ('system-ui', 'sans-serif')  # the browser's own: nothing is fetched from elsewhere
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f'{line}\n')
+    sys.stdout.flush()  # also where it is read by another program
+
+
+def serve(
+    sources: Sequence[Source],
+    pictures: Sequence[Path] = (),
+    *,
+    host: str = '127.0.0.1',
+    port: int | None = None,
+    max_upload: int = 20,
+    device: str | None = None,
+    say: Callable[[str], None] = _say,
+) -> None:
+    """Serve the page until Ctrl-C or SIGTERM; then nothing of it stays on disk.
+
+    Args:
+        sources: The detectors that it offers, the first one chosen.
+        pictures: The pictures that it offers.
+        host: Address that it listens on.
+        port: Port that it listens on; None for the first free one from 7860.
+        max_upload: Size of the largest upload in MB.
+        device: Where detectors run, such as ``'cuda:0'``; None for a GPU where there is one.
+        say: Shows a line to the user.
+
+    Raises:
+        UserError: The port is in use, the address is not of this machine, or Gradio is missing.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix='mpvit-app-') as folder:
+            page, settings = prepare_page(sources, pictures, Path(folder), max_upload, device, say)
+            try:
+                _, url, _ = page.launch(
+                    server_name=host, server_port=port, prevent_thread_lock=True, **settings
+                )
+            except (OSError, ValueError) as error:  # the latter where a proxy is in the way
+                raise UserError(f'cannot serve the page on {host}: {error}') from error
+            if host not in _LOCAL:
+                say(f'warning: whoever reaches {host} can use the page; there is no password')
+            say(f'The page is at {url} - Ctrl-C ends it.')
+            _wait()
+            page.close(verbose=False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _wait() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+
+
+def prepare_page(
+    sources: Sequence[Source],
+    pictures: Sequence[Path],
+    folder: Path,
+    max_upload: int,
+    device: str | None,
+    say: Callable[[str], None],
+) -> tuple[Any, dict[str, Any]]:
+    """The page and how to launch it: offline, without telemetry, with nothing else to be had.
+
+    Args:
+        sources: As for `serve`.
+        pictures: As for `serve`.
+        folder: Empty folder for all that is written.
+        max_upload: As for `serve`.
+        device: As for `serve`.
+        say: As for `serve`.
+
+    Returns:
+        A `gradio.Blocks`, and keyword arguments of its ``launch``.
+
+    Raises:
+        UserError: Gradio is missing, or the only detector cannot be loaded.
+    """
+    # Gradio asks itself whether it can be reached
+    os.environ['NO_PROXY'] = ','.join([*_LOCAL, os.environ.get('NO_PROXY', '')])
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    os.environ['GRADIO_TEMP_DIR'] = str(folder / 'uploads')
+    try:
+        import gradio as gr
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the page needs {error.name}, which is not installed: pip install -e '.[app]'"
+        ) from error
+    from mpvit.app.actions import Actions
+    from mpvit.app.page import build_page
+
+    detectors = Detectors(sources, device)
+    try:
+        detectors.load(sources[0].name)  # not to keep the first picture waiting
+    except UserError as error:
+        if len(sources) == 1:
+            raise
+        say(f'warning: {sources[0].name}: {error}')
+    shown = folder / 'shown'
+    shown.mkdir()
+    page = build_page(Actions(detectors, pictures, shown), max_upload)
+    settings = dict(
+        allowed_paths=[str(shown)],
+        max_file_size=max_upload * 2**20,
+        state_session_capacity=64,
+        theme=gr.themes.Default(primary_hue='teal', font=_FONT, font_mono=('monospace',)),
+        css_paths=Path(__file__).parent / 'page.css',
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        share=False,
+        quiet=True,
+    )
+    return page, settings

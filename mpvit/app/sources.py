@@ -1,0 +1,102 @@
+"""Which detectors and pictures the page offers.
+
+Standard library only: the tool loads this file without the package, to answer mistakes at once.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpvit.errors import UserError
+
+#: Where `make demo` puts its validation pictures.
+DEMO_PICTURES = Path('data/toy/val2017')
+#: Suffixes of files that are offered as pictures; what they hold is checked when they are opened.
+SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+@dataclass(frozen=True)
+class Source:
+    """A detector on disk.
+
+    Attributes:
+        name: What the page calls it.
+        config: Its config file.
+        checkpoint: Its weights.
+    """
+
+    name: str
+    config: str
+    checkpoint: str
+
+
+def find_sources(work_dirs: str | os.PathLike[str]) -> list[Source]:
+    """The checkpoints below a folder that have the config of their run beside them.
+
+    Args:
+        work_dirs: Folder of the work folders of trainings.
+
+    Returns:
+        Newest first, named by their paths below the folder.
+    """
+    root = Path(work_dirs)
+    dated = [(path.stat().st_mtime, path) for path in root.rglob('*.pth') if path.is_file()]
+    found = []
+    for _, path in sorted(dated, reverse=True):
+        config = _config_beside(path)
+        if config is not None:
+            found.append(Source(path.relative_to(root).as_posix(), str(config), str(path)))
+    return found
+
+
+def choose_sources(
+    config: str | None, checkpoint: str | None, work_dirs: str | os.PathLike[str]
+) -> list[Source]:
+    """What the command line names, or else what is found.
+
+    Args:
+        config: Config file, or None.
+        checkpoint: Its checkpoint, or None.
+        work_dirs: Folder to search where none is named.
+
+    Raises:
+        UserError: There is no detector to show.
+    """
+    if config is not None and checkpoint is not None:
+        return [Source(Path(checkpoint).name, config, checkpoint)]
+    found = find_sources(work_dirs)
+    if not found:
+        raise UserError(
+            f'no checkpoint with its config beside it in {work_dirs}: run `make demo` first, '
+            'train a detector, or name CONFIG CHECKPOINT'
+        )
+    return found
+
+
+def find_pictures(folder: str | os.PathLike[str] | None) -> list[Path]:
+    """The pictures in a folder and the folders in it, by name.
+
+    Args:
+        folder: None for the validation pictures of `make demo`, where they are.
+
+    Raises:
+        UserError: A folder that was named is missing or has none.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f'--images {folder}: there is no such folder')
+    root = DEMO_PICTURES if folder is None else Path(folder)
+    found = sorted(p for p in root.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    if folder is not None and not found:
+        raise UserError(f'--images {folder}: no picture in it ({_listed(SUFFIXES)})')
+    return found
+
+
+def _config_beside(checkpoint: Path) -> Path | None:
+    """The config that a training left in its work folder; tests leave theirs as ``*_test.py``."""
+    configs = [p for p in checkpoint.parent.glob('*.py') if not p.stem.endswith('_test')]
+    return max(configs, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _listed(suffixes: Sequence[str]) -> str:
+    return ', '.join(suffix[1:] for suffix in suffixes)

@@ -1,0 +1,115 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mpvit.app.pictures import read_picture, thumbnail, write_shown
+from mpvit.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def picture():
+    rows, columns = np.mgrid[:48, :64]
+    return Image.fromarray(np.stack([4 * columns, 5 * rows, columns + rows], -1).astype(np.uint8))
+
+
+def saved(picture, path, *args, **kwargs):
+    picture.save(path, *args, **kwargs)
+    return path
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'BMP', 'TIFF', 'WEBP'])
+def test_name_says_nothing(picture, tmp_path, kind):
+    options = dict(lossless=True) if kind == 'WEBP' else {}
+    path = saved(picture, tmp_path / 'photo.txt', kind, **options)
+    np.testing.assert_array_equal(read_picture(path), np.asarray(picture)[..., ::-1])
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_pictures_come_upright(picture, tmp_path, orientation):
+    """Stored as a camera does that was held in each of the eight ways."""
+    methods = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = picture.transpose(methods[orientation]) if orientation > 1 else picture
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(stored, tmp_path / 'x.png', exif=exif)
+    np.testing.assert_array_equal(read_picture(path), np.asarray(picture)[..., ::-1])
+
+
+def test_other_modes_become_three_channels(picture, tmp_path):
+    gray = picture.convert('L')
+    expected = np.repeat(np.asarray(gray)[..., None], 3, axis=-1)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_picture(saved(gray, tmp_path / 'gray.png')), expected)
+    np.testing.assert_array_equal(read_picture(saved(deep, tmp_path / 'deep.png')), expected)
+    alpha = picture.copy()
+    alpha.putalpha(100)
+    rgb = np.asarray(picture)[..., ::-1]
+    np.testing.assert_array_equal(read_picture(saved(alpha, tmp_path / 'alpha.png')), rgb)
+    ink = read_picture(saved(picture.convert('CMYK'), tmp_path / 'ink.tif'))
+    assert np.abs(ink.astype(int) - rgb).max() <= 2
+
+
+def bomb():
+    """A PNG of a hundred bytes that claims to be 100000 pixels wide and high."""
+
+    def chunk(kind, data):
+        crc = zlib.crc32(kind + data)
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', crc)
+
+    header = struct.pack('>IIBBBBB', 100_000, 100_000, 8, 2, 0, 0, 0)
+    data = zlib.compress(b'')
+    return (
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
+    )
+
+
+def as_bytes(picture, kind):
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (lambda _: b'', 'not a picture'),
+        (lambda _: b'text\n', 'not a picture'),
+        (lambda _: b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'not a picture'),
+        (lambda picture: as_bytes(picture, 'EPS'), 'not a picture'),  # would start Ghostscript
+        (lambda picture: as_bytes(picture, 'JPEG')[:400], 'damaged or incomplete'),
+        (lambda picture: as_bytes(picture, 'PNG')[:100], 'damaged or incomplete'),
+        (lambda _: bomb(), 'more than 50 million pixels'),
+    ],
+    ids=['empty', 'text', 'SVG', 'EPS', 'half a JPEG', 'half a PNG', 'bomb'],
+)
+def test_what_is_no_picture_is_refused(picture, tmp_path, content, message):
+    path = tmp_path / 'photo.png'
+    path.write_bytes(content(picture))
+    with pytest.raises(UserError, match=rf'^photo\.png .*{message}'):
+        read_picture(path)
+    assert thumbnail(path, 20) is None
+
+
+def test_picture_that_is_gone_is_told(tmp_path):
+    with pytest.raises(UserError, match='not there any more'):
+        read_picture(tmp_path / 'x.png')
+
+
+def test_large_pictures_become_smaller_copies(tmp_path):
+    pixels = np.zeros((100, 4000, 3), np.uint8)
+    write_shown(pixels, tmp_path / 'x.webp')
+    assert Image.open(tmp_path / 'x.webp').size == (1600, 40)
+    path = saved(Image.fromarray(pixels), tmp_path / 'x.jpg')
+    assert thumbnail(path, 200).size == (200, 5)
