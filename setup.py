@@ -20,13 +20,11 @@ OPENMMLAB = ORIGINALS if INSTALLED & {'mmengine', 'mmcv', 'mmcv-lite', 'mmdet'} 
 if 'mmcv-lite' in INSTALLED:  # mmcv without its compiled ops, published under a name of its own
     OPENMMLAB = [name.replace('mmcv>', 'mmcv-lite>') for name in OPENMMLAB]
 
-DEMO = ['matplotlib', 'scikit-image', 'scikit-learn']
+DEMO = ['scikit-image', 'scikit-learn']  # photographs and digits of the toy dataset
 EXTRAS = {
-    'convert': ['supervision>=0.31,<0.33'],  # YOLO and Pascal VOC to COCO
-    'tiling': ['supervision>=0.31,<0.33'],  # large images in tiles
     'export': ['onnx', 'onnxscript', 'onnxruntime', 'openvino'],
     'app': ['gradio>=6,<7'],
-    'tracking': ['wandb', 'mlflow-skinny'],
+    'tracking': ['wandb', 'mlflow-skinny', 'alembic', 'sqlalchemy'],  # the last two: a local store
     'docs': ['furo', 'myst-nb', 'sphinx'],
 }
 
@@ -46,6 +44,9 @@ setup(
         'pycocotools>=2.0.7',
         'numba>=0.59',  # the CPU kernel
         'faster-coco-eval>=1.7,<2',
+        'supervision>=0.31,<0.33',  # pictures of detections, tiles, YOLO and Pascal VOC to COCO
+        'av>=14.2',  # videos
+        'matplotlib',
         'numpy',
         'scipy',
         'pillow',

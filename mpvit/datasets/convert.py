@@ -79,7 +79,7 @@ def _library() -> Any:
         import supervision
     except ImportError as error:
         raise UserError(
-            f"converting needs supervision ({error}); run `pip install -e '.[convert]'`"
+            f'converting needs supervision ({error}); run `pip install supervision`'
         ) from error
     return supervision
 

@@ -12,8 +12,6 @@ from mpvit.datasets.convert import convert_dataset
 from mpvit.datasets.layout import find_training_data
 from mpvit.errors import UserError
 
-pytest.importorskip('supervision', reason="needs supervision: pip install -e '.[convert]'")
-
 
 def by_image(content):
     """Names, sizes, classes and boxes of each image by its file name."""
