@@ -85,10 +85,8 @@ class Detectors:
         source = self.sources.get(name)
         if source is None:
             raise UserError(f'there is no checkpoint {name!r}; choose one of the list')
-        if not Path(source.checkpoint).is_file():
-            raise UserError(f'checkpoint {name} is not there any more; choose another')
         with self._lock, explained_faults():
-            key = (name, Path(source.checkpoint).stat().st_mtime_ns)
+            key = (name, _written(source))
             if key not in self._kept:
                 while len(self._kept) >= _KEPT:
                     self._kept.popitem(last=False)
@@ -97,3 +95,13 @@ class Detectors:
                 )
             self._kept.move_to_end(key)
             yield self._kept[key]
+
+
+def _written(source: Source) -> int:
+    """When a checkpoint was written: a training may write another of the same name."""
+    if '://' in source.checkpoint:
+        return 0
+    try:
+        return Path(source.checkpoint).expanduser().stat().st_mtime_ns
+    except OSError as error:
+        raise UserError(f'checkpoint {source.name} is not there; choose another') from error

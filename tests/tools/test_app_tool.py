@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -335,6 +336,8 @@ def test_what_only_shows_at_the_start(tool, root, tmp_path, monkeypatch):
     for name in ('GRADIO_TEMP_DIR', 'GRADIO_ANALYTICS_ENABLED', 'NO_PROXY'):
         monkeypatch.setenv(name, '')  # to be as before afterwards
     monkeypatch.setenv('HTTP_PROXY', 'http://127.0.0.1:9')  # nobody answers there
+    # Gradio remembers the first folder of a process, and makes it anew
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     checkpoint = write_checkpoint(root / 'tests/data/tiny.py', tmp_path)
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
