@@ -32,9 +32,19 @@ setup(
     name='mpvit',
     version=re.search(r"__version__ = '(.+)'", Path('mpvit/version.py').read_text())[1],
     description='Deformable DETR with an MPViT backbone, as an MMDetection project',
+    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mpvit', 'mpvit.*']),
-    package_data={'mpvit.ops': ['*.cpp']},
+    py_modules=['mpvit_cli'],
+    entry_points={'console_scripts': ['mpvit = mpvit_cli:main']},
+    # mpvit/.mim holds links to configs, tools and model-index.yml, which become copies in a wheel;
+    # mim and mmengine look for them there
+    package_data={
+        '': ['*.cpp', '*.html', '*.css', '*.js'],
+        'mpvit': ['.mim/*.yml', '.mim/configs/**/*.*', '.mim/tools/*.py', '.mim/tools/*.sh'],
+    },
+    exclude_package_data={'': ['*.pyc']},
     python_requires='>=3.10',
     install_requires=[
         *OPENMMLAB,

@@ -29,7 +29,8 @@ with (
     import mmdet.evaluation
     import mmdet.models  # noqa: F401
 
-from mpvit import datasets, engine, models
+from mpvit import datasets, engine, models, registry
+from mpvit.config import get_config
 from mpvit.version import __version__
 
-__all__ = ['__version__', 'datasets', 'engine', 'models']
+__all__ = ['__version__', 'datasets', 'engine', 'get_config', 'models', 'registry']

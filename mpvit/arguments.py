@@ -15,6 +15,8 @@ from typing import Any
 
 from mpvit.errors import UserError
 
+_CONFIGS = (Path(__file__).parent / '.mim' / 'configs').resolve()
+
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Check the arguments that are checked here, by the names that all tools give them.
@@ -30,22 +32,56 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             check(arguments[name])
 
 
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the package, by the names under which the tools take them."""
+    return {path.stem: path for path in sorted(_CONFIGS.glob('[!_]*/*.py'))}
+
+
+def find_config(name: str | os.PathLike[str]) -> Path:
+    """The file that a config's name stands for.
+
+    Args:
+        name: Path of a config; or of one that comes with the package, such as
+            ``deformable_detr/mpvit_s_ddetr_50e.py``, of which the name ``mpvit_s_ddetr_50e`` is
+            enough. A file of that name in the working folder goes first.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: There is no such config; with the one that was probably meant.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in ('', '.py') and path.name:
+        within = path.with_suffix('.py')
+        for folder in (_CONFIGS, _CONFIGS.parent, _CONFIGS / 'deformable_detr'):
+            if (folder / within).is_file():
+                return folder / within
+    raise UserError(f'config {path} not found; {_meant_config(path)}')
+
+
+def _meant_config(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
+    choices = {shipped.name: name for name, shipped in shipped_configs().items()}
+    choices |= {beside.name: str(folder / beside.name) for beside in folder.glob('*.py')}
+    close = difflib.get_close_matches(f'{path.name.removesuffix(".py")}.py', choices, n=1)
+    if close:
+        return f'did you mean {choices[close[0]]}?'
+    return 'the configs are in configs/' if Path('configs').is_dir() else '`mpvit configs` lists them'
+
+
 def check_config(path: str | os.PathLike[str]) -> None:
     """Refuse a config that is not there.
 
     Args:
-        path: Config file.
+        path: As for `find_config`.
 
     Raises:
-        UserError: There is no such file; with the one that was probably meant.
+        UserError: There is no such config; with the one that was probably meant.
     """
-    path = Path(path)
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
-        names = sorted(p.name for p in folder.glob('*.py'))
-        close = difflib.get_close_matches(path.name, names, n=1)
-        hint = f'did you mean {folder / close[0]}?' if close else 'the configs are in configs/'
-        raise UserError(f'config {path} not found; {hint}')
+    find_config(path)
 
 
 def check_checkpoint(path: str) -> None:

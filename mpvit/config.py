@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mpvit.arguments import check_config, check_options, check_work_dir
+from mpvit.arguments import check_options, check_work_dir, find_config
 from mpvit.errors import UserError
 
 # Top-level entries that mmengine or this project reads and a config need not spell out.
@@ -40,7 +40,7 @@ def load_config(
     """Read a config file and apply what was said on the command line.
 
     Args:
-        path: Config file.
+        path: Config file, or name of a config that comes with the package (`get_config`).
         options: Overrides as ``key.subkey=value``, the way mmdet writes them.
         work_dir: Folder for outputs; None for the config's own or ``work_dirs/<config name>``.
         edit: Changes the config in place before the overrides, which so have the last word.
@@ -51,8 +51,7 @@ def load_config(
     Raises:
         UserError: The file is missing or broken, or an override names nothing.
     """
-    path = Path(path)
-    check_config(path)
+    path = find_config(path)
     try:
         config = Config.fromfile(path)
     except Exception as error:  # a config is code: anything may go wrong in it
@@ -69,6 +68,23 @@ def load_config(
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
     check_work_dir(config.work_dir)
     return config
+
+
+def get_config(name: str | os.PathLike[str], options: Sequence[str] = ()) -> Config:
+    """A config that comes with the package, or any other.
+
+    Args:
+        name: Its name, ``'mpvit_s_ddetr_50e'``, its path within the project's configs,
+            ``'deformable_detr/mpvit_s_ddetr_50e.py'``, or the path of a file.
+        options: Overrides as ``key.subkey=value``, the way mmdet writes them.
+
+    Returns:
+        The config, with ``work_dir`` set; mmengine's ``Runner.from_cfg`` takes it.
+
+    Raises:
+        UserError: There is no such config, it is broken, or an override names nothing.
+    """
+    return load_config(name, options)
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

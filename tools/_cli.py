@@ -12,11 +12,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# started by the command `mpvit` (mpvit_cli.py), which is what a usage should name then
+if command := os.environ.pop('MPVIT_COMMAND', None):
+    sys.argv[0] = command
+
 
 def common_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments every tool has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or name of one (`mpvit configs`)')
     parser.add_argument(
         '--work-dir', metavar='DIR', help='folder for outputs (default: work_dirs/<config name>)'
     )

@@ -5,13 +5,13 @@ import warnings
 
 from _cli import parse, run
 
-CONFIG = 'configs/deformable_detr/mpvit_t_ddetr_toy.py'
+CONFIG = 'mpvit_t_ddetr_toy'
 
 
 def main() -> None:
     """Parse arguments and run the demo."""
     parser = argparse.ArgumentParser(description='Train, evaluate and draw on the toy dataset.')
-    parser.add_argument('--config', default=CONFIG, help=f'config file (default: {CONFIG})')
+    parser.add_argument('--config', default=CONFIG, help=f'config file or name (default: {CONFIG})')
     parser.add_argument('--work-dir', metavar='DIR', help='folder for outputs')
     arguments = parse(parser)
     warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on

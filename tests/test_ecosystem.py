@@ -1,0 +1,178 @@
+"""Where mim, mmengine and mmdet find this project: metafiles, names, scopes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mmdet.apis import DetInferencer, inference_detector
+from mmengine.hub import get_config as hub_config
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+
+import mpvit
+from mpvit.arguments import find_config, shipped_configs
+from mpvit.config import load_config
+from mpvit.errors import UserError
+from mpvit.inference import load_detector
+from mpvit.runner import evaluate, train
+
+LEAVES = sorted(path.stem for path in Path('configs/deformable_detr').glob('*.py'))
+NUMBERS = ('box AP', 'box AP50', 'box AP75')
+BY_SIZE = ('box AP small', 'box AP medium', 'box AP large')
+
+
+@pytest.fixture(scope='module')
+def metafile(root) -> dict:
+    index = yaml.safe_load((root / 'model-index.yml').read_text())
+    (place,) = index['Import']
+    return yaml.safe_load((root / place).read_text())
+
+
+@pytest.fixture(autouse=True)
+def _scope_of_the_test():
+    """DetInferencer sets the default scope of the whole process."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['mpvit_s_ddetr_50e', 'mpvit_s_ddetr_50e.py', 'deformable_detr/mpvit_s_ddetr_50e.py']
+    + ['configs/deformable_detr/mpvit_s_ddetr_50e.py'],
+)
+def test_a_shipped_config_by_name_from_any_folder(root, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = mpvit.get_config(name, ['max_epochs=3'])
+    assert Path(config.filename).samefile(root / 'configs/deformable_detr/mpvit_s_ddetr_50e.py')
+    assert config.model.backbone.arch == 'small'
+    assert (config.max_epochs, config.work_dir) == (3, 'work_dirs/mpvit_s_ddetr_50e')
+
+
+def test_a_file_goes_before_a_shipped_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('mpvit_s_ddetr_50e.py').write_text('mine = 1\n')
+    assert load_config('mpvit_s_ddetr_50e.py').mine == 1
+    assert find_config('mpvit_s_ddetr_50e') != Path('mpvit_s_ddetr_50e')
+
+
+@pytest.mark.parametrize(
+    ('name', 'hint'),
+    [
+        ('mpvit_s_ddetr_5e', 'did you mean mpvit_s_ddetr_50e?'),
+        ('r50_ddetr_50.py', 'did you mean r50_ddetr_50e?'),
+        ('mine/r50_ddetr_50.py', 'did you mean r50_ddetr_50e?'),
+        ('nothing', '`mpvit configs` lists them'),
+        ('', '`mpvit configs` lists them'),
+        ('mpvit_s_ddetr_50e.yaml', 'did you mean mpvit_s_ddetr_50e?'),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_one_meant(name, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(hint)):
+        mpvit.get_config(name)
+
+
+def test_metafile_and_shipped_configs_are_the_same(root, metafile):
+    assert sorted(shipped_configs()) == sorted(LEAVES)
+    assert sorted(model['Name'] for model in metafile['Models']) == sorted(LEAVES)
+    collections = {entry['Name'] for entry in metafile['Collections']}
+    for model in metafile['Models']:
+        assert (root / model['Config']).stem == model['Name']
+        assert model['In Collection'] in collections
+        epochs = re.search(r'EPOCHS = (\d+)', (root / model['Config']).read_text())
+        assert model['Metadata']['Epochs'] == (int(epochs[1]) if epochs else 50)
+
+
+def test_results_of_the_metafile_are_those_of_the_readme(root, metafile):
+    """The table of published results is the one source; an en dash stands for 'not published'."""
+    rows = re.findall(r'^\|[^|]*\| \[(\w+)\.py\][^|]*\|(.*)\|$', (root / 'README.md').read_text(), re.M)
+    published = {}
+    for name, cells in rows:
+        ap, ap50, ap75, sizes, _ = (cell.strip() for cell in cells.split('|'))
+        values = [*zip(NUMBERS, (ap, ap50, ap75), strict=True)]
+        values += zip(BY_SIZE, sizes.split(' / '), strict=True)
+        published[name] = {key: float(value) for key, value in values if value != '–'}
+    assert len(published) == 4
+    with_results = {model['Name']: model for model in metafile['Models'] if 'Results' in model}
+    assert set(with_results) == set(published)
+    for name, model in with_results.items():
+        (result,) = model['Results']
+        assert result['Metrics'] == published[name]
+        assert model['Metadata']['Results From'].startswith('published by the authors of')
+
+
+def test_weights_of_the_metafile_carry_their_checksum(metafile):
+    links = {model['Name']: model['Weights'] for model in metafile['Models']}
+    named = {name for name, link in links.items() if link}
+    assert named == {'coat_lite_s_ddetr_50e', 'coat_s_ddetr_50e'}
+    for name in named:  # the reader compares it with the file (mpvit/checkpoints/reading.py)
+        assert re.fullmatch(r'https://vcl\.ucsd\.edu/\S+_[0-9a-f]{8}\.pth', links[name])
+
+
+def test_mmengines_hub_finds_configs_and_weights(metafile):
+    for model in metafile['Models']:
+        name = model['Config'].removeprefix('configs/')
+        config = hub_config(f'mpvit::{name}', pretrained=True)
+        assert config.model == load_config(model['Name']).model
+        assert config.model_path == model['Weights']
+
+
+def test_the_scope_holds_what_mmdet_and_we_registered():
+    with MODELS.switch_scope_and_registry('mpvit') as registry:
+        assert registry.scope == 'mpvit'
+        for name in ('MPViT', 'CoaT', 'DeformableDETR', 'ResNet', 'SyncBatchNorm'):
+            assert registry.get(name) is not None, name
+    with TRANSFORMS.switch_scope_and_registry('mpvit') as registry:
+        assert registry.get('ShortSideResize') is not None
+        assert registry.get('NoSuchThing') is None
+
+
+def test_an_inherited_config_trains_and_evaluates(toy, tmp_path, monkeypatch):
+    """A config of the user's own, in a folder of its own, that names ours as mmengine has it."""
+    monkeypatch.chdir(tmp_path)
+    Path('own.py').write_text(f"""
+_base_ = 'mpvit::deformable_detr/mpvit_t_ddetr_toy.py'
+data_root = '{toy}/'
+data = dict(data_root=data_root, spec=dict(train_images=8, val_images=6, empty=0.3))
+train_dataloader = dict(batch_size=4, dataset=data)
+val_dataloader = dict(dataset=data)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=1)
+custom_hooks = [*_base_.custom_hooks]
+""")
+    train('own.py')
+    again = load_config('work_dirs/own/own.py')  # complete, with the scope of the base in it
+    assert again.model.backbone.type == 'MPViT'
+    metrics = evaluate('work_dirs/own/own.py', 'work_dirs/own/epoch_1.pth')
+    assert metrics == evaluate('own.py', 'work_dirs/own/epoch_1.pth')
+    assert -1 <= metrics['coco/bbox_mAP'] <= 1
+
+
+def test_mmdets_inferencer_by_name_and_by_file(toy, tmp_path, capfd):
+    """It gives the detections of our own door, with the config of the metafile and with a file."""
+    overrides = ['val_dataloader.dataset.data_root=' + str(toy)]
+    config = mpvit.get_config('mpvit_t_ddetr_toy', overrides)
+    model = mpvit.models.__name__ and MODELS.build({**config.model, '_scope_': 'mmdet'})
+    model.init_weights()
+    classes = ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
+    checkpoint = tmp_path / 'random.pth'
+    save_checkpoint(model, checkpoint, classes)
+    image = str(next((toy / 'val2017').iterdir()))
+    expected = inference_detector(load_detector('mpvit_t_ddetr_toy', checkpoint), image)
+    for name, scope in (('mpvit_t_ddetr_toy', 'mpvit'), (config.filename, 'mmdet')):
+        inferencer = DetInferencer(
+            name, str(checkpoint), device='cpu', scope=scope, show_progress=False
+        )
+        assert tuple(inferencer.model.dataset_meta['classes']) == classes
+        (found,) = inferencer(image)['predictions']
+        instances = expected.pred_instances
+        assert found['labels'] == instances.labels.tolist()
+        assert found['scores'] == pytest.approx(instances.scores.tolist(), abs=1e-5)
+        assert len(found['bboxes']) == len(instances)
+        for box, same in zip(found['bboxes'], instances.bboxes.tolist(), strict=True):
+            assert box == pytest.approx(same, abs=1e-2)
+    assert set(LEAVES) == set(DetInferencer.list_models('mpvit'))
