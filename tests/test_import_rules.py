@@ -39,7 +39,17 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
     'app': {'app', 'checkpoints', 'engine', 'inference', 'sampling_points', 'errors'},
-    '__init__': {'deferred_imports', 'ops', 'datasets', 'engine', 'models', 'version'},
+    'registry': set(),
+    '__init__': {
+        'config',
+        'deferred_imports',
+        'ops',
+        'datasets',
+        'engine',
+        'models',
+        'registry',
+        'version',
+    },
 }
 OUTSIDE = {  # which heavy packages each part may import; parts not listed may import any
     'errors': set(),
@@ -52,6 +62,7 @@ OUTSIDE = {  # which heavy packages each part may import; parts not listed may i
     'config': {'mmengine'},
     'plots': {'matplotlib', 'PIL', 'pycocotools'},
     'browse_sheets': {'matplotlib', 'PIL'},
+    'registry': {'mmdet', 'mmengine'},
 }
 HEAVY = {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet', 'matplotlib', 'PIL'}
 HEAVY |= {'numba', 'llvmlite', 'triton'}

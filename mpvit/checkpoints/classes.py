@@ -12,7 +12,7 @@ from mpvit.checkpoints.coco import COCO_IDS, OFFICIAL_CHANNELS
 
 #: Beginning of the names of our class layers.
 CLASS_LAYERS = 'bbox_head.cls_branches'
-#: Bias of an official channel that is no class where its trained value is not known: a score of
+#: Bias of an official channel that is no class where its trained value is not known, a score of
 #: 1e-6, so that it is never among the detections. Its weights are 0.
 UNUSED_BIAS = -math.log(1e6)
 

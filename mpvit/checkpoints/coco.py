@@ -20,5 +20,5 @@ _PAIRS = [entry.split(' ', 1) for entry in _TABLE.split(',')]
 COCO_IDS: tuple[int, ...] = tuple(int(number) for number, _ in _PAIRS)
 #: Names of the 80 classes, in the same order.
 COCO_NAMES: tuple[str, ...] = tuple(name for _, name in _PAIRS)
-#: Channels of an official class layer: category ids 0 to 90, of which eleven are no class.
+#: Channels of an official class layer, category ids 0 to 90, of which eleven are no class.
 OFFICIAL_CHANNELS = 91

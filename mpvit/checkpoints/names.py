@@ -6,7 +6,7 @@ Pure functions of names, with what the other maps of names share.
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-#: Rules in the order in which they are tried: what a name starts with, and its replacement.
+#: Rules in the order in which they are tried, each what a name starts with and its replacement.
 Rules = list[tuple[re.Pattern[str], str]]
 
 # Official name and ours; '#' stands for a number, the same on both sides. The first line that

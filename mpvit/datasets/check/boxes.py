@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mpvit.datasets.check.problems import Problem, problem
 from mpvit.datasets.check.table import Table, numbers, short, size_text
 
-#: Pixels by which a box may reach out of its image before it is worth a word: tools round.
+#: Pixels by which a box may reach out of its image before it is worth a word, since tools round.
 TOLERANCE = 1.0
 _SHARE = 0.1  # of the boxes that must reach out before their format is doubted
 Mask = NDArray[np.bool_]

@@ -1,0 +1,80 @@
+"""The command `mpvit`, as another process: it is the tools, found wherever they are installed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import mpvit
+
+
+@pytest.fixture
+def command(root, tmp_path):
+    """Call `mpvit` from an empty folder."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, '-m', 'mpvit_cli', *arguments],
+            cwd=tmp_path,
+            env=dict(os.environ, PYTHONPATH=str(root)),
+            capture_output=True,
+            text=True,
+        )
+
+    return call
+
+
+def test_help_lists_every_tool_and_what_it_does(root, command):
+    tools = {path.stem for path in (root / 'tools').iterdir() if path.suffix in ('.py', '.sh')}
+    for result in (command('--help'), command('-h'), command()):
+        assert result.returncode == 0
+        listed = dict(
+            line.split(maxsplit=1) for line in result.stdout.split('commands:\n')[1].splitlines()
+        )
+        assert set(listed) == {name for name in tools if not name.startswith('_')}
+        assert listed['train'] == 'Train a detector'
+        assert listed['dist_train'] == 'Train on several processes'
+
+
+def test_nothing_heavy_is_imported(root):
+    code = 'import mpvit_cli, sys; mpvit_cli.find_tools(); print({"torch", "mpvit"} & {*sys.modules})'
+    result = subprocess.run(
+        [sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == 'set()\n'
+
+
+def test_version(command):
+    assert command('--version').stdout == f'mpvit {mpvit.__version__}\n'
+
+
+@pytest.mark.parametrize('name', ['check_dataset', 'check-dataset'])
+def test_a_tool_gets_the_arguments_and_the_usage_names_the_command(command, name):
+    result = command(name, '--workers', '0', 'data')
+    assert result.returncode == 2
+    assert result.stderr.startswith('usage: mpvit check_dataset [-h]')
+    assert result.stderr.endswith('mpvit check_dataset: error: --workers must be 1 or more\n')
+
+
+def test_a_shell_script(command):
+    result = command('dist_train', 'mpvit_s_ddetr_50e', 'eight')
+    assert result.returncode == 2
+    assert 'error: dist_train.sh needs a number of processes' in result.stderr
+
+
+def test_unknown_commands(command):
+    result = command('trian', 'config.py')
+    assert (result.returncode, result.stdout) == (2, '')
+    assert result.stderr == 'error: there is no command trian; did you mean train?\n'
+    assert '`mpvit --help` lists the commands' in command('frobnicate').stderr
+
+
+def test_configs(root, command):
+    listed = [line.split()[0] for line in command('configs').stdout.splitlines()]
+    assert listed == sorted(path.stem for path in (root / 'configs/deformable_detr').glob('*.py'))
+    path = command('configs', 'mpvit_s_ddetr_50e').stdout.strip()
+    assert os.path.samefile(path, root / 'configs/deformable_detr/mpvit_s_ddetr_50e.py')
+    wrong = command('configs', 'mpvit_s_ddetr_5e')
+    assert (wrong.returncode, wrong.stdout) == (1, '')
+    assert wrong.stderr.startswith('error: config mpvit_s_ddetr_5e not found; did you mean')
