@@ -146,6 +146,15 @@ custom_hooks = [*_base_.custom_hooks]  # reading a base marks what is read with 
     assert -1 <= metrics['coco/bbox_mAP'] <= 1
 
 
+def test_the_inherited_config_of_the_docs(root, tmp_path):
+    page = (root / 'docs/ecosystem.md').read_text()
+    text = re.search(r'<!-- config: inherited -->\n```python\n(.*?)```', page, re.DOTALL)[1]
+    (tmp_path / 'own.py').write_text(text)
+    config = load_config(tmp_path / 'own.py')
+    assert config.model.backbone.arch == 'small'
+    assert config.train_dataloader.batch_size == 1 != config.val_dataloader.batch_size
+
+
 def test_mmdets_inferencer_by_name_and_by_file(toy, tmp_path):
     """It gives the detections of our own door, with the config of the metafile and with a file."""
     config = mpvit.get_config('mpvit_t_ddetr_toy')
