@@ -69,7 +69,9 @@ def _meant_config(path: Path) -> str:
     close = difflib.get_close_matches(f'{path.name.removesuffix(".py")}.py', choices, n=1)
     if close:
         return f'did you mean {choices[close[0]]}?'
-    return 'the configs are in configs/' if Path('configs').is_dir() else '`mpvit configs` lists them'
+    if Path('configs').is_dir():
+        return 'the configs are in configs/'
+    return '`mpvit configs` lists them'
 
 
 def check_config(path: str | os.PathLike[str]) -> None:

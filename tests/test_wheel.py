@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-LEFT_OUT = ('.git', '.venv', 'build', 'data', 'dist', 'work_dirs', 'tests', '*.egg-info', '.*_cache')
+LEFT_OUT = ('.git', '.venv', 'build', 'data', 'dist', 'work_dirs', 'tests', '*.egg-info')
 
 
 @pytest.fixture(scope='session')
 def wheel(root, tmp_path_factory) -> Path:
     """The wheel of this state of the project."""
     source = tmp_path_factory.mktemp('source') / 'mpvit'
-    ignore = shutil.ignore_patterns(*LEFT_OUT, '__pycache__')
+    ignore = shutil.ignore_patterns(*LEFT_OUT, '__pycache__', '.*_cache')
     shutil.copytree(root, source, symlinks=True, ignore=ignore)
     command = [sys.executable, '-m', 'build', '--wheel', '--no-isolation', str(source)]
     subprocess.run(command, check=True, capture_output=True, cwd=source.parent)
@@ -51,8 +51,9 @@ def installed(wheel, tmp_path_factory) -> Path:
     (site,) = folder.glob('lib/python*/site-packages')
     (site / 'others.pth').write_text(f'{Path(pytest.__file__).parents[1]}\n')
     python = folder / 'bin' / 'python'
-    command = [sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index']
-    subprocess.run([*command, '--ignore-installed', wheel], check=True, capture_output=True)
+    install = ['install', '--no-deps', '--no-index', '--ignore-installed', wheel]
+    command = [sys.executable, '-m', 'pip', '--python', python, *install]
+    subprocess.run(command, check=True, capture_output=True)
     return folder / 'bin'
 
 

@@ -44,7 +44,7 @@ def _find(name: str) -> Path:
     if path.suffix == '.py' and path.is_file():
         return path
     raise light('errors').UserError(
-        f'there is no Python script {name}; mmdet\'s own are mmdet{os.sep}tools{os.sep}...'
+        f"there is no Python script {name}; mmdet's own are mmdet{os.sep}tools{os.sep}..."
     )
 
 

@@ -48,7 +48,7 @@ def test_every_cell_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv('MPLBACKEND', 'module://matplotlib_inline.backend_inline')
     monkeypatch.setenv('JUPYTER_RUNTIME_DIR', str(tmp_path / 'runtime'))
     monkeypatch.setenv('IPYTHONDIR', str(tmp_path / 'ipython'))
-    small = dict(CONFIG=str(ROOT / 'tests/data/tiny.py'), EPOCHS=1, BATCH_SIZE=4)
+    small = dict(BASE=str(ROOT / 'tests/data/tiny.py'), EPOCHS=1, BATCH_SIZE=4)
     small |= dict(TRAIN_IMAGES=8, VAL_IMAGES=6)
     first = code_cells(notebook)[0]
     first.source += '\n' + '\n'.join(f'{name} = {value!r}' for name, value in small.items())

@@ -1,7 +1,7 @@
 """The commands of the documentation do what they say.
 
-What stands in a ```sh or ```python fence of docs/ runs here, a page after the other, each in a folder
-of its own, with small things in the place of these words. All other commands, also those in the
+What stands in a ```sh or ```python fence of docs/ runs here, a page after the other, each in a
+folder of its own, with small things in the place of WORDS. All other commands, also those in the
 text, are checked against the arguments that the tools really take.
 """
 
