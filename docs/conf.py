@@ -37,7 +37,7 @@ autodoc_typehints_description_target = 'documented'
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 # of the names that link nowhere only those of this project are mistakes: no others are fetched
-nitpick_ignore_regex = [('py:.*', r'(?!mpvit\.).*')]
+nitpick_ignore_regex = [('py:.*', r'(?!mpvit\.).*'), ('py:.*', r'.*\._\w+')]
 
 html_theme = 'furo'
 html_title = f'mpvit {release}'

@@ -1,0 +1,35 @@
+"""The site builds without a warning, and what it shows comes from the site itself."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings(tmp_path):
+    command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-n', '-c', 'docs']
+    result = subprocess.run(
+        [*command, '-d', tmp_path / 'doctrees', '.', tmp_path / 'site'],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    site = tmp_path / 'site'
+    assert 'docs/index.html' in (site / 'index.html').read_text()
+    pages = list(site.rglob('*.html'))
+    assert {page.stem for page in (ROOT / 'docs').glob('*.md')} <= {page.stem for page in pages}
+    for page in pages:  # links lead out, but no script, style or picture is fetched
+        text = page.read_text(encoding='utf-8')
+        fetched = re.findall(r'<(?:script|img|link)[^>]* (?:src|href)="(https?:[^"]+)"', text)
+        assert fetched == [], page
+    api = (site / 'docs/api/inference.html').read_text(encoding='utf-8')
+    for name in ('mpvit.inference.detector.Detector', 'mpvit.inference.loading.load_detector'):
+        assert name in api
