@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALL = .venv/bin/uv pip install -q --no-deps --python .venv/bin/python
 
-.PHONY: help setup demo test lint parity bench lock clean
+.PHONY: help setup demo app test lint docs parity bench lock clean
 
 help:   ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -10,6 +10,9 @@ setup: .venv/.ready  ## make .venv with the exact versions of requirements.txt
 
 demo: setup  ## train, evaluate and draw a small detector
 	.venv/bin/python tools/demo.py
+
+app: setup  ## serve a page that shows what the demo's detector finds, and where it looks
+	.venv/bin/python tools/app.py
 
 test: setup lint  ## lint, then the default test suite
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal
@@ -23,6 +26,10 @@ bench: setup  ## measure speed and memory against what others offer, about half 
 
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+
+docs: setup  ## build the documentation site in build/site
+	.venv/bin/python -m sphinx -q -W --keep-going -n -c docs -d build/doctrees . build/site
+	@echo 'Open build/site/index.html'
 
 lock: setup  ## write requirements.txt anew from setup.py, keeping what still fits
 	.venv/bin/uv pip compile -q --universal --python-version 3.10 --extra test --no-annotate --no-header setup.py -o requirements.txt
