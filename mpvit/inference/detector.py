@@ -11,6 +11,7 @@ import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
 
 from mpvit.arguments import check_arguments
 from mpvit.config import leaf_datasets
@@ -237,6 +238,7 @@ def _test_dataset(cfg: Config) -> Any:
 def _runnable(model: Any, tta: bool) -> tuple[Any, Compose]:
     """What runs, and its pipeline, which is given images instead of reading them."""
     cfg = model.cfg
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
     steps = copy.deepcopy(list(_test_dataset(cfg).pipeline))
     if tta:
         steps = tta_pipeline(cfg, steps)

@@ -14,13 +14,25 @@ from urllib.error import HTTPError
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from mpvit.errors import UserError
 from mpvit.inference.inputs import VIDEOS
 
 Pixels = NDArray[np.uint8]
+_ORIENTATION = 0x0112  # of EXIF
+# How to turn an image upright. Pillow's exif_transpose also writes the EXIF data anew, which fails
+# where another of them is damaged.
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _CANVAS = (124, 117, 104)  # behind grayscale images with alpha, as mmcv reads them in training
 _MAX_PIXELS = 10**9  # Pillow stops at 0.18e9, which large images meant for tiles exceed
 _PILLOW = threading.Lock()
@@ -140,7 +152,7 @@ def _opened(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _from_pillow(image: Image.Image) -> Pixels:
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode[0] in 'IF':  # 16 or more bits, which Pillow would clip
         array = np.asarray(image)
         fits = array.dtype.kind == 'i' and array.min() >= 0 and array.max() <= 65535
@@ -150,6 +162,15 @@ def _from_pillow(image: Image.Image) -> Pixels:
         canvas.paste(image.convert('RGB'), mask=image.getchannel('A'))
         return np.asarray(canvas)
     return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # TIFF files are turned by that
+    try:
+        method = _TURNED.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data are no reason to leave out an image
+        method = None
+    return image if method is None else image.transpose(method)
 
 
 def _from_array(array: NDArray[Any], *, rgb: bool) -> Pixels:

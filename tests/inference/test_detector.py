@@ -7,11 +7,15 @@ import pytest
 import torch
 import videos
 from mmdet.apis import inference_detector
+from mmengine.dataset import Compose
 from PIL import Image
 from torchvision.ops import batched_nms
 
+from mpvit.config import load_config
+from mpvit.engine.tta import tta_pipeline
 from mpvit.errors import UserError
 from mpvit.inference import Detector
+from mpvit.inference.detector import _runnable
 from mpvit.inference.images import read_image
 from mpvit.inference.inputs import find
 
@@ -36,6 +40,23 @@ def test_detections_are_those_of_mmdets_own_function(detector, photos):
         assert found.size == Image.open(path).size
         assert found.names[0] == detector.classes[found.labels[0]]
         assert (np.diff(found.scores) <= 0).all()
+
+
+@pytest.mark.parametrize('name', ['mpvit_s_ddetr_50e', 'r50_ddetr_50e', 'mpvit_t_ddetr_toy'])
+@pytest.mark.parametrize('tta', [False, True])
+def test_input_is_that_of_the_evaluation(root, photos, name, tta):
+    """Pixel by pixel, for the configs whose detectors are too large to run here."""
+    cfg = load_config(root / 'configs' / 'deformable_detr' / f'{name}.py')
+    steps = cfg.test_dataloader.dataset.pipeline
+    unused = torch.nn.Identity()
+    unused.cfg, unused.test_step = cfg, None
+    _, pipeline = _runnable(unused, tta)
+    evaluated = Compose(tta_pipeline(cfg, steps) if tta else steps)
+    for path in photos:
+        expected = evaluated(dict(img_path=str(path), img_id=0))
+        found = pipeline(dict(img=read_image(path)[..., ::-1], img_id=0))
+        views = [x['inputs'] if tta else [x['inputs']] for x in (found, expected)]
+        assert all(torch.equal(a, b) for a, b in zip(*views, strict=True))
 
 
 def test_every_form_of_an_image_gives_the_same(detector, photos):

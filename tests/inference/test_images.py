@@ -1,5 +1,6 @@
 """Images in all forms become the same pixels."""
 
+import struct
 import warnings
 
 import numpy as np
@@ -84,6 +85,31 @@ def test_exif_turns_the_image_as_it_is_shown(image, tmp_path, orientation, suffi
     assert read.shape == (30, 40, 3)
     difference = np.abs(read.astype(int) - np.asarray(image)).max()
     assert difference <= (25 if suffix == 'jpg' else 0)  # noise is the worst there is for JPEG
+
+
+@pytest.mark.filterwarnings('ignore:Corrupt EXIF data')
+def test_damaged_exif_data_are_left_alone(image, tmp_path):
+    image.save(tmp_path / 'plain.jpg')
+    expected = read_image(tmp_path / 'plain.jpg')
+    for damaged in (b'nonsense', b'', b'MM\0*\0\0\0\xff', b'II*\0\x08\0\0\0\xff'):
+        image.save(tmp_path / 'a.jpg', exif=b'Exif\0\0' + damaged)
+        assert (read_image(tmp_path / 'a.jpg') == expected).all()
+    # the orientation is whole, the width is a number of a wrong kind
+    fields = [(0x0112, 3, 1, 6), (0x0100, 12, 1, 0)]
+    table = b''.join(struct.pack('<HHII', *field) for field in fields)
+    exif = b'Exif\0\0II*\0' + struct.pack('<IH', 8, 2) + table + bytes(12)
+    image.save(tmp_path / 'a.jpg', exif=exif)
+    assert (read_image(tmp_path / 'a.jpg') == np.rot90(expected, -1)).all()
+
+
+def test_an_image_of_the_user_stays_as_it_is(image, tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    image.save(tmp_path / 'a.png', exif=exif)
+    given = Image.open(tmp_path / 'a.png')
+    assert as_pixels(given).shape == (40, 30, 3)
+    assert given.size == (40, 30)
+    assert as_pixels(given).shape == (40, 30, 3)
 
 
 def test_sixteen_bits_are_scaled(gray, tmp_path):
