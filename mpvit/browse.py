@@ -75,7 +75,7 @@ def browse_dataset(
     taken = [name for name in sheet_names(sheets, split, count) if name.exists()]
     if taken:
         raise UserError(f'{taken[0]} exists already; choose another folder with --out')
-    cfg = load_config(config, cfg_options)
+    edit = None
     if any((data, train_ann, val_ann, train_images, val_images)):
         layout = find_training_data(
             data,
@@ -84,7 +84,8 @@ def browse_dataset(
             train_images=train_images,
             val_images=val_images,
         )
-        cfg = load_config(config, cfg_options, edit=partial(use_dataset, layout=layout))
+        edit = partial(use_dataset, layout=layout)
+    cfg = load_config(config, cfg_options, edit=edit)
     if cfg.get(f'{split}_dataloader') is None:
         raise UserError(f'config {cfg.filename} has no {split}_dataloader')
     check_data(cfg, split)

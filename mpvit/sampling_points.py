@@ -384,14 +384,11 @@ def _dots(axes: Axes, points: SamplingPoints, detection: int, colour: str | None
 
 def _levels(points: SamplingPoints) -> list[Line2D]:
     """The legend: a dot for each level, the finest first."""
+    texts = [f'level {i}: a position every {s:.0f} px' for i, s in enumerate(points.strides)]
     return [
-        Line2D([], [], ls='', marker='o', ms=7, color=_colour(i), label=_level(i, stride))
-        for i, stride in enumerate(points.strides)
+        Line2D([], [], ls='', marker='o', ms=7, color=_colour(i), label=text)
+        for i, text in enumerate(texts)
     ]
-
-
-def _level(index: int, stride: float) -> str:
-    return f'level {index}: a position every {stride:.0f} px'
 
 
 def _colour(index: int) -> str:
