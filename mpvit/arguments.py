@@ -328,6 +328,34 @@ def check_address(host: str, port: int | None) -> None:
         raise UserError(f'cannot listen on {host}, port {port}: {error.strerror}') from error
 
 
+def check_detections(path: str | os.PathLike[str]) -> None:
+    """Refuse a file of detections that is not there.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(
+            f'detections {path} not found; tools/test.py writes them as detections.bbox.json'
+        )
+
+
+def check_count(count: int) -> None:
+    """Refuse a number of things to show that is none.
+
+    Args:
+        count: The number.
+
+    Raises:
+        UserError: It is below 1.
+    """
+    if count < 1:
+        raise UserError(f'--count {count}: name 1 or more')
+
+
 _FIGURES = ('.png', '.jpg', '.pdf', '.svg')
 _CHECKS: dict[str, Callable[[Any], None]] = {
     'config': check_config,
@@ -355,4 +383,6 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'figure': check_figure,
     'track': check_track,
     'sheets': check_sheets,
+    'detections': check_detections,
+    'count': check_count,
 }

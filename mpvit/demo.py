@@ -11,6 +11,7 @@ from mpvit.config import load_config
 from mpvit.datasets.toy import describe
 from mpvit.engine.coco_metric import format_table
 from mpvit.plots import contact_sheet, plot_curves
+from mpvit.report import write_report
 from mpvit.runner import check_data, run_test, run_training
 
 
@@ -42,20 +43,21 @@ def run_demo(
 
     work = Path(cfg.work_dir)
     cfg.load_from = (work / 'last_checkpoint').read_text().strip()
-    cfg.test_evaluator.outfile_prefix = str(work / 'detections')
     with redirect_stdout(StringIO()):
         metrics = run_test(cfg)
     say(format_table(metrics))
 
-    curves = plot_curves(Path(runner.log_dir), work / 'curves.png')
+    curves = plot_curves(work, work / 'curves.png')
     sheet = contact_sheet(
         Path(cfg.test_evaluator.ann_file),
         work / 'detections.bbox.json',
         root / 'val2017',
         work / 'contact_sheet.png',
     )
+    report, _ = write_report(work)
     say(f"""
 Held-out box AP {metrics['coco/bbox_mAP']:.3f}. Everything is in {cfg.work_dir}:
+  report      {report}
   pictures    {curves}, {sheet}
   numbers     {work / 'metrics.json'}
   checkpoint  {cfg.load_from}

@@ -25,6 +25,7 @@ from mpvit.engine.tta import tta_model, tta_pipeline
 from mpvit.errors import UserError
 from mpvit.preflight import refuse_bad_data
 from mpvit.tracking import forget_visualizers, use_trackers, without_trackers
+from mpvit.run_record import evaluated_data, keep_detections, software
 
 
 def train(
@@ -143,7 +144,7 @@ def evaluate(
     cfg_options: Sequence[str] = (),
     launcher: str = 'none',
 ) -> dict[str, float]:
-    """Evaluate a checkpoint on the config's test set and write ``metrics.json``.
+    """Evaluate a checkpoint on the config's test set; see `run_test` for what it writes.
 
     Args:
         config: Config file.
@@ -201,7 +202,9 @@ def run_test(
     compile: bool = False,
     fold: bool = True,
 ) -> dict[str, float]:
-    """Evaluate from a finished config and write ``metrics.json`` into its work folder.
+    """Evaluate from a finished config.
+
+    Writes ``metrics.json`` and ``detections.bbox.json`` into its work folder.
 
     Args:
         cfg: Complete config with ``work_dir`` and ``load_from``.
@@ -215,6 +218,7 @@ def run_test(
             something ended the run from outside (`mpvit.engine.faults`).
     """
     check_data(cfg, 'test')
+    keep_detections(cfg)
     settings = dict(dtype=dtype, compile=compile, fold=fold)
     # averaged weights are what a checkpoint's state_dict holds; EMAHook would only swap them in
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook']
@@ -226,9 +230,8 @@ def run_test(
             _ = runner.test_loop
         metrics: dict[str, float] = runner.test()
     if is_main_process():
-        record = dict(
-            config=cfg.filename, checkpoint=cfg.load_from, inference=settings, metrics=metrics
-        )
+        record = dict(config=cfg.filename, checkpoint=cfg.load_from, inference=settings)
+        record |= dict(data=evaluated_data(cfg), software=software(), metrics=metrics)
         path = Path(cfg.work_dir) / 'metrics.json'
         path.write_text(json.dumps(record, indent=2, default=float) + '\n')
         runner.logger.info(f'Metrics written to {path}')

@@ -16,7 +16,10 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'datasets': {'datasets', 'errors'},
     'engine': {'engine', 'checkpoints', 'datasets', 'ops', 'errors'},
     'config': {'arguments', 'errors'},
-    'plots': {'errors'},
+    'analysis': {'analysis', 'datasets', 'engine', 'errors'},
+    'plots': {'plots', 'analysis', 'errors'},
+    'report': {'report', 'plots', 'analysis', 'datasets', 'errors', 'version'},
+    'run_record': {'analysis', 'version'},
     'preflight': {'config', 'datasets', 'errors'},
     'data_config': {'config', 'datasets', 'errors'},
     'runner': {
@@ -29,6 +32,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
         'datasets',
         'checkpoints',
         'ops',
+        'run_record',
         'errors',
     },
     'inference': {'inference', 'arguments', 'checkpoints', 'config', 'engine', 'errors'},
@@ -37,7 +41,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'browse': {'browse_sheets', 'config', 'data_config', 'datasets', 'runner', 'errors'},
     'browse_sheets': set(),
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
-    'demo': {'config', 'runner', 'plots', 'engine', 'datasets', 'errors'},
+    'demo': {'config', 'runner', 'plots', 'report', 'engine', 'datasets', 'errors'},
     'app': {'app', 'checkpoints', 'engine', 'inference', 'sampling_points', 'errors'},
     'registry': set(),
     '__init__': {
@@ -60,9 +64,11 @@ OUTSIDE = {  # which heavy packages each part may import; parts not listed may i
     'models': {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet'},
     'checkpoints': {'torch'},
     'config': {'mmengine'},
-    'plots': {'matplotlib', 'PIL', 'pycocotools'},
     'browse_sheets': {'matplotlib', 'PIL'},
     'registry': {'mmdet', 'mmengine'},
+    'analysis': {'mmengine'},
+    'plots': {'matplotlib', 'PIL'},
+    'report': {'matplotlib', 'PIL'},
 }
 HEAVY = {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet', 'matplotlib', 'PIL'}
 HEAVY |= {'numba', 'llvmlite', 'triton'}

@@ -1,0 +1,34 @@
+"""What a detector gets right and wrong, and how its training went, as numbers; nothing is drawn.
+
+Imports neither torch nor mmdet, so that the tools that draw start at once.
+"""
+
+from mpvit.analysis.errors import ERROR_TYPES, ErrorTypes, count_objects_missed, error_types
+from mpvit.analysis.images import ImageScores, score_images
+from mpvit.analysis.matching import OUTCOMES, Outcomes, judge
+from mpvit.analysis.results import Detected, Objects, Results, read_results
+from mpvit.analysis.run import Run, find_run
+from mpvit.analysis.study import Analysis, analyse
+from mpvit.analysis.training_log import History, read_history
+
+__all__ = [
+    'ERROR_TYPES',
+    'OUTCOMES',
+    'Analysis',
+    'Detected',
+    'ErrorTypes',
+    'History',
+    'ImageScores',
+    'Objects',
+    'Outcomes',
+    'Results',
+    'Run',
+    'analyse',
+    'count_objects_missed',
+    'error_types',
+    'find_run',
+    'judge',
+    'read_history',
+    'read_results',
+    'score_images',
+]
