@@ -2,7 +2,7 @@
 
 The AP at an IoU of 0.5 is computed anew with one kind of error put right by an oracle; the
 difference is what that kind costs. `tidecv`, the authors' package, is not maintained; on the same
-data this gives its numbers (tests/test_analysis.py).
+data this gives its numbers (tests/analysis/test_error_types.py).
 """
 
 from dataclasses import dataclass
@@ -116,8 +116,8 @@ def count_objects_missed(results: Results, outcomes: Outcomes) -> int:
 def _winners(results: Results, outcomes: Outcomes) -> NDArray[np.bool_]:
     """Of the wrong classes and locations at each object that was not found the best score."""
     order = np.argsort(-results.detected.score, kind='stable')
-    fixable = np.isin(outcomes.outcome[order], (CLASS, LOCATION))
-    order = order[fixable & ~outcomes.found[outcomes.target[order]]]
+    order = order[np.isin(outcomes.outcome[order], (CLASS, LOCATION))]
+    order = order[~outcomes.found[outcomes.target[order]]]
     winner = np.zeros(len(outcomes.outcome), bool)
     winner[order[np.unique(outcomes.target[order], return_index=True)[1]]] = True
     return winner

@@ -119,7 +119,7 @@ def ap_by_size(analysis: Analysis) -> Figure:
     Args:
         analysis: Of the detections.
     """
-    figure = new_figure(6, 3.4)
+    figure = new_figure(5.6, 3.4)
     axes = figure.subplots()
     objects = analysis.results.objects
     area = objects.area[~objects.crowd]
@@ -191,7 +191,7 @@ def threshold_chart(analysis: Analysis) -> Figure:
     Args:
         analysis: Of the detections.
     """
-    figure = new_figure(6, 3.4)
+    figure = new_figure(5.6, 3.4)
     axes = figure.subplots()
     axes.set_title('Which threshold? All classes, IoU 0.5')
     if not len(analysis.sweep):

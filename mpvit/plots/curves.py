@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -105,7 +106,7 @@ def _several_runs(histories: Sequence[History]) -> Figure:
     for place, history in enumerate(histories):
         label = shortened(history.name, 40)
         dashes = ('-', '--', ':')[place // len(COLOURS) % 3]
-        style = dict(color=COLOURS[place % len(COLOURS)], ls=dashes)
+        style: dict[str, Any] = dict(color=COLOURS[place % len(COLOURS)], ls=dashes)
         for axes, name in zip(grid.flat, [*_LOSSES, 'lr'], strict=False):
             _draw(axes, history.training, {name: label}, **style)
         scores = _known(history.validation)
@@ -130,7 +131,7 @@ def _known(series: Series) -> Series:
 
 
 def _draw(
-    axes: Axes, series: Series, names: dict[str, str], *, marked: bool = False, **style: str
+    axes: Axes, series: Series, names: dict[str, str], *, marked: bool = False, **style: Any
 ) -> None:
     for name, label in names.items():
         steps, values = series.get(name, ([], []))

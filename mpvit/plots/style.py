@@ -24,7 +24,7 @@ FORMATS = ('.png', '.svg', '.pdf')
 _INK = '#0b0c0d'  # of text and lines; an SVG gets the colour of the page instead
 _NAME = 24  # characters of a name in a picture
 _PAGE = 1120  # pixels up to which a chart shrinks with its page
-_READABLE = 600  # pixels down to which it does
+_SHRINKS = 0.6  # of its width, down to which it does
 _STYLE: Any = {
     'font.size': 10,
     'axes.titlesize': 11,
@@ -164,7 +164,7 @@ def svg(figure: Figure, prefix: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(url\(|href=")#', rf'\1#{prefix}-', text)
     width = round(figure.get_figwidth() * 96)  # pixels of CSS
-    least = width if width > _PAGE else min(width, _READABLE)  # the page scrolls what is wider
+    least = width if width > _PAGE else round(_SHRINKS * width)  # the page scrolls what is wider
     size = f'width:100%;max-width:{width}px;min-width:{least}px'
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 style="{size}"', text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', text, count=1)

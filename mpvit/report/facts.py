@@ -86,7 +86,9 @@ def training_facts(run: Run, history: History | None) -> Facts:
         run: The run.
         history: What the training logged.
     """
-    return [*_model_facts(run.config or {}), *_schedule_facts(run.config or {}, history)]
+    named = [('config', run.config_file.name)] if run.config_file else []
+    config = run.config or {}
+    return [*named, *_model_facts(config), *_schedule_facts(config, history)]
 
 
 def _model_facts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,139 @@
+"""Outcomes of detections, by hand-made cases, and confusion, by another library's."""
+
+import json
+
+import numpy as np
+import pytest
+import supervision as sv
+from synthetic_detections import detections_file, make_up, truth_file
+
+from mpvit.analysis import OUTCOMES, analyse, judge, read_results
+
+BOX = [100, 100, 100, 100]
+
+
+def shifted(share: float) -> list[float]:
+    """`BOX`, moved to the right by a share of its width."""
+    return [100 + 100 * share, 100, 100, 100]
+
+
+def judged(tmp_path, objects, detections, names=('cat', 'dog')):
+    """Outcomes of detections (class, box) with falling scores, of objects (class, box, crowd)."""
+    truth = truth_file(
+        tmp_path,
+        [
+            dict(image_id=1, category_id=label, bbox=box, iscrowd=int(bool(crowd)))
+            for label, box, *crowd in objects
+        ],
+        list(names),
+    )
+    found = detections_file(
+        tmp_path,
+        [
+            dict(image_id=1, category_id=label, bbox=box, score=0.9 - 0.1 * place)
+            for place, (label, box) in enumerate(detections)
+        ],
+    )
+    results = read_results(truth, found)
+    outcomes = judge(results)
+    return [OUTCOMES[code] for code in outcomes.outcome], outcomes, results
+
+
+@pytest.mark.parametrize(
+    ('detection', 'outcome', 'missed'),
+    [
+        ((1, BOX), 'found', False),
+        ((1, shifted(0.3)), 'found', False),  # IoU 0.7 / 1.3 = 0.54
+        ((1, shifted(0.4)), 'location', False),  # 0.6 / 1.4 = 0.43
+        ((1, shifted(0.8)), 'location', False),  # 0.2 / 1.8 = 0.11
+        ((1, shifted(0.9)), 'background', True),  # 0.1 / 1.9 = 0.05
+        ((2, shifted(0.3)), 'class', False),
+        ((2, shifted(0.4)), 'both', True),
+        ((2, shifted(0.9)), 'background', True),
+        ((1, [400, 300, 50, 50]), 'background', True),
+    ],
+)
+def test_each_kind_of_outcome(tmp_path, detection, outcome, missed):
+    found, outcomes, _ = judged(tmp_path, [(1, BOX)], [detection])
+    assert found == [outcome]
+    assert outcomes.missed.tolist() == [missed]
+    assert outcomes.found.tolist() == [outcome == 'found']
+    assert (outcomes.target[0] == -1) == (outcome == 'background')
+
+
+def test_the_second_detection_of_an_object_is_a_duplicate(tmp_path):
+    found, outcomes, _ = judged(tmp_path, [(1, BOX)], [(1, shifted(0.2)), (1, BOX)])
+    assert found == ['found', 'duplicate']  # the better score counts, not the better place
+    assert outcomes.target.tolist() == [0, 0]
+
+
+def test_a_detection_takes_the_object_that_it_covers_best(tmp_path):
+    objects = [(1, shifted(0.3)), (1, BOX)]
+    found, outcomes, _ = judged(tmp_path, objects, [(1, BOX), (1, BOX)])
+    assert found == ['found', 'found']
+    assert outcomes.target.tolist() == [1, 0]
+
+
+def test_a_crowd_takes_any_number_and_is_never_missed(tmp_path):
+    crowd = (1, [0, 0, 400, 400], True)
+    found, outcomes, _ = judged(tmp_path, [crowd], [(1, BOX), (1, shifted(1)), (2, BOX)])
+    assert found == ['ignored', 'ignored', 'background']
+    assert not outcomes.missed.any()
+
+
+def test_confusion_by_hand(tmp_path):
+    objects = [(1, BOX), (2, [300, 300, 80, 80]), (1, [500, 10, 60, 60])]
+    detections = [(1, BOX), (1, shifted(0.1)), (1, [300, 300, 80, 80])]
+    _, outcomes, results = judged(tmp_path, objects, detections)
+    study = analyse(results)
+    # a cat found, a dog taken for a cat, a cat missed; a second detection of the first cat
+    assert study.confusion.tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
+    assert study.error_counts() == dict(
+        {'class': 1, 'duplicate': 1, 'missed': 1}, location=0, both=0, background=0
+    )
+    assert int((~outcomes.found).sum()) == 2
+
+
+def test_confusion_is_that_of_supervision(tmp_path):
+    truth, found = make_up(tmp_path, images=40, classes=4, seed=3)
+    study = analyse(read_results(truth, found), threshold=0.3)
+    content, detections = json.loads(truth.read_text()), json.loads(found.read_text())
+
+    def rows(entries, image, *extra):
+        chosen = [entry for entry in entries if entry['image_id'] == image]
+        corners = [[x, y, x + w, y + h] for x, y, w, h in (entry['bbox'] for entry in chosen)]
+        values = [
+            [*box, entry['category_id'] - 1, *(entry[key] for key in extra)]
+            for box, entry in zip(corners, chosen, strict=True)
+        ]
+        return np.array(values, np.float32).reshape(len(chosen), 5 + len(extra))
+
+    images = [image['id'] for image in content['images']]
+    other = sv.ConfusionMatrix.from_tensors(
+        predictions=[rows(detections, image, 'score') for image in images],
+        targets=[rows(content['annotations'], image) for image in images],
+        classes=list(study.results.names),
+        conf_threshold=0.3,
+        iou_threshold=0.5,
+    )
+    assert study.confusion.tolist() == other.matrix.astype(int).tolist()
+    assert study.confusion[:4, :4].sum() > 50
+    assert (study.confusion - np.diag(np.diag(study.confusion)))[:4, :4].sum() > 5
+
+
+def test_images_are_ranked_by_f1(tmp_path):
+    entries = [dict(image_id=image, category_id=1, bbox=BOX) for image in (1, 2, 2, 3)]
+    entries[2] = dict(entries[2], bbox=[300, 300, 50, 50])
+    truth = truth_file(tmp_path, entries, ['cat'], images=5)
+    detections = [
+        dict(image_id=1, category_id=1, bbox=BOX, score=0.9),
+        dict(image_id=2, category_id=1, bbox=BOX, score=0.9),
+        dict(image_id=4, category_id=1, bbox=BOX, score=0.9),
+        dict(image_id=3, category_id=1, bbox=BOX, score=0.1),  # below the threshold
+    ]
+    scores = analyse(read_results(truth, detections_file(tmp_path, detections))).images
+    assert scores.f1[:4].tolist() == pytest.approx([1, 2 / 3, 0, 0])
+    assert np.isnan(scores.f1[4])  # neither object nor detection
+    assert scores.worst(9) == [2, 3, 1]
+    assert scores.best(9) == [0, 1]
+    assert scores.worst(1) == [2]

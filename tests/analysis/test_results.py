@@ -1,0 +1,112 @@
+"""Reading annotations and detections: what is taken, and what is refused in one line."""
+
+import json
+
+import numpy as np
+import pytest
+from synthetic_detections import detections_file, make_up, truth_file
+
+from mpvit.analysis import read_results
+from mpvit.errors import UserError
+
+GOOD = dict(image_id=1, category_id=1, bbox=[1, 2, 30, 40], score=0.5)
+
+
+@pytest.fixture
+def truth(tmp_path):
+    objects = [dict(image_id=1, category_id=label, bbox=[1, 2, 30, 40]) for label in (1, 2)]
+    return truth_file(tmp_path, objects, ['cat', 'dog'], images=3)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('', 'is no JSON'),
+        ('{"images": []}', 'is an annotation file; COCO results are a list'),
+        ('3', 'is something else'),
+        ('[{"image_id": 1}]', 'each needs image_id, category_id, bbox'),
+        ('[[1]]', 'each needs image_id'),
+        (json.dumps([dict(GOOD, bbox=[1, 2, 3])]), 'each needs image_id'),
+        (json.dumps([GOOD, dict(GOOD, bbox=[1, 2, 3])]), 'each needs image_id'),
+        (json.dumps([dict(GOOD, score='high')]), 'each needs image_id'),
+        (json.dumps([GOOD, dict(GOOD, score=float('nan'))]), 'number 2 is not finite'),
+        (json.dumps([dict(GOOD, image_id=77)]), 'have a image_id, such as 77'),
+        (json.dumps([GOOD, dict(GOOD, category_id=9)]), '1 of 2 detections have a category_id'),
+    ],
+)
+def test_bad_detections_are_refused_in_one_line(truth, tmp_path, content, message):
+    path = tmp_path / 'bad.json'
+    path.write_text(content)
+    with pytest.raises(UserError, match='bad.json') as error:
+        read_results(truth, path)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('', 'is empty'),
+        ('[]', 'is it a file of detections?'),
+        ('{"images": [], "annotations": [], "categories": []}', 'has no images'),
+    ],
+)
+def test_bad_annotation_files_are_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / 'bad.json'
+    path.write_text(content)
+    with pytest.raises(UserError, match='annotation file .*bad.json') as error:
+        read_results(path, detections_file(tmp_path, [GOOD]))
+    assert message in str(error.value)
+
+
+def test_files_that_are_not_there(truth, tmp_path):
+    with pytest.raises(UserError, match='cannot be read: No such file'):
+        read_results(truth, tmp_path / 'none.json')
+    with pytest.raises(UserError, match='cannot be read'):
+        read_results(tmp_path / 'none.json', truth)
+
+
+def test_classes_that_count(truth, tmp_path):
+    found = detections_file(tmp_path, [GOOD, dict(GOOD, category_id=2, score=0.7)])
+    results = read_results(truth, found, classes=['dog'])
+    assert results.names == ('dog',)
+    assert results.objects.label.tolist() == [0]
+    assert results.detected.score.tolist() == [0.7]
+    with pytest.raises(UserError, match="no class 'dgo'; did you mean 'dog'"):
+        read_results(truth, found, classes=['dgo'])
+
+
+def test_ids_need_not_be_in_order(tmp_path):
+    truth = truth_file(tmp_path, [dict(image_id=9, category_id=7, bbox=[0, 0, 9, 9])], ['a', 'b'])
+    content = json.loads(truth.read_text())
+    content['images'] = [dict(id=id_, file_name=f'{id_}.jpg') for id_ in (9, 4)]
+    content['categories'] = [dict(id=7, name='a'), dict(id=2, name='b')]
+    truth.write_text(json.dumps(content))
+    found = detections_file(
+        tmp_path, [dict(GOOD, image_id=4, category_id=2), dict(GOOD, image_id=9, category_id=7)]
+    )
+    results = read_results(truth, found, tmp_path)
+    assert results.image_ids.tolist() == [9, 4]
+    assert results.detected.image.tolist() == [0, 1]
+    assert results.detected.label.tolist() == [0, 1]
+    assert results.files[0] == tmp_path.resolve() / '9.jpg'
+    assert np.isnan(results.sizes).all()
+
+
+def test_the_best_hundred_of_an_image_and_class_count(tmp_path):
+    truth = truth_file(tmp_path, [], ['cat', 'dog'])
+    scores = np.random.default_rng(0).permutation(np.linspace(0.01, 0.99, 150))
+    entries = [dict(GOOD, category_id=1 + (i % 3 == 0), score=s) for i, s in enumerate(scores)]
+    results = read_results(truth, detections_file(tmp_path, entries))
+    assert len(results.detected.score) == 150  # 100 cats, 50 dogs
+    entries = [dict(GOOD, score=score) for score in scores]
+    results = read_results(truth, detections_file(tmp_path, entries))
+    assert results.detected.score.tolist() == sorted(scores, reverse=True)[:100]
+
+
+def test_above_a_threshold(tmp_path):
+    results = read_results(*make_up(tmp_path, 20, 3))
+    shown = results.above(0.5)
+    assert 0 < len(shown.detected.score) < len(results.detected.score)
+    assert shown.detected.score.min() >= 0.5
+    assert len(shown.detected.boxes) == len(shown.detected.image) == len(shown.detected.score)

@@ -1,0 +1,140 @@
+"""tools/plot.py and tools/report.py, as a user calls them."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from synthetic_detections import make_up
+
+
+@pytest.fixture(scope='module')
+def evaluated(tiny, trained, tmp_path_factory):
+    """Work folder of an evaluation of the tiny detector, made through the package."""
+    from mpvit.runner import evaluate
+
+    config, places = tiny
+    work = tmp_path_factory.mktemp('evaluated')
+    checkpoint = str(trained / 'epoch_2.pth')
+    numbers = evaluate(config, checkpoint, work_dir=str(work), cfg_options=places)
+    return work, numbers
+
+
+def test_an_evaluation_leaves_what_explains_it(evaluated, toy):
+    work, numbers = evaluated
+    record = json.loads((work / 'metrics.json').read_text())
+    assert record['data'] == dict(
+        annotations=f'{toy}/annotations/instances_val2017.json',
+        images=f'{toy}/val2017',
+        classes=None,
+        detections=str(work / 'detections.bbox.json'),
+    )
+    assert {'mpvit', 'python', 'torch', 'mmdet', 'device'} <= set(record['software'])
+    assert len(json.loads((work / 'detections.bbox.json').read_text())) == 600  # 6 images
+    assert record['metrics'] == numbers
+
+
+def test_detections_may_be_written_elsewhere(tool, tiny, trained, tmp_path):
+    config, places = tiny
+    prefix = tmp_path / 'mine'
+    result = tool(
+        'test', config, trained / 'epoch_2.pth', '--work-dir', tmp_path / 'work',
+        '--cfg-options', *places, f'test_evaluator.outfile_prefix={prefix}',
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert (tmp_path / 'mine.bbox.json').is_file()
+    assert not (tmp_path / 'work' / 'detections.bbox.json').exists()
+    result = tool('plot', 'errors', tmp_path / 'work')
+    assert result.status == 0, result.err
+
+
+def test_errors_of_a_run(tool, evaluated, tmp_path):
+    work, numbers = evaluated
+    result = tool('plot', 'errors', work, '--out', tmp_path / 'errors', '--threshold', '0.05')
+    assert result.status == 0, result.err
+    written = {str(path) for path in (tmp_path / 'errors').iterdir()}
+    assert set(result.out.split()) == written
+    assert len(written) == 10
+    record = json.loads((tmp_path / 'errors' / 'errors.json').read_text())
+    stats = [-1 if value is None else round(value, 3) for value in record['stats'].values()]
+    assert stats == pytest.approx(list(numbers.values())[:12])
+    again = tool('plot', 'errors', work, '--out', tmp_path / 'errors')
+    assert again.status == 1
+    assert again.err == f'error: {tmp_path / "errors"} exists already; choose another name\n'
+
+
+def test_curves_of_a_run(tool, trained, tmp_path):
+    result = tool('plot', 'curves', trained, '--out', tmp_path / 'curves.svg')
+    assert (result.status, result.out) == (0, f'{tmp_path / "curves.svg"}\n')
+    assert (tmp_path / 'curves.svg').is_file()
+
+
+def test_report_of_a_run(tool, evaluated, tmp_path):
+    work, _ = evaluated
+    result = tool('report', work)
+    assert result.status == 0, result.err
+    assert result.out.startswith(f'Report: {work / "report.html"}, 0.')
+    assert 'not in it: ' in result.out  # it was trained in another folder
+    assert '(it replaces the last one)' in tool('report', work).out
+    (tmp_path / 'mine.html').write_text('mine')
+    result = tool('report', work, '--out', tmp_path / 'mine.html')
+    assert result.err == f'error: {tmp_path / "mine.html"} exists already; choose another name\n'
+    assert (tmp_path / 'mine.html').read_text() == 'mine'
+
+
+def test_drawing_starts_without_torch_and_mmdet(root, tmp_path):
+    truth, found = make_up(tmp_path, 10, 3)
+    arguments = ['--ann', truth, '--detections', found, '--out', tmp_path / 'out']
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, '-X', 'importtime', 'tools/plot.py', 'errors', *map(str, arguments)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(f'{time.monotonic() - start:.1f} s')
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert '10 of 10 images are not there' in result.stdout
+    imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
+    assert 'matplotlib' in imported
+    assert not {'torch', 'mmdet', 'mpvit'} & imported
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['plot', 'curves', 'none'], 'work folder none not found'),
+        (['plot', 'curves', 'docs'], 'docs has no log of a training'),
+        (['plot', 'curves', 'docs', '--out', 'README.md'], 'README.md exists already'),
+        (['plot', 'curves', 'docs', '--out', 'x.gif'], 'a picture is written as .png, .svg, .pdf'),
+        (['plot', 'curves', 'docs', 'tests'], 'name the picture of several runs with --out'),
+        (['plot', 'errors'], 'name WORK_DIR, or --ann and --detections'),
+        (['plot', 'errors', 'docs'], 'docs has no detections.bbox.json; evaluate first'),
+        (['plot', 'errors', 'setup.py'], 'setup.py is a file'),
+        (['plot', 'errors', '--ann', 'setup.py'], '--ann and --detections go together'),
+        (['plot', 'errors', 'docs', '--images', 'docs'], '--images goes with --ann'),
+        (
+            ['plot', 'errors', '--ann', 'setup.py', '--detections', 'setup.py'],
+            'name the folder for the pictures with --out',
+        ),
+        (
+            ['plot', 'errors', '--ann', 'setup.py', '--detections', 'none', '--out', 'x'],
+            'detections none not found',
+        ),
+        (['plot', 'errors', 'docs', '--threshold', '30'], '--threshold 30: scores are between'),
+        (['plot', 'errors', 'docs', '--count', '0'], '--count 0: name 1 or more'),
+        (['report', 'none'], 'work folder none not found'),
+        (['report', 'docs'], 'docs holds neither a log of a training nor an evaluation'),
+        (['report', 'docs', '--out', 'no/x.html'], 'there is no folder no'),
+        (['report', 'docs', '--threshold', 'nan'], '--threshold nan'),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(tool, arguments, message):
+    result = tool(*arguments)
+    assert result.status in (1, 2)
+    last = result.err.splitlines()[-1]
+    assert 'error: ' in last
+    assert message in last
+    assert 'Traceback' not in result.err
