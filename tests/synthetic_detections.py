@@ -38,13 +38,20 @@ def detections_file(folder: Path, detections: list[dict[str, Any]]) -> Path:
 
 
 def make_up(
-    folder: Path, images: int, classes: int, seed: int = 0, crowds: float = 0.0, clutter: float = 8
+    folder: Path,
+    images: int,
+    classes: int,
+    seed: int = 0,
+    *,
+    crowds: float = 0.0,
+    clutter: float = 8,
+    objects: float = 5,
 ) -> tuple[Path, Path]:
     """Write truth and detections: good, shifted, of a wrong class, double, and of nothing."""
     random = np.random.default_rng(seed)
     annotations, detections = [], []
     for image in range(1, images + 1):
-        for _ in range(random.poisson(5)):
+        for _ in range(random.poisson(objects)):
             size = random.uniform(10, 250, 2)
             corner = random.uniform(0, [WIDTH, HEIGHT] - size)
             label = int(random.integers(classes)) + 1

@@ -1,6 +1,7 @@
 """What was trained on what, and by what, as lines for a table."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -205,7 +206,7 @@ def files(run: Run) -> Facts:
 def _shown(path: Path) -> str:
     """A path as it can be typed here."""
     relative = os.path.relpath(path)
-    return str(path) if relative.startswith('..') else relative
+    return shlex.quote(str(path) if relative.startswith('..') else relative)
 
 
 def _started(name: str) -> str:

@@ -26,6 +26,8 @@ from mpvit.version import __version__
 
 _QUALITY = 80  # of the JPEG files
 _CROP = 180  # pixels
+_RECORDED = ('mAP', *(f'mAP_{part}' for part in ('50', '75', 's', 'm', 'l')), 'AR@1', 'AR@10')
+_RECORDED += ('AR@100', *(f'AR_{size}@100' for size in 'sml'))
 #: What the 12 numbers are.
 STAT_NAMES = (
     'mean over IoU 0.50 to 0.95',
@@ -132,8 +134,9 @@ def _template() -> jinja2.Template:
 
 def _stats(run: Run, analysis: Analysis | None) -> list[tuple[str, str, float]]:
     """The 12 numbers: name, meaning, value; those of the evaluation, or else computed anew."""
-    recorded = list((run.evaluation.get('metrics') or {}).values())[: len(STATS)]
-    if len(recorded) == len(STATS) and all(isinstance(value, int | float) for value in recorded):
+    metrics = run.evaluation.get('metrics') or {}
+    recorded: list[Any] = [metrics.get(f'coco/bbox_{key}') for key in _RECORDED]
+    if all(isinstance(value, int | float) for value in recorded):
         values = [float(value) if value >= 0 else float('nan') for value in recorded]
     elif analysis is not None:
         values = list(analysis.stats.values())

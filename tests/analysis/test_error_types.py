@@ -166,7 +166,7 @@ def test_precision_and_recall_by_threshold(tmp_path):
 def test_coco_in_well_under_a_minute(tmp_path):
     import time
 
-    files = make_up(tmp_path, 5000, 80, clutter=83)
+    files = make_up(tmp_path, 5000, 80, clutter=80, objects=7.3)
     start = time.process_time()
     results = read_results(*files)
     analyse(results)

@@ -14,7 +14,9 @@ from mpvit.report import write_report
 
 CHROMIUM = shutil.which('chromium')
 ODD = '<script>alert("x")</script> & co'
-STATS = [f'coco/{name}' for name in 'abcdefghijkl']
+STATS = [f'coco/bbox_mAP{part}' for part in ('', '_50', '_75', '_s', '_m', '_l')]
+STATS += [f'coco/bbox_AR@{limit}' for limit in (1, 10, 100)]
+STATS += [f'coco/bbox_AR_{size}@100' for size in 'sml']
 
 
 class Page(HTMLParser):
@@ -82,7 +84,7 @@ def run(toy, tmp_path):
         inference=dict(dtype='bf16'),
         software=dict(mpvit='1.2', revision='abc123-dirty', device='a device'),
         data=data,
-        metrics=dict(zip(STATS, [0.5] * 11 + [-1], strict=True)),
+        metrics=dict(other=3.0, **dict(zip(STATS, [*range(11), -1], strict=True))),
     )
     (work / 'metrics.json').write_text(json.dumps(record))
     return work
@@ -98,6 +100,10 @@ def test_a_whole_report(run):
         'abc123-dirty', 'PyTorch 2.13.0', 'epoch_3.pth', ODD, 'python tools/test.py',
     ):  # fmt: skip
         assert text in page.text, text
+    tiles = re.findall(r'class="tile"><b>(.*?)</b><span><strong>(.*?)</strong>', path.read_text())
+    assert tiles[::11] == [('0.000', 'AP'), ('–', 'ARl')]
+    assert tiles[8] == ('8.000', 'AR100')
+    assert f"{run / 'tiny.py'}' --work-dir NEW_FOLDER" in page.text  # quoted: it has a space
     assert len(page.all('svg')) == 7
     assert len(page.all('img')) > 6
     assert all(image['src'].startswith('data:image/jpeg') for image in page.all('img'))
