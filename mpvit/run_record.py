@@ -44,7 +44,7 @@ def evaluated_data(cfg: Config) -> dict[str, Any]:
 def _box_evaluator(cfg: Config) -> ConfigDict | None:
     evaluators = cfg.test_evaluator
     for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-        if evaluator.get('type') == 'CocoBoxMetric':
+        if evaluator.get('type') in ('CocoBoxMetric', 'CocoMetric'):
             return evaluator
     return None
 
