@@ -64,6 +64,11 @@ def software() -> dict[str, str]:
     )
 
 
+def software_note() -> str:
+    """The same as a line for the log, which `mpvit.analysis.training_log` reads again."""
+    return 'Software: ' + ', '.join(f'{name} {text}' for name, text in software().items())
+
+
 def _version(name: str) -> str:
     for candidate in (name, _FORKS.get(name, name)):
         try:

@@ -24,8 +24,8 @@ from mpvit.engine.resume import candidates, is_restarted
 from mpvit.engine.tta import tta_model, tta_pipeline
 from mpvit.errors import UserError
 from mpvit.preflight import refuse_bad_data
+from mpvit.run_record import evaluated_data, keep_detections, software, software_note
 from mpvit.tracking import forget_visualizers, use_trackers, without_trackers
-from mpvit.run_record import evaluated_data, keep_detections, software
 
 
 def train(
@@ -116,7 +116,7 @@ def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
     check_data(cfg, 'train', 'val')
     _check_optimizer(cfg)
     with explained_faults(cfg.work_dir):
-        runner = build_runner(cfg, notes)
+        runner = build_runner(cfg, [*notes, software_note()])
         with _explained(cfg):
             _ = runner.train_loop, runner.val_loop
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

@@ -3,7 +3,7 @@
 Imports neither torch nor mmdet, so that the tools that draw start at once.
 """
 
-from mpvit.analysis.errors import ERROR_TYPES, ErrorTypes, count_objects_missed, error_types
+from mpvit.analysis.errors import ERROR_TYPES, ErrorTypes, error_types
 from mpvit.analysis.images import ImageScores, score_images
 from mpvit.analysis.matching import OUTCOMES, Outcomes, judge
 from mpvit.analysis.results import Detected, Objects, Results, read_results
@@ -24,7 +24,6 @@ __all__ = [
     'Results',
     'Run',
     'analyse',
-    'count_objects_missed',
     'error_types',
     'find_run',
     'judge',

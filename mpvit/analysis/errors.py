@@ -108,11 +108,6 @@ def average_precisions(
     return values
 
 
-def count_objects_missed(results: Results, outcomes: Outcomes) -> int:
-    """How many objects were not found, whatever the reason."""
-    return int((~outcomes.found & ~results.objects.crowd).sum())
-
-
 def _winners(results: Results, outcomes: Outcomes) -> NDArray[np.bool_]:
     """Of the wrong classes and locations at each object that was not found the best score."""
     order = np.argsort(-results.detected.score, kind='stable')

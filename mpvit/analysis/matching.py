@@ -4,7 +4,6 @@ The outcomes are those of TIDE (Bolya et al., ECCV 2020, section 2.2), told apar
 (IoU) with objects of the same and of other classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,11 +177,6 @@ def confusion(results: Results, outcomes: Outcomes) -> Ints:
     left[matched[hit]] = False
     counts[:, background] += np.bincount(objects.label[left], minlength=background + 1)
     return counts
-
-
-def of_outcome(outcomes: Outcomes, codes: Sequence[int]) -> NDArray[np.bool_]:
-    """Which detections have one of these outcomes, ``(N,)``."""
-    return np.isin(outcomes.outcome, codes)
 
 
 def _best(pairs: Pairs, count: int) -> tuple[Floats, Ints]:

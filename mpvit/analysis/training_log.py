@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,8 @@ from mpvit.errors import UserError
 
 _STAMP = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ')
 _FACTS = {'Python', 'PyTorch', 'TorchVision', 'MMEngine', 'CUDA available', 'seed'}
-_FACTS |= {'Distributed training', 'GPU number', 'software'}
+_FACTS |= {'Distributed training', 'GPU number'}
+_SOFTWARE = re.compile(r' - INFO - Software: (.*)')
 _NOT_SERIES = {'step', 'iter', 'epoch'}
 Series = dict[str, tuple[list[float], list[float]]]
 
@@ -99,29 +101,39 @@ def duration(log_dir: Path) -> timedelta | None:
     Returns:
         The time; None if there is no readable log.
     """
-    stamps = []
-    for path in log_dir.glob('*.log'):
-        for line in path.read_text(errors='replace').splitlines():
-            stamp = _STAMP.match(line)
-            if stamp:
-                stamps.append(datetime.strptime(stamp[1], '%Y/%m/%d %H:%M:%S'))
+    stamps = [
+        datetime.strptime(stamp[1], '%Y/%m/%d %H:%M:%S')
+        for path in log_dir.glob('*.log')
+        for stamp in map(_STAMP.match, _lines(path))
+        if stamp
+    ]
     return max(stamps) - min(stamps) if stamps else None
 
 
 def environment(log_dir: Path) -> dict[str, str]:
-    """What mmengine wrote about versions and devices at the start of a log, by its own names.
+    """What stands in a log about versions and devices, by mmengine's names.
+
+    ``software`` is the line that `mpvit.run_record.software_note` makes.
 
     Args:
         log_dir: Log folder.
     """
     facts: dict[str, str] = {}
     for path in sorted(log_dir.glob('*.log'))[:1]:
-        with path.open(errors='replace') as file:
-            for line, _ in zip(file, range(200), strict=False):  # it stands at the top
-                key, colon, value = line.strip().partition(': ')
-                if colon and (key in _FACTS or re.fullmatch(r'GPU [\d,]+', key)):
-                    facts.setdefault(key, value)
+        for number, line in enumerate(_lines(path)):
+            note = _SOFTWARE.search(line)
+            if note:
+                return facts | dict(software=note[1])
+            key, colon, value = line.strip().partition(': ')
+            at_the_top = number < 200
+            if at_the_top and colon and (key in _FACTS or re.fullmatch(r'GPU [\d,]+', key)):
+                facts.setdefault(key, value)
     return facts
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(errors='replace') as file:
+        yield from file
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -148,9 +148,11 @@ def _logged_environment(logged: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield 'device', ', '.join(cards)
     if 'Distributed training' in logged and logged['Distributed training'] == 'True':
         yield 'processes', logged.get('GPU number', '?')
-    for key, name in (('seed', 'seed'), ('software', 'software')):
-        if key in logged:
-            yield name, logged[key]
+    if 'seed' in logged:
+        yield 'seed', logged['seed']
+    if 'software' in logged:
+        yield 'software', logged['software']
+        return
     versions = {'Python': logged.get('Python', '').partition(' ')[0]}
     versions |= {name: logged.get(name, '') for name in ('PyTorch', 'TorchVision', 'MMEngine')}
     known = [f'{name} {version}' for name, version in versions.items() if version]

@@ -69,8 +69,8 @@ def test_time_and_environment_of_a_log(tmp_path):
         '2026/11/26 01:00:00 - mmengine - INFO - \n'
         'System environment:\n    CUDA available: True\n    GPU 0,1: NVIDIA H100\n'
         '    PyTorch: 2.13.0\n    numpy_random_seed: 7\n    seed: 42\n'
-        '2026/11/26 03:30:05 - mmengine - INFO - a line\nno time: 1\n'
+        '2026/11/26 03:30:05 - mmengine - INFO - Software: mpvit 1, revision abc\nno time: 1\n'
     )
     assert duration(tmp_path) == timedelta(hours=2, minutes=30, seconds=5)
     expected = {'CUDA available': 'True', 'GPU 0,1': 'NVIDIA H100', 'PyTorch': '2.13.0'}
-    assert environment(tmp_path) == expected | {'seed': '42'}
+    assert environment(tmp_path) == expected | {'seed': '42', 'software': 'mpvit 1, revision abc'}

@@ -1,6 +1,7 @@
 """tools/plot.py and tools/report.py, as a user calls them."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -68,6 +69,15 @@ def test_curves_of_a_run(tool, trained, tmp_path):
     result = tool('plot', 'curves', trained, '--out', tmp_path / 'curves.svg')
     assert (result.status, result.out) == (0, f'{tmp_path / "curves.svg"}\n')
     assert (tmp_path / 'curves.svg').is_file()
+
+
+def test_the_report_of_a_training_says_what_it_ran_on(tool, trained, tmp_path):
+    result = tool('report', trained, '--out', tmp_path / 'report.html')
+    assert result.status == 0, result.err
+    assert 'has no detections.bbox.json; evaluate first' in result.out
+    text = (tmp_path / 'report.html').read_text()
+    assert re.search(r'<th scope="row">software</th><td>mpvit \S+, .*torch \S+,.*</td>', text)
+    assert 'MPViT embed_dims (16, 24, 32, 40)' in text
 
 
 def test_report_of_a_run(tool, evaluated, tmp_path):
