@@ -40,7 +40,8 @@ class _Tracker(BaseVisBackend):
     def __init__(self, save_dir: str, continued: bool = False, **kwargs: Any) -> None:
         super().__init__(save_dir, **kwargs)
         self._continued = continued
-        self._work_dir = Path(save_dir).absolute().parents[1]
+        # a visualizer without a folder, such as an inferencer's, leaves out what needs one
+        self._work_dir = Path(save_dir or 'none/vis_data').absolute().parents[1]
         self._failures = 0
 
     def add_config(self, config: Config, **kwargs: Any) -> None:

@@ -64,7 +64,7 @@ def commands(text: str) -> Iterator[list[str]]:
 def tool_of(words: list[str]) -> tuple[str, list[str]] | None:
     """The tool that a command line calls and its arguments; None if it calls none."""
     for i, word in enumerate(words):
-        if word == 'mpvit' and i + 1 < len(words):
+        if word == 'mpvit' and i + 1 < len(words) and words[0] != 'mim':
             return words[i + 1], words[i + 2 :]
         script = re.fullmatch(r'(?:\./)?tools/(\w+)\.(?:py|sh)', word)
         if script:
