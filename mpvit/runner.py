@@ -23,6 +23,7 @@ from mpvit.engine.faults import explained_faults
 from mpvit.engine.resume import candidates, is_restarted
 from mpvit.engine.tta import tta_model, tta_pipeline
 from mpvit.errors import UserError
+from mpvit.exported import is_exported, use_exported
 from mpvit.preflight import refuse_bad_data
 from mpvit.run_record import evaluated_data, keep_detections, software, software_note
 from mpvit.tracking import forget_visualizers, use_trackers, without_trackers
@@ -148,7 +149,7 @@ def evaluate(
 
     Args:
         config: Config file.
-        checkpoint: Checkpoint file or URL.
+        checkpoint: Checkpoint file or URL, or an exported detector, ``.onnx`` or ``.xml``.
         data: Folder of a COCO-format dataset, of which the test split, or else validation's, is
             evaluated; None for the config's own data.
         val_ann: Annotation file to evaluate on, instead of the one in ``data``.
@@ -219,10 +220,15 @@ def run_test(
     """
     check_data(cfg, 'test')
     keep_detections(cfg)
+    checkpoint = cfg.load_from
     settings = dict(dtype=dtype, compile=compile, fold=fold)
     # averaged weights are what a checkpoint's state_dict holds; EMAHook would only swap them in
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook']
-    cfg.custom_hooks = [*hooks, ConfigDict(type='PrepareInferenceHook', **settings)]
+    if is_exported(checkpoint):
+        settings = use_exported(cfg, settings)
+    else:
+        hooks.append(ConfigDict(type='PrepareInferenceHook', **settings))
+    cfg.custom_hooks = hooks
     without_trackers(cfg)
     with explained_faults():
         runner = build_runner(cfg, notes, test=True)
@@ -230,7 +236,7 @@ def run_test(
             _ = runner.test_loop
         metrics: dict[str, float] = runner.test()
     if is_main_process():
-        record = dict(config=cfg.filename, checkpoint=cfg.load_from, inference=settings)
+        record = dict(config=cfg.filename, checkpoint=checkpoint, inference=settings)
         record |= dict(data=evaluated_data(cfg), software=software(), metrics=metrics)
         path = Path(cfg.work_dir) / 'metrics.json'
         path.write_text(json.dumps(record, indent=2, default=float) + '\n')

@@ -63,8 +63,10 @@ class PortableRunner(Runner):
 
         Args:
             model_wrapper_cfg: Wrapper to use; None for mmengine's.
-            model: The detector.
+            model: The detector; one without parameters, which is an exported one, stays as it is.
         """
+        if next(model.parameters(), None) is None:
+            return model.to(get_device())
         if self.distributed and get_device() == 'cpu' and model_wrapper_cfg is None:
             self.logger.info('No GPU: batch norm is not synchronised over the processes.')
             model = revert_sync_batchnorm(model)

@@ -15,6 +15,7 @@ from mpvit.config import load_config
 from mpvit.engine.checkpoint_hook import check_loadable
 from mpvit.engine.prepare import prepare
 from mpvit.errors import UserError
+from mpvit.exported import is_exported, load_exported
 
 __all__ = ['load_detector', 'prepare']
 
@@ -35,7 +36,8 @@ def load_detector(
 
     Args:
         config: Config file.
-        checkpoint: Checkpoint file or URL.
+        checkpoint: Checkpoint file or URL, or an exported detector, ``.onnx`` or ``.xml``, whose
+            precision and so on were decided when it was exported.
         device: Where the detector runs, such as ``'cuda:0'``.
         dtype: 'fp32', 'bf16' or 'fp16'; see `prepare`.
         compile: Compile it at the first image; see `prepare`.
@@ -50,6 +52,8 @@ def load_detector(
     """
     cfg = load_config(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
+    if is_exported(checkpoint):
+        return load_exported(cfg, checkpoint, device, dtype=dtype, compile=compile, fold=fold)
     settings = copy.deepcopy(cfg.model)
     settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone
     model = revert_sync_batchnorm(MODELS.build(settings))

@@ -31,7 +31,8 @@ def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
         tokens: Tokens, row by row.
         size: ``(H, W)`` of the map.
     """
-    return tokens.unflatten(1, size).permute(0, 3, 1, 2)
+    # not `unflatten`, which makes a constant of the size in an exported graph
+    return tokens.view(tokens.size(0), *size, tokens.size(2)).permute(0, 3, 1, 2)
 
 
 class ConvPositionEncoding(nn.Module):

@@ -19,34 +19,42 @@ Sums are accumulated in float32. Autocast does not touch the operator: it takes 
 come, so under autocast the values have the low precision of the projection that made them.
 """
 
+import contextlib
 import functools
 import importlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from mpvit.errors import UserError
-from mpvit.ops import choice, reference
+from mpvit.ops import choice
+from mpvit.ops.reference import Shapes
 
 VARIABLE = 'MPVIT_MSDA'
 BACKENDS = ('reference', 'cpu', 'triton', 'cuda')
+#: What an exported graph is made of, by the operator that samples; each is a backend.
+EXPORTED_FORMS = {'grid_sample': 'reference', 'gather': 'gather'}
+_exported_form = ContextVar('exported_form', default='grid_sample')
 _AUTOMATIC = {'cpu': ('cpu',), 'cuda': ('cuda', 'triton')}  # by device type, best first
 # Older torch cannot tell; there torch.jit.is_tracing and is_in_onnx_export must do.
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.onnx.is_in_onnx_export)
 
 
 def ms_deform_attn(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     """Weighted sum of bilinear samples over levels and points, differentiable, on any device.
 
     Args:
         value: Values of all levels in a row, shape ``(B, sum(H_l * W_l), heads, C)``.
         spatial_shapes: ``(H_l, W_l)`` of every level, integers of shape ``(levels, 2)``. On a GPU
-            they are read there, without waiting; they must then fit ``value``.
+            they are read there, without waiting; they must then fit ``value``. Pairs of numbers
+            while exporting.
         sampling_locations: ``(x, y)`` in [0, 1] of each level (outside is allowed and samples
             zeros), shape ``(B, queries, heads, levels, points, 2)``.
         attention_weights: Shape ``(B, queries, heads, levels, points)``.
@@ -59,11 +67,24 @@ def ms_deform_attn(
         UserError: ``MPVIT_MSDA`` names no backend, or one that cannot serve this call.
     """
     if _is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
-        return reference.ms_deform_attn(
-            value, spatial_shapes, sampling_locations, attention_weights
-        )
+        form = _load(EXPORTED_FORMS[_exported_form.get()])
+        return form.forward(value, spatial_shapes, sampling_locations, attention_weights)
     _check(value, spatial_shapes, sampling_locations, attention_weights)
     return _forward_op(value, spatial_shapes, sampling_locations, attention_weights)
+
+
+@contextlib.contextmanager
+def exported_as(form: str) -> Iterator[None]:
+    """While it lasts, exported graphs contain attention in this form.
+
+    Args:
+        form: A key of `EXPORTED_FORMS`.
+    """
+    token = _exported_form.set(form)
+    try:
+        yield
+    finally:
+        _exported_form.reset(token)
 
 
 def forward(

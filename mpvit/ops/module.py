@@ -1,5 +1,6 @@
 """The forward pass of mmcv's `MultiScaleDeformableAttention`, with fewer passes over memory."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from mpvit.ops.attention import ms_deform_attn
 from mpvit.ops.dropout import add_dropout
+from mpvit.ops.reference import Shapes
 
 
 def forward(
@@ -18,7 +20,7 @@ def forward(
     query_pos: Tensor | None = None,
     key_padding_mask: Tensor | None = None,
     reference_points: Tensor | None = None,
-    spatial_shapes: Tensor | None = None,
+    spatial_shapes: Shapes | None = None,
     level_start_index: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor:
@@ -37,7 +39,7 @@ def forward(
         key_padding_mask: True where a token is padding, shape ``(B, tokens)``.
         reference_points: ``(x, y)`` or ``(x, y, w, h)`` in [0, 1], shape
             ``(B, queries, levels, 2 or 4)``.
-        spatial_shapes: ``(H, W)`` of every level, shape ``(levels, 2)``.
+        spatial_shapes: ``(H, W)`` of every level, shape ``(levels, 2)``; pairs while exporting.
         level_start_index: Not used.
         **kwargs: Not used.
 
@@ -59,13 +61,13 @@ def forward(
     value = self.value_proj(value)
     if key_padding_mask is not None:
         value = value.masked_fill_(key_padding_mask[..., None], 0.0)
-    offsets = self.sampling_offsets(query).unflatten(-1, (*grid, 2))
-    weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+    offsets = _split(self.sampling_offsets(query), *grid, 2)
+    weights = _split(self.attention_weights(query), self.num_heads, -1)
     output = ms_deform_attn(
-        value.unflatten(-1, (self.num_heads, -1)),
+        _split(value, self.num_heads, -1),
         spatial_shapes,
         sampling_locations(reference_points, offsets, spatial_shapes),
-        weights.softmax(-1).unflatten(-1, grid[1:]),
+        _split(weights.softmax(-1), *grid[1:]),
     )
     output = self.output_proj(output)
     if not self.batch_first:
@@ -73,7 +75,12 @@ def forward(
     return add_dropout(identity, output, self.dropout.p, self.dropout.training)
 
 
-def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes: Tensor) -> Tensor:
+def _split(tensor: Tensor, *sizes: int) -> Tensor:
+    """Split the last dimension; `unflatten` would fix the others in an exported graph."""
+    return tensor.view(*tensor.shape[:-1], *sizes)
+
+
+def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes: Shapes) -> Tensor:
     """Where to sample: reference points plus offsets.
 
     Offsets from a point are in pixels of each level, offsets from a box in halves of its width and
@@ -82,7 +89,7 @@ def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes
     Args:
         reference_points: Shape ``(B, queries, levels, 2 or 4)``, in [0, 1].
         offsets: Shape ``(B, queries, heads, levels, points, 2)``.
-        spatial_shapes: ``(H, W)`` of every level, shape ``(levels, 2)``.
+        spatial_shapes: ``(H, W)`` of every level.
 
     Returns:
         Tensor of the shape of ``offsets``, of the type of the reference points: they keep float32
@@ -103,6 +110,8 @@ def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes
     start = per_sample(reference_points[..., :2])
     flat = offsets.flatten(-3).to(reference_points.dtype)
     if numbers == 2:
+        if not isinstance(spatial_shapes, Tensor):  # exporting
+            return (start + flat / per_sample(_widths_and_heights(spatial_shapes))).view_as(offsets)
         sizes = spatial_shapes.flip(-1).to(reference_points.dtype)
         locations = torch.addcdiv(start, flat, per_sample(sizes))
     else:
@@ -110,3 +119,8 @@ def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes
             start, flat, per_sample(reference_points[..., 2:] * (0.5 / points))
         )
     return locations.view_as(offsets)
+
+
+def _widths_and_heights(shapes: Sequence[tuple[int, int]]) -> Tensor:
+    """As a tensor that depends on them in a graph; `torch.tensor` would make constants of them."""
+    return torch.stack([torch.stack([torch.as_tensor(n) for n in (w, h)]) for h, w in shapes])

@@ -4,17 +4,22 @@ Also a backend of `mpvit.ops.attention`: it serves every device and dtype, slowl
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+#: Height and width of every level: a tensor of shape ``(levels, 2)``, or pairs of numbers, which an
+#: exported graph may leave open.
+Shapes = Tensor | Sequence[tuple[int, int]]
+
 _BILINEAR: dict[str, Any] = dict(mode='bilinear', padding_mode='zeros', align_corners=False)
 
 
 def ms_deform_attn(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     """Weighted sum of bilinear samples over levels and points.
 
@@ -23,7 +28,7 @@ def ms_deform_attn(
 
     Args:
         value: Values of all levels in a row, shape ``(B, sum(H_l * W_l), heads, C)``.
-        spatial_shapes: ``(H_l, W_l)`` of every level, shape ``(levels, 2)``.
+        spatial_shapes: ``(H_l, W_l)`` of every level.
         sampling_locations: ``(x, y)`` in [0, 1] of each level (outside is allowed and samples
             zeros), shape ``(B, queries, heads, levels, points, 2)``.
         attention_weights: Shape ``(B, queries, heads, levels, points)``.
@@ -31,16 +36,15 @@ def ms_deform_attn(
     Returns:
         Tensor of shape ``(B, queries, heads * C)``.
     """
-    batch, _, heads, channels = value.shape
-    queries = sampling_locations.shape[1]
+    heads = value.shape[2]
     maps, grids, weights = _by_head(value, spatial_shapes, sampling_locations, attention_weights)
     samples = [F.grid_sample(m, g, **_BILINEAR) for m, g in zip(maps, grids, strict=True)]
     output = (torch.cat(samples, dim=-1) * weights).sum(-1)  # (B * heads, C, queries)
-    return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
+    return output.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
 
 
 def _by_head(
-    value: Tensor, spatial_shapes: Tensor, locations: Tensor, weights: Tensor
+    value: Tensor, spatial_shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """What `grid_sample` wants, with heads as images.
 
@@ -48,26 +52,29 @@ def _by_head(
         Maps of each level, ``(B * heads, C, H, W)``; grids of each level, in [-1, 1],
         ``(B * heads, queries, points, 2)``; weights ``(B * heads, 1, queries, levels * points)``.
     """
-    batch, _, heads, channels = value.shape
-    shapes = [(int(h), int(w)) for h, w in spatial_shapes]
+    channels = value.shape[3]
     # (B, queries, heads, levels, points, 2) -> levels x (B * heads, queries, points, 2)
     grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1).unbind(2)
-    maps = [
+    maps, start = [], 0
+    for h, w in pairs(spatial_shapes):
+        level = value[:, start : start + h * w]
         # (B, H * W, heads, C) -> (B * heads, C, H, W)
-        level.permute(0, 2, 3, 1).reshape(batch * heads, channels, h, w)
-        for level, (h, w) in zip(
-            value.split([h * w for h, w in shapes], dim=1), shapes, strict=True
-        )
-    ]
+        maps.append(level.permute(0, 2, 3, 1).reshape(-1, channels, h, w))
+        start = start + h * w
     # (B, queries, heads, levels, points) -> (B * heads, 1, queries, levels * points)
     return maps, list(grids), weights.transpose(1, 2).flatten(0, 1).flatten(2).unsqueeze(1)
 
 
+def pairs(shapes: Shapes) -> Sequence[tuple[int, int]]:
+    """Height and width of every level as numbers."""
+    return [(int(h), int(w)) for h, w in shapes] if isinstance(shapes, Tensor) else shapes
+
+
 def forward(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     """`ms_deform_attn`, computed in float32 at least; in the dtype of ``value``."""
-    inputs = _widened(value, sampling_locations, attention_weights)
+    inputs = widened(value, sampling_locations, attention_weights)
     return ms_deform_attn(inputs[0], spatial_shapes, *inputs[1:]).to(value.dtype)
 
 
@@ -80,7 +87,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights, each in the dtype of its input."""
     batch, _, heads, channels = value.shape
-    wide = _widened(value, sampling_locations, attention_weights)
+    wide = widened(value, sampling_locations, attention_weights)
     maps, grids, weights = _by_head(wide[0], spatial_shapes, *wide[1:])
     # (B, queries, heads * C) -> (B * heads, C, queries, 1)
     grad_output = grad_output.to(weights.dtype).transpose(1, 2)
@@ -110,7 +117,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _widened(*tensors: Tensor) -> list[Tensor]:
+def widened(*tensors: Tensor) -> list[Tensor]:
     """Tensors in their common dtype, float32 at least."""
     dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
     return [t.to(dtype) for t in tensors]

@@ -1,0 +1,209 @@
+"""Writing a detector as a file for another runtime."""
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.models import DeformableDETR
+from torch import nn
+
+from mpvit.errors import UserError
+from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
+from mpvit.export.verify import TOLERANCES, Differences, verify
+from mpvit.exported import SECTION, encoded, load_exported, paths_of, pixel_facts, required
+from mpvit.inference.loading import load_detector
+from mpvit.ops.attention import EXPORTED_FORMS, exported_as
+from mpvit.version import __version__
+
+#: Format to the suffix of its files.
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}
+OPSET = 17
+# Traced on three padded images of odd sizes, so that no size is taken for another one.
+_EXAMPLE = (3, 150, 181)
+
+
+def export(
+    config: str | os.PathLike[str],
+    checkpoint: str,
+    *,
+    format: str = 'onnx',
+    target: str | None = None,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    dtype: str = 'fp32',
+    attention: str = 'grid_sample',
+) -> tuple[Path, Differences]:
+    """Export a detector, and compare the file with PyTorch before it is put into place.
+
+    Args:
+        config: Config file.
+        checkpoint: Checkpoint file or URL.
+        format: 'onnx' or 'openvino'.
+        target: File to write; None for one beside the checkpoint.
+        size: Height and width in pixels, if the file is to take images of one size only.
+        batch: Images in a batch, if it is to take batches of one size only.
+        dtype: 'fp32'; 'fp16' for half the size and, where the hardware has it, the speed.
+        attention: How deformable attention is written down, a key of `EXPORTED_FORMS`.
+
+    Returns:
+        The file, and the largest differences from PyTorch that were found.
+
+    Raises:
+        UserError: Config, checkpoint or arguments do not fit together, a package is missing, the
+            file exists or cannot be written, or the exported detector deviates.
+    """
+    file = _target(checkpoint, format, target)
+    for package in ('onnx', 'onnxruntime') if format == 'onnx' else ('onnx', 'openvino'):
+        required(package)
+    _check_choice('dtype', dtype, TOLERANCES)
+    _check_choice('attention', attention, EXPORTED_FORMS)
+    reference = load_detector(config, checkpoint)
+    if not isinstance(reference, DeformableDETR):
+        raise UserError(
+            f'{config}: {type(reference).__name__} is not a Deformable DETR; others cannot be '
+            'exported here'
+        )
+    _name_classes(reference)
+    facts = _facts(reference, checkpoint, size=size, batch=batch, dtype=dtype, attention=attention)
+    half = dtype == 'fp16' and format == 'onnx'
+    model = load_detector(config, checkpoint, dtype='fp16') if half else reference
+    try:
+        folder = tempfile.TemporaryDirectory(dir=file.parent, prefix='.export-')
+    except OSError as error:
+        raise UserError(f'{file} cannot be written: {error.strerror}') from error
+    with folder as place:
+        part = Path(place) / file.name
+        onnx_file = part.with_suffix('.onnx')
+        write_onnx(model, onnx_file, facts, size=size, batch=batch, attention=attention)
+        if format == 'openvino':
+            _write_openvino(onnx_file, part, facts, compress=dtype == 'fp16')
+        found = verify(reference, load_exported(reference.cfg, part), dtype)
+        for path in paths_of(part):
+            os.replace(path, file.with_name(path.name))
+    return file, found
+
+
+def _target(checkpoint: str, format: str, target: str | None) -> Path:
+    _check_choice('format', format, SUFFIXES)
+    suffix = SUFFIXES[format]
+    file = Path(target) if target else Path(checkpoint).with_suffix(suffix)
+    if not target and '://' in checkpoint:
+        file = Path(file.name)
+    if file.suffix != suffix:
+        raise UserError(f'--out {file}: a file for {format} has to be named {suffix}')
+    for path in paths_of(file):
+        if path.exists():
+            raise UserError(f'{path} exists already; choose another --out')
+    if not file.parent.is_dir():
+        raise UserError(f'{file}: there is no folder {file.parent}')
+    return file
+
+
+def _check_choice(name: str, value: str, choices: Mapping[str, Any]) -> None:
+    if value not in choices:
+        raise UserError(f'{name} {value!r} is unknown; choose from {", ".join(choices)}')
+
+
+def _name_classes(model: nn.Module) -> None:
+    """Class names by the checkpoint, or else by the test set's config, or else by number."""
+    count = model.bbox_head.num_classes
+    loader = model.cfg.get('test_dataloader') or {}
+    settings = loader.get('dataset', {}).get('metainfo') or {}
+    known = [model.dataset_meta.get('classes'), settings.get('classes')]
+    fitting = [tuple(names) for names in known if names and len(names) == count]
+    model.dataset_meta = dict(classes=fitting[0] if fitting else tuple(map(str, range(count))))
+
+
+def _facts(model: nn.Module, checkpoint: str, **settings: Any) -> dict[str, Any]:
+    """What a consumer of the file needs to know."""
+    pixels = model.cfg.model.data_preprocessor
+    loader = model.cfg.get('test_dataloader') or {}
+    pipeline = loader.get('dataset', {}).get('pipeline') or []
+    resize = [dict(step) for step in pipeline if 'size' in str(step.type)]
+    local = '://' not in checkpoint
+    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest() if local else None
+    return dict(
+        classes=list(model.dataset_meta['classes']),
+        **pixel_facts(pixels),
+        normalisation='(pixel - mean) / std, inside of the graph',
+        resize=json.loads(json.dumps(resize, default=str)),
+        padding=(
+            'right and below, any value; height and width to a multiple of '
+            f'{pixels.get("pad_size_divisor", 1)}'
+        ),
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        mpvit_version=__version__,
+        torch_version=torch.__version__,
+        opset=OPSET,
+        config=Path(model.cfg.filename).name,
+        checkpoint=Path(checkpoint).name,
+        checkpoint_sha256=digest,
+        **settings,
+    )
+
+
+def write_onnx(
+    model: nn.Module,
+    file: Path,
+    facts: Mapping[str, Any],
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    attention: str = 'grid_sample',
+) -> None:
+    """Write the ONNX file, unchecked.
+
+    torch's exporter by tracing: it gives open batches and sizes in seconds, in every torch that is
+    supported. The one by `torch.export` takes far longer (docs/export.md).
+
+    Args:
+        model: Deformable DETR, prepared for inference.
+        file: Where to write.
+        facts: For the metadata.
+        size: As for `export`.
+        batch: As for `export`.
+        attention: As for `export`.
+    """
+    onnx = required('onnx')
+    count, height, width = batch or _EXAMPLE[0], *(size or _EXAMPLE[1:])
+    images = torch.zeros(count, 3, height, width, dtype=torch.uint8)
+    sizes = torch.tensor([[height - 9, width], [height, width - 7], [height, width]] * count)
+    axes: dict[str, dict[int, str]] = {name: {} for name in (*INPUTS, *OUTPUTS)}
+    if batch is None:
+        axes = {name: {0: 'batch'} for name in axes}
+    if size is None:
+        axes['images'] |= {2: 'height', 3: 'width'}
+    with exported_as(attention), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # it is deprecated; and what it warns of is compared later
+        torch.onnx.export(
+            DetectorGraph(model).eval(),
+            (images, sizes[:count]),
+            str(file),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_axes={name: open_axes for name, open_axes in axes.items() if open_axes},
+        )
+    content = onnx.load(str(file))
+    content.producer_name, content.producer_version = SECTION, __version__
+    metadata = {f'{SECTION}.{name}': value for name, value in encoded(facts).items()}
+    onnx.helper.set_model_props(content, metadata)
+    onnx.save(content, str(file))
+
+
+def _write_openvino(
+    onnx_file: Path, file: Path, facts: Mapping[str, Any], *, compress: bool
+) -> None:
+    openvino = required('openvino')
+    network = openvino.convert_model(onnx_file)
+    for name, value in encoded(facts).items():
+        network.set_rt_info(value, [SECTION, name])
+    openvino.save_model(network, file, compress_to_fp16=compress)

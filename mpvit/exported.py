@@ -1,0 +1,318 @@
+"""Exported detectors, run by onnxruntime or OpenVINO and used like any detector of mmdet."""
+
+import copy
+import importlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.models import BaseDetector
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from mpvit.errors import UserError
+
+#: Suffix of an exported file to the package that runs it.
+RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
+#: Where a file holds what is known of it: beginning of the keys (ONNX), section (OpenVINO).
+SECTION = 'mpvit'
+_Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+
+
+def is_exported(file: str | os.PathLike[str] | None) -> bool:
+    """Whether a file in the place of a checkpoint is an exported detector, by its suffix."""
+    return Path(str(file)).suffix.lower() in RUNTIMES
+
+
+def required(package: str) -> Any:
+    """A package of the extra ``export``.
+
+    Args:
+        package: Its name.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"{package} cannot be imported ({error}); run `pip install 'mpvit[export]'`"
+        ) from error
+
+
+def pixel_facts(data_preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+    """What is done to pixels before the detector sees them, for the file's metadata.
+
+    Args:
+        data_preprocessor: Config of mmdet's data preprocessor.
+    """
+    return dict(
+        mean=[float(value) for value in data_preprocessor.get('mean') or [0.0]],
+        std=[float(value) for value in data_preprocessor.get('std') or [1.0]],
+        channel_order='RGB' if data_preprocessor.get('bgr_to_rgb') else 'BGR',
+    )
+
+
+class _OnnxNetwork:
+    def __init__(self, file: Path, device: str) -> None:
+        runtime = required('onnxruntime')
+        provider = 'CUDAExecutionProvider' if device.startswith('cuda') else 'CPUExecutionProvider'
+        if provider not in runtime.get_available_providers():
+            raise UserError(
+                f'device {device}: this onnxruntime has no {provider}; use cpu, or install '
+                'onnxruntime-gpu'
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        self._session = runtime.InferenceSession(str(file), options, providers=[provider])
+        facts = self._session.get_modelmeta().custom_metadata_map
+        prefix = f'{SECTION}.'
+        self.facts = {k.removeprefix(prefix): v for k, v in facts.items() if k.startswith(prefix)}
+        shape = self._session.get_inputs()[0].shape
+        self.shape = [n if isinstance(n, int) else None for n in shape]
+
+    def __call__(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> _Arrays:
+        names = ['boxes', 'scores', 'labels']
+        return tuple(self._session.run(names, dict(images=images, sizes=sizes)))
+
+
+class _OpenVinoNetwork:
+    def __init__(self, file: Path, device: str) -> None:
+        runtime = required('openvino')
+        if device != 'cpu':
+            raise UserError(f'device {device}: OpenVINO files run on the cpu here')
+        network = runtime.Core().read_model(file)
+        names = network.rt_info[SECTION] if SECTION in network.rt_info else ()
+        self.facts = {name: network.get_rt_info([SECTION, name]).astype(str) for name in names}
+        shape = network.inputs[0].partial_shape
+        self.shape = [None if n.is_dynamic else n.get_length() for n in shape]
+        settings = {
+            # it would choose bfloat16 or float16 by itself where the CPU has them
+            'INFERENCE_PRECISION_HINT': 'f32',
+            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            'PERFORMANCE_HINT': 'LATENCY',
+        }
+        self._request = (
+            runtime.Core().compile_model(network, 'CPU', settings).create_infer_request()
+        )
+
+    def __call__(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> _Arrays:
+        results = self._request.infer(dict(images=images, sizes=sizes))
+        return results['boxes'], results['scores'], results['labels']
+
+
+def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNetwork:
+    """Load an exported file into its runtime.
+
+    Args:
+        file: Exported detector.
+        device: ``'cpu'``, or a CUDA device for an ONNX file.
+
+    Raises:
+        UserError: The file is missing, cannot be read or is not ours, the runtime is not
+            installed, or it does not run on the device.
+    """
+    if not file.is_file():
+        raise UserError(f'exported detector {file} not found')
+    if file.suffix == '.xml' and not file.with_suffix('.bin').is_file():
+        raise UserError(f'{file}: the weights, {file.with_suffix(".bin").name}, are not beside it')
+    kind = _OnnxNetwork if file.suffix.lower() == '.onnx' else _OpenVinoNetwork
+    try:
+        network = kind(file, device)
+    except UserError:
+        raise
+    except Exception as error:  # the runtimes have many of their own
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f'{file} cannot be read ({reason}); export the detector again') from error
+    if 'classes' not in network.facts:
+        raise UserError(f'{file} was not written by tools/export.py')
+    return network
+
+
+@MODELS.register_module()
+class ExportedDetector(BaseDetector):
+    """A detector that runs in another runtime; for inference only.
+
+    It takes what mmdet's test pipeline gives. Normalisation is part of the exported graph.
+
+    Args:
+        file: Exported detector, ``.onnx`` or ``.xml``.
+        data_preprocessor: That of the detector's config; it has to be the one exported with.
+        bbox_head: The detector's, for its ``num_classes``.
+        device: Where it runs; see `open_network`.
+        **settings: Other settings of the detector, which play no part any more.
+
+    Raises:
+        UserError: The file cannot be used, or was exported with another config.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        data_preprocessor: dict[str, Any],
+        bbox_head: Mapping[str, Any],
+        device: str = 'cpu',
+        **settings: Any,
+    ) -> None:
+        network = open_network(Path(file), device)
+        _check_config(file, network.facts, data_preprocessor, bbox_head)
+        super().__init__({**data_preprocessor, 'mean': None, 'std': None})
+        self.file, self.network = file, network
+        self.dataset_meta = dict(classes=tuple(json.loads(network.facts['classes'])))
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample], rescale: bool = True
+    ) -> list[DetDataSample]:
+        """Detect.
+
+        Args:
+            batch_inputs: Pixels from 0 to 255 in the file's channel order, ``(B, 3, H, W)``.
+            batch_data_samples: With ``img_shape`` and ``ori_shape``, ``(h, w)``.
+            rescale: Give boxes in pixels of the original image rather than of the resized one.
+
+        Returns:
+            The samples with ``pred_instances``: ``bboxes``, ``scores``, ``labels``.
+
+        Raises:
+            UserError: The file was exported for another batch or size.
+        """
+        pixels = self._fitted(batch_inputs).round().clamp(0, 255).to('cpu', torch.uint8)
+        shapes = [sample.img_shape[:2] for sample in batch_data_samples]
+        outputs = self.network(np.ascontiguousarray(pixels.numpy()), np.array(shapes, np.int64))
+        results = []
+        for sample, boxes, scores, labels in zip(batch_data_samples, *outputs, strict=True):
+            (height, width), (to_height, to_width) = sample.img_shape[:2], sample.ori_shape[:2]
+            scale = (to_width / width, to_height / height) if rescale else (1, 1)
+            results.append(
+                InstanceData(
+                    bboxes=batch_inputs.new_tensor(boxes * np.float32([*scale, *scale])),
+                    scores=batch_inputs.new_tensor(scores),
+                    labels=torch.as_tensor(labels, device=batch_inputs.device),
+                )
+            )
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _fitted(self, images: Tensor) -> Tensor:
+        """Padded to the size that the file was exported for, if it was for one."""
+        batch, _, height, width = self.network.shape
+        if batch is not None and batch != len(images):
+            raise UserError(
+                f'{self.file} takes batches of {batch}, not of {len(images)}; set the batch size '
+                'to that (test_dataloader.batch_size), or export without --batch'
+            )
+        if height is None or width is None:
+            return images
+        down, right = height - images.shape[2], width - images.shape[3]
+        if down < 0 or right < 0:
+            raise UserError(
+                f'{self.file} takes images of up to {height}x{width} (height x width), but one is '
+                f'{images.shape[2]}x{images.shape[3]} after the test pipeline; export with '
+                'another --size or without'
+            )
+        return F.pad(images, (0, right, 0, down))
+
+    def extract_feat(self, batch_inputs: Tensor) -> Any:
+        """Not available: the graph has no such output."""
+        raise NotImplementedError('an exported detector gives detections only')
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> Any:
+        """Not available: an exported detector cannot be trained."""
+        raise NotImplementedError('an exported detector cannot be trained')
+
+    def _forward(
+        self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample] | None = None
+    ) -> Any:
+        raise NotImplementedError('an exported detector gives detections only')
+
+
+def _check_config(
+    file: str,
+    facts: Mapping[str, str],
+    data_preprocessor: Mapping[str, Any],
+    bbox_head: Mapping[str, Any],
+) -> None:
+    classes = json.loads(facts['classes'])
+    if len(classes) != bbox_head['num_classes']:
+        raise UserError(
+            f'{file} has {len(classes)} classes ({", ".join(classes[:3])}, ...), but the config '
+            f'has {bbox_head["num_classes"]} (model.bbox_head.num_classes); use the config that '
+            'it was exported with'
+        )
+    for name, value in pixel_facts(data_preprocessor).items():
+        exported = json.loads(facts[name])
+        if exported != value:
+            raise UserError(
+                f'{file} was exported with {name} {exported}, but the config says {value} '
+                '(model.data_preprocessor); use the config that it was exported with'
+            )
+
+
+def use_exported(cfg: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a config test an exported file in the place of a detector and its checkpoint.
+
+    Args:
+        cfg: Complete config whose ``load_from`` is the file; changed in place.
+        settings: What was asked of inference: ``dtype``, ``compile`` and ``fold``.
+
+    Returns:
+        What is to be recorded instead of them.
+
+    Raises:
+        UserError: They were asked for something that is decided when exporting.
+    """
+    _check_settings(cfg.load_from, **settings)
+    model = cfg.model.get('module', cfg.model)  # test-time augmentation wraps the detector
+    model.update(type='ExportedDetector', file=str(cfg.load_from))
+    cfg.load_from = None
+    return dict(runtime=RUNTIMES[Path(model.file).suffix.lower()])
+
+
+def load_exported(
+    cfg: Config, file: str | os.PathLike[str], device: str = 'cpu', **settings: Any
+) -> ExportedDetector:
+    """An exported detector, as `mpvit.inference.load_detector` returns detectors.
+
+    Args:
+        cfg: Config that it was exported with.
+        file: Exported detector.
+        device: Where it runs; see `open_network`.
+        **settings: As for `use_exported`.
+
+    Raises:
+        UserError: The file cannot be used, or does not fit the config or the settings.
+    """
+    _check_settings(file, **settings)
+    model = ExportedDetector(**{**copy.deepcopy(cfg.model), 'file': str(file), 'device': device})
+    model.cfg = cfg
+    return model.eval()
+
+
+def _check_settings(
+    file: str | os.PathLike[str], dtype: str = 'fp32', compile: bool = False, fold: bool = True
+) -> None:
+    if dtype != 'fp32' or compile or not fold:
+        raise UserError(
+            f'{file}: precision, compilation and folding are decided when exporting; leave out '
+            '--dtype, --compile and --no-fold'
+        )
+
+
+def encoded(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts as both formats can hold them: as JSON."""
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
+def paths_of(file: Path) -> Sequence[Path]:
+    """All files of an exported detector: OpenVINO keeps the weights in a second one."""
+    return [file, file.with_suffix('.bin')] if file.suffix == '.xml' else [file]
