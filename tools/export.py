@@ -56,8 +56,6 @@ def _check(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
     numbers = [*(arguments['size'] or []), arguments['batch'] or 1]
     if min(numbers) < 1 or arguments['batch'] == 0:
         parser.error('--size and --batch must be positive')
-    if arguments['size'] and min(arguments['size']) < 32:
-        parser.error('--size: images have to have 32 pixels or more each way')
 
 
 if __name__ == '__main__':

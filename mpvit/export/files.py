@@ -69,6 +69,7 @@ def export(
             f'{config}: {type(reference).__name__} is not a Deformable DETR; others cannot be '
             'exported here'
         )
+    _check_size(size, reference.data_preprocessor.pad_size_divisor)
     _name_classes(reference)
     facts = _facts(reference, checkpoint, size=size, batch=batch, dtype=dtype, attention=attention)
     half = dtype == 'fp16' and format == 'onnx'
@@ -108,6 +109,14 @@ def _target(checkpoint: str, format: str, target: str | None) -> Path:
 def _check_choice(name: str, value: str, choices: Mapping[str, Any]) -> None:
     if value not in choices:
         raise UserError(f'{name} {value!r} is unknown; choose from {", ".join(choices)}')
+
+
+def _check_size(size: tuple[int, int] | None, divisor: int) -> None:
+    if size is not None and any(n < 32 or n % divisor for n in size):
+        raise UserError(
+            f'--size {size[0]} {size[1]}: choose 32 pixels or more, in multiples of {divisor} '
+            '(model.data_preprocessor.pad_size_divisor)'
+        )
 
 
 def _name_classes(model: nn.Module) -> None:

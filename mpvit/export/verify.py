@@ -1,6 +1,5 @@
 """Comparing an exported detector with the one in PyTorch, both as a user runs them."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mpvit.errors import UserError
 from mpvit.exported import ExportedDetector
@@ -68,8 +68,9 @@ def verify(reference: nn.Module, exported: ExportedDetector, dtype: str = 'fp32'
     batch, _, height, width = exported.network.shape
     box, score, share = TOLERANCES[dtype]
     found = []
-    for images in _batches(batch, (height, width) if height and width else None):
-        results = [_detected(model, images) for model in (reference, exported)]
+    size = (height, width) if height and width else None
+    for images in _batches(batch, size):
+        results = [_detected(model, images, size) for model in (reference, exported)]
         for image, expected, actual in zip(images, *results, strict=True):
             found.append(differences(expected, actual, box * max(image.shape), score))
     largest = Differences(
@@ -120,8 +121,8 @@ def _batches(batch: int | None, size: tuple[int, int] | None) -> Iterator[list[T
     generator = torch.Generator().manual_seed(0)
     for shapes in _BATCHES:
         if size is not None:  # up to the whole of it
-            largest = max(max(shape) for shape in shapes)
-            shapes = tuple((h * size[0] // largest, w * size[1] // largest) for h, w in shapes)
+            highest, widest = (max(lengths) for lengths in zip(*shapes, strict=True))
+            shapes = tuple((h * size[0] // highest, w * size[1] // widest) for h, w in shapes)
         if batch is not None:
             shapes = tuple(shapes[index % len(shapes)] for index in range(batch))
         yield [_picture(shape, generator) for shape in shapes]
@@ -129,7 +130,7 @@ def _batches(batch: int | None, size: tuple[int, int] | None) -> Iterator[list[T
 
 def _picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     coarse = torch.randn(1, 3, size[0] // 16 + 2, size[1] // 16 + 2, generator=generator)
-    image = nn.functional.interpolate(coarse, size, mode='bicubic')[0] * 60 + 128
+    image = F.interpolate(coarse, size, mode='bicubic')[0] * 60 + 128
     for _ in range(4):
         top, left = (int(torch.randint(n // 2, (1,), generator=generator)) for n in size)
         colour = torch.randint(256, (3, 1, 1), generator=generator)
@@ -138,11 +139,17 @@ def _picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _detected(model: Any, images: list[Tensor]) -> list[InstanceData]:
+def _detected(model: Any, images: list[Tensor], size: tuple[int, int] | None) -> list[InstanceData]:
+    """Detections, of images padded to ``size`` if one is given."""
     samples = []
     for image in images:
         shape = tuple(image.shape[1:])
         metas = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
         samples.append(DetDataSample(metainfo=metas))
-    data = dict(inputs=images, data_samples=samples)
-    return [result.pred_instances for result in model.test_step(copy.deepcopy(data))]
+    data = model.data_preprocessor(dict(inputs=images, data_samples=samples), False)
+    inputs = data['inputs']
+    if size is not None:
+        inputs = F.pad(inputs, (0, size[1] - inputs.shape[3], 0, size[0] - inputs.shape[2]))
+        for sample in samples:
+            sample.set_metainfo(dict(batch_input_shape=size))
+    return [result.pred_instances for result in model.predict(inputs, data['data_samples'])]

@@ -1,0 +1,127 @@
+"""Exported files in the place of a checkpoint, and what is refused."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from mmdet.apis import inference_detector
+from onnx import TensorProto, helper
+
+from mpvit.errors import UserError
+from mpvit.export import export
+from mpvit.inference import load_detector
+from mpvit.runner import evaluate
+
+
+def metrics(tiny, checkpoint, work_dir, **settings):
+    config, places = tiny
+    return evaluate(config, str(checkpoint), work_dir=str(work_dir), cfg_options=places, **settings)
+
+
+@pytest.mark.parametrize('format', ['onnx', 'openvino'])
+def test_ap_is_that_of_the_checkpoint(format, tiny, trained, tmp_path, request):
+    file = request.getfixturevalue(f'{format}_file')
+    expected = metrics(tiny, trained / 'epoch_2.pth', tmp_path / 'torch')
+    actual = metrics(tiny, file, tmp_path / format)
+    assert len(expected) >= 12
+    assert actual == pytest.approx(expected, abs=1e-6)
+    record = json.loads((tmp_path / format / 'metrics.json').read_text())
+    assert record['checkpoint'] == str(file)
+    assert record['inference'] == {
+        'runtime': file.suffix[1:] == 'xml' and 'openvino' or 'onnxruntime'
+    }
+
+
+def test_test_time_augmentation(tiny, trained, onnx_file, tmp_path):
+    expected = metrics(tiny, trained / 'epoch_2.pth', tmp_path / 'torch', tta=True)
+    assert metrics(tiny, onnx_file, tmp_path / 'onnx', tta=True) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_inference_detector_takes_it(tiny, trained, onnx_file, toy):
+    paths = [str(path) for path in sorted((toy / 'val2017').glob('*'))[:3]]
+    models = [load_detector(tiny[0], file) for file in (trained / 'epoch_2.pth', onnx_file)]
+    assert models[1].dataset_meta['classes'] == tuple(models[0].dataset_meta['classes'])
+    for expected, actual in zip(*(inference_detector(m, paths) for m in models), strict=True):
+        expected, actual = expected.pred_instances, actual.pred_instances
+        assert (expected.scores - actual.scores).abs().max() < 1e-5
+        assert (expected.bboxes - actual.bboxes).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize('setting', [dict(dtype='fp16'), dict(compile=True), dict(fold=False)])
+def test_what_was_decided_when_exporting_is_refused(setting, tiny, onnx_file):
+    with pytest.raises(UserError, match='decided when exporting'):
+        load_detector(tiny[0], onnx_file, **setting)
+
+
+def test_other_class_count_is_refused(root, onnx_file):
+    with pytest.raises(UserError, match=r'has 6 classes .* config has 80'):
+        load_detector(root / 'configs/deformable_detr/mpvit_s_ddetr_50e.py', onnx_file)
+
+
+def test_other_normalisation_is_refused(tiny, onnx_file, tmp_path):
+    config = tmp_path / 'other.py'
+    config.write_text(
+        f"_base_ = '{tiny[0]}'\nmodel = dict(data_preprocessor=dict(mean=[0., 0., 0.]))"
+    )
+    with pytest.raises(UserError, match=r'with mean \[123.675.* config says \[0.0'):
+        load_detector(config, onnx_file)
+
+
+def foreign(path):
+    """A valid ONNX file of something else."""
+    node = helper.make_node('Identity', ['x'], ['y'])
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in 'xy']
+    graph = helper.make_graph([node], 'other', [values[0]], [values[1]])
+    opsets = [helper.make_opsetid('', 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+def test_files_that_cannot_be_used(tiny, onnx_file, openvino_file, tmp_path):
+    empty, cut, other = (tmp_path / f'{name}.onnx' for name in ('empty', 'cut', 'other'))
+    empty.touch()
+    cut.write_bytes(onnx_file.read_bytes()[:10_000])
+    foreign(other)
+    garbage, alone = tmp_path / 'garbage.xml', tmp_path / 'alone.xml'
+    garbage.write_text('<net')
+    garbage.with_suffix('.bin').touch()
+    shutil.copy(openvino_file, alone)
+    for path, message in (
+        (tmp_path / 'none.onnx', 'not found'),
+        (empty, 'cannot be read'),
+        (cut, 'cannot be read'),
+        (other, 'was not written by tools/export.py'),
+        (garbage, 'cannot be read'),
+        (alone, 'alone.bin, are not beside it'),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_detector(tiny[0], path)
+
+
+def test_device_that_the_runtime_lacks_is_refused(tiny, onnx_file, openvino_file):
+    for file in (onnx_file, openvino_file):
+        with pytest.raises(UserError, match='device cuda:0'):
+            load_detector(tiny[0], file, 'cuda:0')
+
+
+def test_missing_runtime_names_the_extra(tiny, onnx_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(UserError, match=r"onnxruntime .* pip install 'mpvit\[export\]'"):
+        load_detector(tiny[0], onnx_file)
+
+
+def test_fixed_batch_and_size_are_told(tiny, trained, tmp_path):
+    checkpoint, target = str(trained / 'epoch_2.pth'), str(tmp_path / 'fixed.onnx')
+    file, _ = export(tiny[0], checkpoint, target=target, size=(128, 128), batch=1)
+    model = load_detector(tiny[0], file)
+    image = np.zeros((100, 100, 3), np.uint8)
+    assert len(inference_detector(model, image).pred_instances) == 100
+    with pytest.raises(UserError, match='takes batches of 1, not of 4'):
+        metrics(tiny, file, tmp_path)
+    model.cfg.test_dataloader.dataset.pipeline[1].scale = (256, 256)
+    with pytest.raises(UserError, match=r'up to 128x128 .* but one is 256x256'):
+        inference_detector(model, image)

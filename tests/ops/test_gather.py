@@ -1,0 +1,65 @@
+"""The gather form of deformable attention, and both forms while exporting."""
+
+import pytest
+import torch
+from torch import nn
+
+from mpvit.ops import attention, gather, reference
+from mpvit.ops.module import sampling_locations
+
+SHAPES = [(7, 5), (4, 3), (1, 2)]
+
+
+def inputs_of(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    positions = sum(h * w for h, w in SHAPES)
+    value = torch.randn(2, positions, 3, 4, generator=generator, dtype=dtype)
+    # from well outside on the left to well outside on the right, and exact corners
+    locations = torch.rand(2, 6, 3, 3, 2, 2, generator=generator, dtype=dtype) * 2 - 0.5
+    locations[0, 0] = torch.tensor([0.0, 1.0])
+    weights = torch.rand(2, 6, 3, 3, 2, generator=generator, dtype=dtype)
+    return value, locations, weights
+
+
+@pytest.mark.parametrize('shapes', [SHAPES, torch.tensor(SHAPES)], ids=['pairs', 'tensor'])
+def test_gather_gives_the_values_of_the_equation(shapes):
+    value, locations, weights = inputs_of()
+    expected = reference.ms_deform_attn(value, torch.tensor(SHAPES), locations, weights)
+    actual = gather.ms_deform_attn(value, shapes, locations, weights)
+    assert (actual - expected).abs().max() < 1e-12
+
+
+def test_samples_far_outside_are_zeros():
+    value, locations, weights = inputs_of()
+    far = torch.full_like(locations, 1e6)
+    assert gather.ms_deform_attn(value, SHAPES, far, weights).abs().max() == 0
+
+
+def test_half_precision_values_are_summed_in_float32():
+    value, locations, weights = inputs_of(torch.float32)
+    expected = gather.forward(value.half().float(), SHAPES, locations, weights)
+    actual = gather.forward(value.half(), SHAPES, locations, weights)
+    assert actual.dtype == torch.float16
+    assert (actual - expected).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize('numbers', [2, 4])
+def test_locations_of_pairs_are_those_of_a_tensor(numbers):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(2, 6, 3, numbers, generator=generator)
+    offsets = torch.randn(2, 6, 3, 3, 2, 2, generator=generator)
+    expected = sampling_locations(points, offsets, torch.tensor(SHAPES))
+    assert torch.equal(sampling_locations(points, offsets, SHAPES), expected)
+
+
+class _Attention(nn.Module):
+    def forward(self, value, locations, weights):
+        return attention.ms_deform_attn(value, torch.tensor(SHAPES), locations, weights)
+
+
+@pytest.mark.parametrize('form', attention.EXPORTED_FORMS)
+def test_exported_graph_has_the_form_asked_for(form):
+    with attention.exported_as(form):
+        graph = torch.jit.trace(_Attention(), inputs_of(), check_trace=False).inlined_graph
+    assert ('aten::grid_sampler' in str(graph)) == (form == 'grid_sample')
+    assert ('aten::index_select' in str(graph)) == (form == 'gather')
