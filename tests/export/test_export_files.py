@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -13,12 +14,6 @@ from PIL import Image
 
 from mpvit.errors import UserError
 from mpvit.export import export, files
-from mpvit.inference import load_detector
-
-
-@pytest.fixture(scope='module')
-def detector(tiny, trained):
-    return load_detector(tiny[0], trained / 'epoch_2.pth')
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +55,7 @@ def test_openvino_file_needs_nothing_but_openvino(openvino_file, detector, pictu
     check([results[name] for name in ('boxes', 'scores', 'labels')], detector, images)
 
 
-def test_metadata_tell_how_to_use_the_file(onnx_file, openvino_file, trained):
+def test_metadata_tell_how_to_use_the_file(onnx_file, openvino_file, checkpoint):
     session = onnxruntime.InferenceSession(onnx_file, providers=['CPUExecutionProvider'])
     raw = session.get_modelmeta().custom_metadata_map
     facts = {name.removeprefix('mpvit.'): json.loads(value) for name, value in raw.items()}
@@ -72,7 +67,7 @@ def test_metadata_tell_how_to_use_the_file(onnx_file, openvino_file, trained):
     assert 'multiple of 128' in facts['padding']
     assert set(facts['inputs']) == {node.name for node in session.get_inputs()}
     assert set(facts['outputs']) == {node.name for node in session.get_outputs()}
-    digest = hashlib.sha256((trained / 'epoch_2.pth').read_bytes()).hexdigest()
+    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     assert facts['checkpoint_sha256'] == digest
     network = openvino.Core().read_model(openvino_file)
     there = {n: json.loads(network.get_rt_info(['mpvit', n]).astype(str)) for n in facts}
@@ -81,7 +76,7 @@ def test_metadata_tell_how_to_use_the_file(onnx_file, openvino_file, trained):
 
 @pytest.mark.parametrize('format', ['onnx', 'openvino'])
 def test_file_that_deviates_is_an_error_and_is_not_kept(
-    format, tiny, trained, tmp_path, monkeypatch
+    format, tiny, checkpoint, tmp_path, monkeypatch
 ):
     def spoilt(model, *args, **settings):
         with torch.no_grad():
@@ -94,7 +89,7 @@ def test_file_that_deviates_is_an_error_and_is_not_kept(
     monkeypatch.setattr(files, 'write_onnx', spoilt)
     target = tmp_path / f'tiny{files.SUFFIXES[format]}'
     with pytest.raises(UserError, match='deviates from PyTorch'):
-        export(tiny[0], str(trained / 'epoch_2.pth'), format=format, target=str(target))
+        export(tiny[0], checkpoint, format=format, target=str(target))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,10 +97,9 @@ def test_file_that_deviates_is_an_error_and_is_not_kept(
 @pytest.mark.parametrize('format', ['onnx', 'openvino'])
 @pytest.mark.parametrize('attention', ['grid_sample', 'gather'])
 @pytest.mark.parametrize('dtype', ['fp32', 'fp16'])
-def test_every_form_passes_its_comparison(format, attention, dtype, tiny, trained, tmp_path):
+def test_every_form_passes_its_comparison(format, attention, dtype, tiny, checkpoint, tmp_path):
     settings = dict(format=format, attention=attention, dtype=dtype)
     target = str(tmp_path / f'tiny{files.SUFFIXES[format]}')
-    checkpoint = str(trained / 'epoch_2.pth')
     _, found = export(tiny[0], checkpoint, target=target, **settings)
     print(settings, found)
     assert found.images == 7

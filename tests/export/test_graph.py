@@ -4,8 +4,6 @@ import copy
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from parity_detector import DetectorParity
 from torch.nn import functional as F
 
@@ -30,7 +28,7 @@ def test_padding_of_maps_is_that_of_mmdets_interpolation():
             assert torch.equal(rows, nearest.bool()), (full, length)
 
 
-def exported(model, cfg, tmp_path, format='onnx', **settings):
+def exported(model, cfg, tmp_path, **settings):
     """The model as a file, opened."""
     model.cfg = cfg
     model.dataset_meta = dict(classes=tuple(map(str, range(model.bbox_head.num_classes))))
@@ -52,32 +50,19 @@ def test_detectors_with_official_weights_keep_their_results(name, attention, tmp
 
 
 @pytest.mark.parametrize('options', [[], ['model.with_box_refine=True']], ids=['plain', 'refine'])
-def test_detectors_without_two_stages(options, root, tmp_path):
-    init_default_scope('mmdet')
+def test_detectors_without_two_stages(options, root, untrained, tmp_path):
     cfg = load_config(
         root / 'tests' / 'data' / 'tiny.py',
         ['model.as_two_stage=False', 'model.with_box_refine=False', *options],
     )
-    model = _random(cfg)
+    model = untrained(cfg)
     found = verify(model, exported(model, cfg, tmp_path))
     assert found.lost == 0
     assert found.boxes < 1e-2
 
 
-def test_file_of_one_size_and_batch(root, tmp_path):
+def test_file_of_one_size_and_batch(root, untrained, tmp_path):
     cfg = load_config(root / 'tests' / 'data' / 'tiny.py', ['model.as_two_stage=False'])
-    model = _random(cfg)
+    model = untrained(cfg)
     found = verify(model, exported(model, cfg, tmp_path, size=(128, 256), batch=2))
     assert (found.lost, found.images) == (0, 8)
-
-
-def _random(cfg: Config):
-    from mmdet.registry import MODELS
-    from mmengine.model import revert_sync_batchnorm
-
-    torch.manual_seed(0)
-    model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
-    model.init_weights()
-    for layer in model.bbox_head.cls_branches:  # else all scores are nearly the same
-        torch.nn.init.normal_(layer.weight, std=0.1)
-    return model.eval().requires_grad_(False)

@@ -54,7 +54,7 @@ def test_locations_of_pairs_are_those_of_a_tensor(numbers):
 
 class _Attention(nn.Module):
     def forward(self, value, locations, weights):
-        return attention.ms_deform_attn(value, torch.tensor(SHAPES), locations, weights)
+        return attention.ms_deform_attn(value, SHAPES, locations, weights)
 
 
 @pytest.mark.parametrize('form', attention.EXPORTED_FORMS)
