@@ -70,7 +70,7 @@ def verify(reference: nn.Module, exported: ExportedDetector, dtype: str = 'fp32'
     found = []
     size = (height, width) if height and width else None
     for images in _batches(batch, size):
-        results = [_detected(model, images, size) for model in (reference, exported)]
+        results = [detected(model, images, size) for model in (reference, exported)]
         for image, expected, actual in zip(images, *results, strict=True):
             found.append(differences(expected, actual, box * max(image.shape), score))
     largest = Differences(
@@ -117,7 +117,7 @@ def differences(
 
 
 def _batches(batch: int | None, size: tuple[int, int] | None) -> Iterator[list[Tensor]]:
-    """Images as a pipeline gives them, uint8 ``(3, H, W)``: smooth noise with some edges."""
+    """Images as a pipeline gives them."""
     generator = torch.Generator().manual_seed(0)
     for shapes in _BATCHES:
         if size is not None:  # up to the whole of it
@@ -125,10 +125,16 @@ def _batches(batch: int | None, size: tuple[int, int] | None) -> Iterator[list[T
             shapes = tuple((h * size[0] // highest, w * size[1] // widest) for h, w in shapes)
         if batch is not None:
             shapes = tuple(shapes[index % len(shapes)] for index in range(batch))
-        yield [_picture(shape, generator) for shape in shapes]
+        yield [picture(shape, generator) for shape in shapes]
 
 
-def _picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Smooth noise with some rectangles, uint8 ``(3, H, W)``.
+
+    Args:
+        size: Height and width.
+        generator: Of the noise.
+    """
     coarse = torch.randn(1, 3, size[0] // 16 + 2, size[1] // 16 + 2, generator=generator)
     image = F.interpolate(coarse, size, mode='bicubic')[0] * 60 + 128
     for _ in range(4):
@@ -139,8 +145,17 @@ def _picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def _detected(model: Any, images: list[Tensor], size: tuple[int, int] | None) -> list[InstanceData]:
-    """Detections, of images padded to ``size`` if one is given."""
+def detected(model: Any, images: list[Tensor], size: tuple[int, int] | None) -> list[InstanceData]:
+    """Detections of images.
+
+    Args:
+        model: Detector of mmdet, or an exported one.
+        images: uint8 ``(3, H, W)`` as a test pipeline gives them; a batch.
+        size: Height and width to pad to; None for what the detector does by itself.
+
+    Returns:
+        ``bboxes`` in pixels of the images, ``scores`` and ``labels`` of each.
+    """
     samples = []
     for image in images:
         shape = tuple(image.shape[1:])
