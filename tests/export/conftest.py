@@ -44,9 +44,9 @@ def checkpoint(tiny, untrained, tmp_path_factory):
     return str(file)
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture
 def detector(tiny, checkpoint):
-    """The tiny detector in PyTorch."""
+    """The tiny detector in PyTorch; `inference_detector` of an array changes its config."""
     return load_detector(tiny[0], checkpoint)
 
 
@@ -65,8 +65,9 @@ def openvino_file(tiny, checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def findable(tiny, detector, toy, tmp_path_factory):
+def findable(tiny, checkpoint, toy, tmp_path_factory):
     """Overrides that test on objects near detections of the tiny detector: its AP is not 0."""
+    detector = load_detector(tiny[0], checkpoint)
     truth = json.loads((toy / 'annotations' / 'instances_val2017.json').read_text())
     truth['annotations'] = []
     for image in truth['images']:

@@ -40,6 +40,7 @@ def test_ap_is_that_of_the_checkpoint(format, runtime, tiny, expected, findable,
     assert record['inference'] == {'runtime': runtime}
 
 
+@pytest.mark.slow
 def test_test_time_augmentation(tiny, checkpoint, onnx_file, findable, tmp_path):
     settings = dict(options=findable, tta=True)
     expected = metrics(tiny[0], checkpoint, tmp_path, **settings)
@@ -115,7 +116,7 @@ def test_device_that_the_runtime_lacks_is_refused(tiny, onnx_file, openvino_file
 
 def test_missing_runtime_names_the_extra(tiny, onnx_file, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    with pytest.raises(UserError, match=r"onnxruntime .* pip install 'mpvit\[export\]'"):
+    with pytest.raises(UserError, match=r"onnxruntime .*pip install 'mpvit\[export\]'"):
         load_detector(tiny[0], onnx_file)
 
 

@@ -49,11 +49,13 @@ def test_detectors_with_official_weights_keep_their_results(name, attention, tmp
     assert result.lost == 0
 
 
-@pytest.mark.parametrize('options', [[], ['model.with_box_refine=True']], ids=['plain', 'refine'])
-def test_detectors_without_two_stages(options, root, untrained, tmp_path):
+@pytest.mark.parametrize(
+    'refine', [False, pytest.param(True, marks=pytest.mark.slow)], ids=['plain', 'refine']
+)
+def test_detectors_without_two_stages(refine, root, untrained, tmp_path):
     cfg = load_config(
         root / 'tests' / 'data' / 'tiny.py',
-        ['model.as_two_stage=False', 'model.with_box_refine=False', *options],
+        ['model.as_two_stage=False', f'model.with_box_refine={refine}'],
     )
     model = untrained(cfg)
     found = verify(model, exported(model, cfg, tmp_path))
