@@ -57,8 +57,8 @@ def test_detector_of_another_kind(tool, tmp_path):
         "model = dict(type='FCOS', data_preprocessor=dict(type='DetDataPreprocessor'),"
         "backbone=dict(type='ResNet', depth=18, num_stages=1, strides=(1,), dilations=(1,),"
         'out_indices=(0,)),'
-        "neck=dict(type='FPN', in_channels=[64], out_channels=16, num_outs=5),"
-        "bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=16, feat_channels=16))"
+        "neck=dict(type='FPN', in_channels=[64], out_channels=32, num_outs=5),"
+        "bbox_head=dict(type='FCOSHead', num_classes=2, in_channels=32, feat_channels=32))"
     )
     from mmengine.config import Config
 
