@@ -196,7 +196,7 @@ class ExportedDetector(BaseDetector):
             scale = (to_width / width, to_height / height) if rescale else (1, 1)
             results.append(
                 InstanceData(
-                    bboxes=batch_inputs.new_tensor(boxes * np.float32([*scale, *scale])),
+                    bboxes=batch_inputs.new_tensor(boxes * np.array([*scale, *scale], np.float32)),
                     scores=batch_inputs.new_tensor(scores),
                     labels=torch.as_tensor(labels, device=batch_inputs.device),
                 )

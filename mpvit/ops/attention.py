@@ -53,8 +53,8 @@ def ms_deform_attn(
     Args:
         value: Values of all levels in a row, shape ``(B, sum(H_l * W_l), heads, C)``.
         spatial_shapes: ``(H_l, W_l)`` of every level, integers of shape ``(levels, 2)``. On a GPU
-            they are read there, without waiting; they must then fit ``value``. Pairs of numbers
-            while exporting.
+            they are read there, without waiting; they must then fit ``value``. Or pairs of numbers,
+            which an exported graph leaves open.
         sampling_locations: ``(x, y)`` in [0, 1] of each level (outside is allowed and samples
             zeros), shape ``(B, queries, heads, levels, points, 2)``.
         attention_weights: Shape ``(B, queries, heads, levels, points)``.
@@ -69,6 +69,8 @@ def ms_deform_attn(
     if _is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
         form = _load(EXPORTED_FORMS[_exported_form.get()])
         return form.forward(value, spatial_shapes, sampling_locations, attention_weights)
+    if not isinstance(spatial_shapes, Tensor):
+        spatial_shapes = torch.tensor(spatial_shapes, device=value.device)
     _check(value, spatial_shapes, sampling_locations, attention_weights)
     return _forward_op(value, spatial_shapes, sampling_locations, attention_weights)
 
