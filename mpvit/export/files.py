@@ -119,7 +119,7 @@ def _check_size(size: tuple[int, int] | None, divisor: int) -> None:
         )
 
 
-def _name_classes(model: nn.Module) -> None:
+def _name_classes(model: Any) -> None:
     """Class names by the checkpoint, or else by the test set's config, or else by number."""
     count = model.bbox_head.num_classes
     loader = model.cfg.get('test_dataloader') or {}
@@ -129,7 +129,7 @@ def _name_classes(model: nn.Module) -> None:
     model.dataset_meta = dict(classes=fitting[0] if fitting else tuple(map(str, range(count))))
 
 
-def _facts(model: nn.Module, checkpoint: str, **settings: Any) -> dict[str, Any]:
+def _facts(model: Any, checkpoint: str, **settings: Any) -> dict[str, Any]:
     """What a consumer of the file needs to know."""
     pixels = model.cfg.model.data_preprocessor
     loader = model.cfg.get('test_dataloader') or {}
