@@ -38,13 +38,17 @@ class DetectorGraph(nn.Module):
         model: Deformable DETR in eval mode.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: DeformableDETR) -> None:
         super().__init__()
         self.model = model
         channels = torch.zeros(1, 3, 1, 1)
         pixels = model.data_preprocessor
-        self.mean = nn.Buffer(channels + getattr(pixels, 'mean', torch.tensor(0.0)).cpu())
-        self.std = nn.Buffer(channels + getattr(pixels, 'std', torch.tensor(1.0)).cpu())
+        for name, neutral in (('mean', 0.0), ('std', 1.0)):
+            value = getattr(pixels, name, torch.tensor(neutral)).cpu()
+            self.register_buffer(name, channels + value)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect; see `INPUTS` and `OUTPUTS`.
