@@ -60,7 +60,7 @@ class DetectorGraph(nn.Module):
         Returns:
             Boxes ``(B, N, 4)``, scores ``(B, N)`` and labels ``(B, N)``.
         """
-        with _OpenSizes():
+        with _Exportable():
             maps = self.model.extract_feat(self._normalised(images, sizes))
             hidden, reference = self._transformed(maps, sizes, _size(images))
             return self._detections(hidden, reference, sizes)
@@ -147,11 +147,17 @@ def _inside(
     return rows[:, :, None] & columns[:, None, :], rows, columns
 
 
-class _OpenSizes(TorchFunctionMode):
-    """Leaves sizes open where a function of torch would fix them while a graph is exported.
+# mmdet takes no proposals whose centre lies within 1% of the border, and (0.5 / 50) is just that.
+# Runtimes that multiply by 1 / 50 may take it, so what is equal is moved to the side of mmdet. The
+# next centres are 1 / 200 of a pixel of the map away.
+_BORDERS = {('gt', 0.01): 0.01 + 1e-6, ('lt', 0.99): 0.99 - 1e-6}
+
+
+class _Exportable(TorchFunctionMode):
+    """Replaces what does not survive in a graph while mmdet's code runs.
 
     mmdet calls ``linspace`` for steps of 1 only, with as many steps as a map has rows or columns;
-    ``linspace`` has a fixed number of them in a graph, ``arange`` has not.
+    ``linspace`` has a fixed number of them in a graph, ``arange`` has not. See also `_BORDERS`.
     """
 
     def __torch_function__(
@@ -161,4 +167,7 @@ class _OpenSizes(TorchFunctionMode):
         if func is torch.linspace:
             start, _, steps = args
             return torch.arange(steps, **kwargs) + start
+        if len(args) == 2 and isinstance(args[1], float):
+            key = (getattr(func, '__name__', '').strip('_'), args[1])
+            args = (args[0], _BORDERS.get(key, args[1]))
         return func(*args, **kwargs)

@@ -38,6 +38,11 @@ def test_other_class_box_or_score_has_no_counterpart():
         assert differences(EXPECTED, actual, 0.1, 1e-4)[2:] == (1, 3)
 
 
+def test_more_detections_than_expected_are_no_counterparts_either():
+    fewer = found([ONE, TWO], [0.9, 0.5], [1, 0])
+    assert differences(fewer, EXPECTED, 0.1, 1e-4)[2:] == (1, 3)
+
+
 def test_one_detection_is_the_counterpart_of_one_only():
     twice = found([ONE, ONE], [0.9, 0.9], [1, 1])
     once = found([ONE, THREE], [0.9, 0.9], [1, 1])
