@@ -357,6 +357,48 @@ def check_count(count: int) -> None:
 
 
 _FIGURES = ('.png', '.jpg', '.pdf', '.svg')
+
+
+def check_sizes(sizes: Sequence[Sequence[int]]) -> None:
+    """Refuse image sizes without a pixel.
+
+    Args:
+        sizes: Heights and widths.
+
+    Raises:
+        UserError: One of them is not positive.
+    """
+    for size in sizes:
+        if min(size) < 1:
+            raise UserError('--size {} {}: height and width must be 1 or more'.format(*size))
+
+
+def check_runs(runs: int) -> None:
+    """Refuse to time nothing.
+
+    Args:
+        runs: Timed runs.
+
+    Raises:
+        UserError: There are none.
+    """
+    if runs < 1:
+        raise UserError(f'--runs must be 1 or more, got {runs}; --no-latency measures none')
+
+
+def check_configs(paths: Sequence[str]) -> None:
+    """Refuse configs of which one is not there.
+
+    Args:
+        paths: Config files.
+
+    Raises:
+        UserError: See `check_config`.
+    """
+    for path in paths:
+        check_config(path)
+
+
 _CHECKS: dict[str, Callable[[Any], None]] = {
     'config': check_config,
     'cfg_options': check_options,
@@ -385,4 +427,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'sheets': check_sheets,
     'detections': check_detections,
     'count': check_count,
+    'configs': check_configs,
+    'sizes': check_sizes,
+    'runs': check_runs,
 }

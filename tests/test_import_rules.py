@@ -51,6 +51,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'browse_sheets': set(),
     'exported': {'errors'},
     'export': {'export', 'exported', 'inference', 'ops', 'errors', 'version'},
+    'model_info': {'model_info', 'config', 'engine', 'ops', 'errors'},
     'conversion': {'arguments', 'checkpoints', 'config', 'engine', 'errors'},
     'demo': {'config', 'runner', 'plots', 'report', 'engine', 'datasets', 'errors'},
     'app': {'app', 'checkpoints', 'engine', 'inference', 'sampling_points', 'errors'},

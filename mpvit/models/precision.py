@@ -18,7 +18,7 @@ def without_autocast(like: Tensor) -> Iterator[None]:
         like: Tells the device.
     """
     device = like.device.type
-    if torch.is_autocast_enabled(device):
+    if device != 'meta' and torch.is_autocast_enabled(device):  # meta has no autocast to ask for
         with torch.autocast(device, enabled=False):
             yield
     else:  # traces and exported graphs stay free of it

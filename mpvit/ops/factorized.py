@@ -42,7 +42,8 @@ def _attended(query: Tensor, weights: Tensor, value: Tensor, num_heads: int) -> 
     """``query (weights^T value)`` of every head, scaled; all tensors ``(B, N, C)``."""
     channels = query.shape[-1]
     scale = (channels // num_heads) ** -0.5
-    if channels < _NARROW * num_heads:
+    # on the meta device nothing is computed, only counted: there by head, as published
+    if channels < _NARROW * num_heads and not query.is_meta:
         context = scale * (weights.transpose(1, 2) @ value)
         return query @ context.masked_fill(_strangers(channels, num_heads, query.device), 0)
     # (B, N, C) -> (B, heads, N, C / heads), a view

@@ -1,0 +1,286 @@
+"""All numbers of a detector, as a whole and by part, at one or more image sizes."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mpvit.config import load_config
+from mpvit.engine.prepare import prepare
+from mpvit.errors import UserError
+from mpvit.model_info.measure import (
+    Size,
+    available_memory,
+    kept_for_backward,
+    latency,
+    made_up,
+    peak_memory,
+    predict,
+)
+from mpvit.model_info.operations import Count, Operations, count_operations
+
+FULL = (800, 1333)  # the usual size in papers
+_PARTS = ('backbone', 'neck', 'encoder', 'decoder')  # and everything that ends with "head"
+TOTAL, REST = 'total', 'rest'
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of a part of a detector, for one image.
+
+    Attributes:
+        parameters: All of them.
+        trainable: Those that a training changes.
+        multiply_adds: Of products, convolutions and bilinear samples; papers call them FLOPs.
+        flops: All floating-point operations, two for a multiply-add.
+        kept: Bytes that training keeps for the backward pass; None if not measured.
+        seconds: Median time at inference; None if not measured.
+    """
+
+    parameters: int
+    trainable: int
+    multiply_adds: int
+    flops: int
+    kept: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class AtSize:
+    """Figures at an image size.
+
+    Attributes:
+        size: Height and width in pixels.
+        parts: By dotted name of the module; 'rest' for what is in no part, 'total' for the whole.
+        peak: Bytes that inference needs above weights and image; None if not measured.
+        seconds: Of each run of inference; empty if not measured.
+        unknown: Calls of operators whose operations are not known and not counted, by name.
+    """
+
+    size: Size
+    parts: Mapping[str, Figures]
+    peak: int | None
+    seconds: Sequence[float]
+    unknown: Mapping[str, int]
+
+    @property
+    def total(self) -> Figures:
+        """Figures of the whole detector."""
+        return self.parts[TOTAL]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Figures of a detector.
+
+    Attributes:
+        config: Its config file.
+        device: Where memory and time were measured.
+        sizes: Figures by image size, in the order asked for.
+    """
+
+    config: str
+    device: str
+    sizes: Sequence[AtSize]
+
+    @property
+    def name(self) -> str:
+        """Name of the config."""
+        return Path(self.config).stem
+
+
+def model_info(
+    config: str | os.PathLike[str],
+    sizes: Sequence[Size] = (FULL,),
+    *,
+    device: str | None = None,
+    memory: bool = True,
+    runs: int = 5,
+) -> ModelInfo:
+    """Count and measure a detector with random weights.
+
+    Args:
+        config: Config file.
+        sizes: Heights and widths in pixels of the images, as they enter the backbone.
+        device: Where memory and time are measured; None for the first GPU, or the CPU where there
+            is none.
+        memory: Measure memory.
+        runs: Timed runs for the latency; 0 for none.
+
+    Raises:
+        UserError: The config is missing or does not build, an image of such a size does not go
+            through the detector, or there is not enough memory.
+    """
+    cfg = load_config(config)
+    place = _device(device)
+    with _quiet():
+        model = _build(cfg)
+        parts = part_names(model)
+        counts = {size: _count(model, size, cfg.filename) for size in sizes}
+        if memory or runs:
+            for size, count in counts.items():
+                _check_memory(count.peak, size, place)
+        parameters = {name: _parameters(model.get_submodule(name)) for name in ('', *parts)}
+        measured = {size: _Measured({}, {}, None) for size in counts}
+        if memory or runs:
+            _measure(model.to(place), measured, parts, memory, runs)
+    found = [
+        AtSize(
+            size=size,
+            parts=_figures(parameters, counts[size], of_size),
+            peak=of_size.peak,
+            seconds=of_size.seconds.get('', []),
+            unknown=counts[size].unknown,
+        )
+        for size, of_size in measured.items()
+    ]
+    return ModelInfo(os.fspath(config), str(place), found)
+
+
+def part_names(model: nn.Module) -> list[str]:
+    """Dotted names of the parts of a detector, those of its backbone included.
+
+    Args:
+        model: Detector.
+    """
+    children = dict(model.named_children())
+    heads = [name for name in children if name.endswith('head')]
+    names = []
+    for name in [*(name for name in _PARTS if name in children), *heads]:
+        names.append(name)
+        if name == 'backbone':
+            names += [f'{name}.{stage}' for stage in _stages(children[name])]
+    return names
+
+
+@dataclass
+class _Measured:
+    kept: Mapping[str, int]
+    seconds: Mapping[str, Sequence[float]]
+    peak: int | None
+
+
+def _stages(backbone: nn.Module) -> Iterator[str]:
+    for name, child in backbone.named_children():
+        entries = child.named_children() if isinstance(child, nn.ModuleList) else ()
+        names = [f'{name}.{entry}' for entry, _ in entries] or [name]
+        yield from (name for name in names if list(backbone.get_submodule(name).parameters()))
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises differs by version
+        raise UserError(f'--device {name}: {str(error).splitlines()[0]}') from error
+    return device
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without mmengine's list of every parameter, and what PyTorch says of mmdet's code."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='torch.meshgrid')
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _build(cfg: Config) -> Any:
+    """The detector of a config with random weights."""
+    if 'model' not in cfg:
+        raise UserError(f'config {cfg.filename} has no model')
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    cfg.model.get('backbone', {}).pop('init_cfg', None)  # weights do not matter
+    try:
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        model.init_weights()
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise UserError(f'config {cfg.filename} does not build: {error}') from error
+    return model
+
+
+def _parameters(module: nn.Module) -> tuple[int, int]:
+    counts = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, _ in counts), sum(n for n, trainable in counts if trainable)
+
+
+def _count(model: nn.Module, size: Size, config: str) -> Count:
+    inputs = made_up(size, torch.device('meta'))
+    try:
+        return count_operations(model, lambda copied: predict(copied, inputs))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f'{config}: an image of {size[0]}x{size[1]} px does not go through the detector: '
+            f'{reason}'
+        ) from error
+
+
+def _check_memory(needed: int, size: Size, device: torch.device) -> None:
+    free = available_memory(device)
+    if needed > free:
+        raise UserError(
+            f'an image of {size[0]}x{size[1]} px needs {needed / _GIB:.1f} GiB of memory and '
+            f'{free / _GIB:.1f} GiB of {device} are free; choose a smaller --size, or only count '
+            'with --no-memory --no-latency'
+        )
+
+
+def _measure(
+    model: nn.Module,
+    measured: Mapping[Size, _Measured],
+    parts: Sequence[str],
+    memory: bool,
+    runs: int,
+) -> None:
+    """Fill in what is measured by size; the model is for inference only afterwards."""
+    device = next(model.parameters()).device
+    inputs = {size: made_up(size, device) for size in measured}
+    if memory:  # in training mode first
+        for size, found in measured.items():
+            found.kept = kept_for_backward(model, inputs[size], parts)
+    prepare(model)
+    for size, found in measured.items():
+        if memory:
+            found.peak = peak_memory(partial(predict, model, inputs[size]), device)
+        if runs:
+            found.seconds = latency(model, inputs[size], parts, runs)
+
+
+def _figures(
+    parameters: Mapping[str, tuple[int, int]], count: Count, measured: _Measured
+) -> dict[str, Figures]:
+    """Figures by part, with what is in no part and the total at the end."""
+    operations = {'': count.total, **count.parts}
+    found = {}
+    for name, (number, trainable) in parameters.items():
+        own = operations.get(name, Operations(0, 0))
+        kept = measured.kept.get(name)
+        seconds = median(measured.seconds[name]) if measured.seconds else None
+        found[name] = Figures(number, trainable, own.multiply_adds, own.flops, kept, seconds)
+    total = found.pop('')
+    rest = asdict(total)
+    for name, part in found.items():
+        if '.' not in name:
+            rest = {key: v if v is None else v - getattr(part, key) for key, v in rest.items()}
+    return {**found, REST: Figures(**rest), TOTAL: total}

@@ -1,0 +1,244 @@
+"""Operations of a model, counted from the shapes of its tensors: nothing is computed.
+
+torch's `FlopCounterMode` runs the model on the meta device and knows matrix products and
+convolutions. The formulas of everything else are added here; an operator without one is reported,
+not taken for free. docs/model_info.md says what counts as what.
+"""
+
+import copy
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry
+
+import mpvit.ops.attention  # noqa: F401  (registers the operator)
+
+Shape = Sequence[int]
+_aten = torch.ops.aten
+
+# One operation for each element of the result, whatever it takes to compute.
+_ELEMENTWISE = """
+    abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or clamp clamp_max clamp_min cos div elu
+    eq erf exp floor floor_divide ge gelu gt hardsigmoid hardswish hardtanh le leaky_relu log
+    logical_and logical_not logical_or lt maximum minimum mul ne neg pow reciprocal relu remainder
+    rsqrt rsub sigmoid silu sin sqrt sub tanh where
+"""
+# Memory is only read, written or allocated; with what ends in an underscore, in place.
+_MOVES = """
+    _to_copy _unsafe_view arange cat clone constant_pad_nd copy empty empty_like fill full full_like
+    gather im2col index index_select linspace masked_fill new_empty new_full new_ones new_zeros
+    ones_like repeat roll scatter sort stack topk zero zeros_like
+"""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations for one image.
+
+    Attributes:
+        multiply_adds: Of products, convolutions and bilinear samples; papers call them FLOPs.
+        flops: All floating-point operations, two for a multiply-add.
+    """
+
+    multiply_adds: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """What was counted.
+
+    Attributes:
+        total: Of the model.
+        parts: By dotted name of the module during whose call they happened.
+        by_operator: Floating-point operations by name of the operator.
+        unknown: How often operators without a formula were called, by name; not counted.
+        peak: Most bytes that its tensors take at a time, without weights and input.
+    """
+
+    total: Operations
+    parts: Mapping[str, Operations]
+    by_operator: Mapping[str, int]
+    unknown: Mapping[str, int]
+    peak: int
+
+
+def count_operations(model: nn.Module, run: Callable[[nn.Module], object]) -> Count:
+    """Count the operations of a model in eval mode.
+
+    Args:
+        model: Stays as it is.
+        run: Calls a copy of the model, whose tensors are on the meta device, with inputs that are
+            there too.
+    """
+    copied = copy.deepcopy(model).to('meta').eval()
+    copied.requires_grad_(False)  # the counter expects a graph behind whatever requires one
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    shapes = _OnShapes(counter.flop_registry)
+    with torch.no_grad(), shapes, counter:
+        run(copied)
+    root = type(copied).__name__
+    counts = counter.get_flop_counts()
+    return Count(
+        total=_operations(counts.get('Global', {})),
+        parts={
+            name.removeprefix(f'{root}.'): _operations(of_part)
+            for name, of_part in counts.items()
+            if name.startswith(f'{root}.')
+        },
+        by_operator={_name(packet): n for packet, n in counts.get('Global', {}).items()},
+        unknown=dict(shapes.unknown),
+        peak=shapes.peak,
+    )
+
+
+def _operations(by_operator: Mapping[Any, int]) -> Operations:
+    products = sum(count for operator, count in by_operator.items() if operator in _PRODUCTS)
+    return Operations(products // 2, sum(by_operator.values()))
+
+
+def _name(packet: Any) -> str:
+    return str(packet).removeprefix('aten.')
+
+
+class _OnShapes(TorchDispatchMode):
+    """Runs on the meta device what reads sizes out of tensors of integers, as mmdet does.
+
+    Such a tensor stays on the CPU when it is sent to the meta device, and follows there for a
+    single operation if that has other tensors there.
+
+    Args:
+        formulas: By operator; calls of others are noted in ``unknown``.
+    """
+
+    def __init__(self, formulas: Mapping[Any, object]) -> None:
+        super().__init__()
+        self.formulas = formulas
+        self.unknown: Counter[str] = Counter()
+        self.live = self.peak = 0
+        self._storages: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if func is _aten._to_copy.default and _is_size(tensors[0], kwargs):
+            return tensors[0]
+        if any(tensor.is_meta for tensor in tensors):
+            args, kwargs = tree_map(_to_meta, (args, kwargs))
+            if not (func.is_view or func._overloadpacket in _FREE.union(self.formulas)):
+                self.unknown[_name(func._overloadpacket)] += 1
+        result = func(*args, **kwargs)
+        if not func.is_view:  # of a weight, for instance
+            for leaf in tree_leaves(result):
+                if isinstance(leaf, Tensor) and leaf.is_meta:
+                    self._note(leaf.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._storages:
+            self._storages.add(storage)
+            weakref.finalize(storage, self._free, storage.nbytes())
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+
+    def _free(self, size: int) -> None:
+        self.live -= size
+
+
+def _is_size(tensor: Tensor, kwargs: Mapping[str, Any]) -> bool:
+    sent = torch.device(kwargs.get('device') or 'cpu').type == 'meta'
+    return sent and tensor.device.type == 'cpu' and not tensor.is_floating_point()
+
+
+def _to_meta(value: object) -> object:
+    return value.to('meta') if isinstance(value, Tensor) and not value.is_meta else value
+
+
+def _elementwise(*args: Any, out_shape: Shape, **kwargs: Any) -> int:
+    return prod(out_shape)
+
+
+def _reduction(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
+    return prod(input_shape)
+
+
+def _softmax(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
+    return 5 * prod(input_shape)  # largest, difference, exponential, sum, quotient
+
+
+def _norm(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
+    # of mean, difference, square, sum of squares, product with the deviation, weight and bias
+    return 7 * prod(input_shape)
+
+
+def _batch_norm(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
+    return 2 * prod(input_shape)  # its statistics are fixed: a factor and a summand
+
+
+def _max_pool(
+    input_shape: Shape, kernel: Sequence[int], *args: Any, out_shape: Any, **kwargs: Any
+) -> int:
+    return prod(out_shape[0]) * prod(kernel)
+
+
+def _avg_pool(
+    input_shape: Shape, kernel: Sequence[int], *args: Any, out_shape: Shape, **kwargs: Any
+) -> int:
+    return prod(out_shape) * prod(kernel)
+
+
+def _bilinear(*args: Any, out_shape: Shape, **kwargs: Any) -> int:
+    return 2 * 4 * prod(out_shape)  # a weighted sum of four corners
+
+
+def _deformable_attention(
+    value_shape: Shape, shapes_shape: Shape, locations_shape: Shape, *args: Any, **kwargs: Any
+) -> int:
+    # each sample is a weighted sum of four corners and is added with an attention weight
+    batch, queries, heads, levels, points, _ = locations_shape
+    return 2 * (4 + 1) * batch * queries * heads * levels * points * value_shape[3]
+
+
+def _pointwise_convolution(
+    input_shape: Shape, weight_shape: Shape, *args: Any, out_shape: Shape, **kwargs: Any
+) -> int:
+    return conv_flop_count(list(input_shape), list(weight_shape), list(out_shape))
+
+
+def _packets(names: str) -> list[Any]:
+    """Operators of torch by name, and those that work in place."""
+    both = [name for plain in names.split() for name in (plain, f'{plain}_')]
+    return [getattr(_aten, name) for name in both if hasattr(_aten, name)]
+
+
+_SAMPLES: dict[Any, Callable[..., int]] = {
+    _aten.upsample_bilinear2d: _bilinear,
+    _aten.grid_sampler_2d: _bilinear,
+    torch.ops.mpvit.ms_deform_attn: _deformable_attention,
+}
+if hasattr(torch.ops.mkldnn, '_convolution_pointwise'):  # of detectors prepared for the CPU
+    _SAMPLES[torch.ops.mkldnn._convolution_pointwise] = _pointwise_convolution
+_PRODUCTS = {*flop_registry, *_SAMPLES}
+_FREE = frozenset(_packets(_MOVES))
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    **dict.fromkeys(_packets(_ELEMENTWISE), _elementwise),
+    **dict.fromkeys(_packets('sum mean cumsum amax amin argmax prod'), _reduction),
+    _aten._softmax: _softmax,
+    **dict.fromkeys(_packets('native_layer_norm native_group_norm'), _norm),
+    **dict.fromkeys(
+        _packets('native_batch_norm _native_batch_norm_legit_no_training'), _batch_norm
+    ),
+    _aten.max_pool2d_with_indices: _max_pool,
+    _aten.avg_pool2d: _avg_pool,
+    **_SAMPLES,
+}
