@@ -129,7 +129,7 @@ def model_info(
     cfg = load_config(config)
     place = _device(device)
     with _quiet():
-        model = _build(cfg)
+        model = _build(cfg, initialise=bool(memory or runs))
         parts = part_names(model)
         counts = {size: _count(model, size, cfg.filename) for size in sizes}
         if memory or runs:
@@ -187,7 +187,9 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # what torch raises differs by version
-        raise UserError(f'--device {name}: {str(error).splitlines()[0]}') from error
+        raise UserError(f'device {name}: {str(error).splitlines()[0]}') from error
+    if device.type not in ('cpu', 'cuda'):
+        raise UserError(f'device {name}: memory and time can be measured on cpu and cuda')
     return device
 
 
@@ -205,15 +207,16 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _build(cfg: Config) -> Any:
-    """The detector of a config with random weights."""
+def _build(cfg: Config, initialise: bool) -> Any:
+    """The detector of a config, with random weights where they are computed with."""
     if 'model' not in cfg:
         raise UserError(f'config {cfg.filename} has no model')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    cfg.model.get('backbone', {}).pop('init_cfg', None)  # weights do not matter
+    cfg.model.get('backbone', {}).pop('init_cfg', None)  # any weights will do
     try:
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        model.init_weights()
+        if initialise:
+            model.init_weights()
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
         raise UserError(f'config {cfg.filename} does not build: {error}') from error
     return model

@@ -121,7 +121,7 @@ class _OnShapes(TorchDispatchMode):
 
     def __init__(self, formulas: Mapping[Any, object]) -> None:
         super().__init__()
-        self.formulas = formulas
+        self.known = {*formulas, *_FREE}
         self.unknown: Counter[str] = Counter()
         self.live = self.peak = 0
         self._storages: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -135,7 +135,7 @@ class _OnShapes(TorchDispatchMode):
             return tensors[0]
         if any(tensor.is_meta for tensor in tensors):
             args, kwargs = tree_map(_to_meta, (args, kwargs))
-            if not (func.is_view or func._overloadpacket in _FREE.union(self.formulas)):
+            if not (func.is_view or func._overloadpacket in self.known):
                 self.unknown[_name(func._overloadpacket)] += 1
         result = func(*args, **kwargs)
         if not func.is_view:  # of a weight, for instance

@@ -1,0 +1,89 @@
+"""tools/model_info.py as a user meets it."""
+
+import json
+import re
+
+import pytest
+
+TOY = 'configs/deformable_detr/mpvit_t_ddetr_toy.py'
+COAT = 'configs/deformable_detr/coat_s_ddetr_50e.py'
+
+
+def test_tables_and_file(tool, tmp_path):
+    words = ['--size', 96, 128, '--size', 64, 64, '--per-module', '--runs', 2]
+    result = tool('model_info', TOY, *words, '--json', tmp_path / 'info.json')
+    assert result.status == 0
+    assert 'Traceback' not in result.err
+    rows = [line for line in result.out.splitlines() if line.startswith('| mpvit_t_ddetr_toy')]
+    assert len(rows) == 2
+    assert re.match(r'\| mpvit_t_ddetr_toy \| +1.5M \| +96x128 \| ', rows[0])
+    assert 'Measured on ' in result.out
+    assert result.out.count('| backbone.stages.2 ') == 2
+    assert 'not counted' not in result.out
+
+    (model,) = json.loads((tmp_path / 'info.json').read_text())
+    assert [found['size'] for found in model['sizes']] == [[96, 128], [64, 64]]
+    for found in model['sizes']:
+        assert len(found['seconds']) == 2
+        assert found['peak'] > 0
+        parts = found['parts']
+        total = parts.pop('total')
+        assert total['parameters'] == 1_516_654
+        outermost = [figures for name, figures in parts.items() if '.' not in name]
+        for key, value in total.items():
+            assert sum(figures[key] for figures in outermost) == pytest.approx(value), key
+
+
+def test_counting_alone_measures_nothing(tool, tmp_path):
+    target = tmp_path / 'info.json'
+    words = ['--size', 96, 128, '--no-latency', '--no-memory', '--json', target]
+    result = tool('model_info', TOY, *words)
+    assert result.status == 0
+    assert 'Measured on' not in result.out
+    ((found,),) = [model['sizes'] for model in json.loads(target.read_text())]
+    assert found['peak'] is None
+    assert found['seconds'] == []
+    assert found['parts']['total']['kept'] is None
+    assert found['parts']['total']['multiply_adds'] > 0
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ([TOY, 'configs/deformable_detr/mpvit_x_ddetr_50e.py'], 'mpvit_x_ddetr_50e.py not found'),
+        ([TOY, '--size', '0', '100'], '--size 0 100: height and width must be 1 or more'),
+        ([TOY, '--runs', '0'], '--runs must be 1 or more, got 0; --no-latency measures none'),
+        ([TOY, '--json', 'README.md'], 'README.md exists already; choose another name'),
+        ([TOY, '--device', 'tpu'], 'device tpu: '),
+        ([TOY, '--device', 'meta'], 'device meta: memory and time can be measured on cpu and cuda'),
+        ([COAT, '--size', '31', '64'], '31x64 px does not go through the detector: images of'),
+        ([TOY, '--size', '90000', '90000'], '90000x90000 px needs '),
+    ],
+)
+def test_mistakes_are_one_line(tool, words, message):
+    result = tool('model_info', *words)
+    assert result.status == 1
+    assert result.err.strip().splitlines()[-1].startswith('error: ')
+    assert message in result.err.strip().splitlines()[-1]
+    assert 'Traceback' not in result.err
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('x = 1\n', 'has no model'),
+        ("model = dict(type='NoSuchDetector')\n", 'does not build'),
+        ('model = dict(\n', 'cannot read config'),
+    ],
+)
+def test_configs_that_describe_no_detector(tool, tmp_path, text, message):
+    config = tmp_path / 'own.py'
+    config.write_text(text)
+    result = tool('model_info', config, '--no-latency', '--no-memory')
+    assert result.status == 1
+    assert message in result.err.strip().splitlines()[-1]
+
+
+def test_no_config_is_status_2(tool):
+    assert tool('model_info').status == 2
+    assert tool('model_info', TOY, '--size', '100').status == 2
