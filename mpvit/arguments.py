@@ -16,6 +16,7 @@ from typing import Any
 from mpvit.errors import UserError
 
 _CONFIGS = (Path(__file__).parent / '.mim' / 'configs').resolve()
+_PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.svg', '.pdf')
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -167,6 +168,23 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise UserError(f'{path} exists already; choose another name')
     if not path.parent.is_dir():
         raise UserError(f'{path}: there is no folder {path.parent}')
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Refuse a picture that cannot be drawn or would be written over something.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        UserError: Its suffix is of no known format, it cannot be written, or matplotlib is missing.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _PICTURES:
+        raise UserError(f'{path}: a picture ends in {", ".join(_PICTURES[:-1])} or {_PICTURES[-1]}')
+    check_target(path)
+    if importlib.util.find_spec('matplotlib') is None:
+        raise UserError(f"{path}: a picture needs matplotlib; pip install 'mpvit[demo]'")
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
@@ -414,7 +432,7 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'val_images': check_folder,
     'target': check_target,
     'json': check_target,
-    'picture': check_target,
+    'picture': check_picture,
     'fix': check_target,
     'fix_val': check_target,
     'out_dir': check_out_dir,

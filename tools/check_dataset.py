@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,9 @@ def main() -> None:
         '--workers', type=int, metavar='N', help='threads (default: one for each CPU core)'
     )
     parser.add_argument('--json', metavar='FILE', help='write all that was found as JSON')
-    parser.add_argument('--picture', metavar='FILE', help='draw histograms and the worst samples')
+    parser.add_argument(
+        '--picture', metavar='FILE.png', help='draw histograms and the worst samples'
+    )
     parser.add_argument('--fix', metavar='FILE', help='write a repaired copy of the training file')
     parser.add_argument('--fix-val', metavar='FILE', help='the same for the validation file')
     arguments = parse(parser, lambda given: _check_combination(parser, given))
@@ -42,6 +45,11 @@ def _check_combination(parser: argparse.ArgumentParser, arguments: dict[str, Any
         parser.error('--train-ann and --train-images are needed, --val-ann and --val-images or not')
     if arguments['quick'] and (arguments['fix'] or arguments['fix_val']):
         parser.error('--fix needs all images to be read; leave out --quick')
+    written = [name for name in ('json', 'picture', 'fix', 'fix_val') if arguments[name]]
+    for first, second in combinations(written, 2):
+        if Path(arguments[first]).resolve() == Path(arguments[second]).resolve():
+            flags = ' and '.join(f'--{name.replace("_", "-")}' for name in (first, second))
+            parser.error(f'{flags} name the same file')
     if arguments['workers'] is not None and arguments['workers'] < 1:
         parser.error('--workers must be 1 or more')
 
@@ -56,15 +64,20 @@ def _check(
     check = light('datasets.check')
     if data is not None:
         light('datasets.search')  # which the layout imports
-        splits = [check.Split(*part) for part in light('datasets.layout').files_to_check(data)]
+        layout = light('datasets.layout')
+        splits = [check.Split(*part) for part in layout.files_to_check(data)]
+        others = layout.test_files(data)
     else:
+        others = []
         splits = [
             check.Split(files[f'{role}_ann'], files[f'{role}_images'])
             for role in ('train', 'val')
             if files[f'{role}_ann']
         ]
     settings = _settings(check, config) if config else {}
-    found = check.inspect_dataset(*splits, quick=quick, workers=workers, **settings)
+    found = check.inspect_dataset(
+        *splits, quick=quick, workers=workers, other_files=others, **settings
+    )
     print(check.text_report(found))
     if files['json']:
         Path(files['json']).write_text(json.dumps(check.json_report(found), indent=1) + '\n')

@@ -127,6 +127,15 @@ def files_to_check(data: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
     return [(path, search.probable_images(split, path)) for split, path in files.items()]
 
 
+def test_files(data: str | os.PathLike[str]) -> list[Path]:
+    """Annotation files for testing, also those without annotations.
+
+    Args:
+        data: Folder of the dataset.
+    """
+    return Search(data).test_files()
+
+
 def _checked(root: Path | None, splits: Mapping[str, Split]) -> Layout:
     """Make sure that all splits have the same classes."""
     left_out = _project_name(splits.values())

@@ -106,6 +106,10 @@ class Search:
             )
         return found[0] if found else None
 
+    def test_files(self) -> list[Path]:
+        """All annotation files for testing, also those without annotations, as COCO has them."""
+        return [path for path in self.files if _split_below(self.root, path) == 'test']
+
     def test_split(self, images: str | None = None) -> Split | None:
         """The test split, if there is one with annotations.
 

@@ -1,5 +1,6 @@
 """tools/check_dataset.py as a user meets it."""
 
+import importlib.util
 import json
 import shutil
 
@@ -82,6 +83,8 @@ def test_classes_and_scales_of_a_config(tool, root, data, tmp_path):
         (['--train-ann', 'a.json'], '--train-ann and --train-images are needed'),
         (['DIR', '--quick', '--fix', 'a.json'], 'leave out --quick'),
         (['DIR', '--workers', '0'], '--workers must be 1 or more'),
+        (['DIR', '--fix', 'a.json', '--fix-val', './a.json'], '--fix and --fix-val name the same'),
+        (['DIR', '--json', 'a.json', '--fix', 'a.json'], '--json and --fix name the same file'),
     ],
 )
 def test_wrong_arguments_are_status_2(tool, arguments, message):
@@ -93,9 +96,13 @@ def test_wrong_arguments_are_status_2(tool, arguments, message):
 def test_nothing_is_written_over(tool, data, tmp_path):
     annotations = data / 'annotations' / 'instances_train2017.json'
     before = annotations.read_bytes()
+    taken = tmp_path / 'taken.png'
+    taken.touch()
     for option in ('--fix', '--json', '--picture', '--fix-val'):
-        result = tool('check_dataset', data, option, annotations)
+        target = taken if option == '--picture' else annotations
+        result = tool('check_dataset', data, option, target)
         assert result.status == 1
+        assert result.out == ''  # before anything is read
         assert result.err.strip().endswith('exists already; choose another name')
     assert annotations.read_bytes() == before
 
@@ -115,3 +122,57 @@ def test_only_a_file_in_coco_format_is_repaired(tool, data, tmp_path):
     assert '[not-coco]' in result.out
     assert 'there is no train annotation file in COCO format to repair' in result.err
     assert not (tmp_path / 'out.json').exists()
+
+
+@pytest.mark.parametrize('name', ['picture', 'picture.txt', 'picture.png.bmp'])
+def test_pictures_of_unknown_formats_are_refused_at_once(tool, data, tmp_path, name):
+    result = tool('check_dataset', data, '--picture', tmp_path / name)
+    assert result.status == 1
+    assert result.out == ''
+    assert 'a picture ends in .png, .jpg, .jpeg, .webp, .tif, .tiff, .svg or .pdf' in result.err
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'webp', 'tiff', 'svg', 'pdf'])
+def test_pictures_of_known_formats_can_be_drawn(data, tmp_path, suffix):
+    from mpvit.datasets.check import Split, inspect_dataset
+    from mpvit.datasets.check.picture import draw_picture
+
+    split = Split(data / 'annotations' / 'instances_val2017.json', data / 'val2017')
+    draw_picture(inspect_dataset(split, workers=1), tmp_path / f'picture.{suffix}')
+    assert (tmp_path / f'picture.{suffix}').stat().st_size > 1000
+
+
+def test_pictures_without_matplotlib_are_refused_at_once(tool, data, tmp_path, monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', without('matplotlib'))
+    result = tool('check_dataset', data, '--picture', tmp_path / 'picture.png')
+    assert result.status == 1
+    assert result.out == ''
+    assert "a picture needs matplotlib; pip install 'mpvit[demo]'" in result.err
+
+
+def without(missing):
+    """`find_spec` where a package is not installed."""
+    find = importlib.util.find_spec
+    return lambda name, *rest: None if name == missing else find(name, *rest)
+
+
+@pytest.mark.parametrize('name', ['instances_test2017.json', 'image_info_test2017.json'])
+def test_images_of_a_test_file_in_the_same_folder_are_no_orphans(tool, data, name):
+    shared = data / 'images'
+    (data / 'train2017').rename(shared)
+    for image in (data / 'val2017').iterdir():
+        image.rename(shared / f'val_{image.name}')
+    (data / 'val2017').rmdir()
+    val = data / 'annotations' / 'instances_val2017.json'
+    content = json.loads(val.read_text())
+    for image in content['images']:
+        image['file_name'] = f'val_{image["file_name"]}'
+    val.write_text(json.dumps(content))
+    for stem in ('tested', 'forgotten'):
+        Image.new('RGB', (64, 64)).save(shared / f'{stem}.png')
+    image = dict(id=1, file_name='tested.png', width=64, height=64)
+    test = dict(images=[image, dict(id=2)], annotations=[], categories=content['categories'])
+    (data / 'annotations' / name).write_text(json.dumps(test))
+    result = tool('check_dataset', data)
+    assert 'forgotten.png' in result.out
+    assert 'tested.png' not in result.out

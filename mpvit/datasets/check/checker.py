@@ -12,7 +12,14 @@ from mpvit.datasets.check.facts import Facts, look_at, sample_paths
 from mpvit.datasets.check.images import copy_problems, image_problems, orphan_problems
 from mpvit.datasets.check.problems import Problem, problem
 from mpvit.datasets.check.scales import Scales, scale_problems
-from mpvit.datasets.check.table import Split, Table, build_table, form_problems, read_content
+from mpvit.datasets.check.table import (
+    Split,
+    Table,
+    build_table,
+    form_problems,
+    listed_images,
+    read_content,
+)
 from mpvit.errors import UserError
 
 
@@ -99,6 +106,7 @@ def inspect_dataset(
     exif_turns: bool = False,
     quick: bool = False,
     workers: int | None = None,
+    other_files: Sequence[str | os.PathLike[str]] = (),
 ) -> Inspection:
     """As `check_dataset`, and keep what was read, for a report, a picture or a repair.
 
@@ -110,6 +118,8 @@ def inspect_dataset(
         exif_turns: As for `check_dataset`.
         quick: As for `check_dataset`.
         workers: As for `check_dataset`.
+        other_files: Further annotation files, such as that of the test data, which are not
+            checked: images that they list are not taken for forgotten.
     """
     found = Inspection([], [], {}, [], scales)
     folders = []
@@ -128,7 +138,7 @@ def inspect_dataset(
         found.problems += image_problems(table, found.facts)
     found.problems += copy_problems(found.tables, found.facts)
     if not quick and len(found.tables) == (1 if val is None else 2):
-        found.problems += orphan_problems(found.tables, folders)
+        found.problems += orphan_problems(found.tables, folders, listed_images(other_files))
     return found
 
 

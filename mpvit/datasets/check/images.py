@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -163,17 +163,22 @@ def _named(paths: Sequence[str]) -> str:
     return ', '.join(paths[:3]) + (f' and {len(paths) - 3} more' if len(paths) > 3 else '')
 
 
-def orphan_problems(tables: Sequence[Table], folders: Sequence[str]) -> Iterator[Problem]:
+def orphan_problems(
+    tables: Sequence[Table], folders: Sequence[str], other_names: Iterable[str] = ()
+) -> Iterator[Problem]:
     """Images in the folders that no annotation file lists.
 
     Args:
         tables: The annotation files.
         folders: Their image folders.
+        other_names: File names in further annotation files, relative to any of the folders.
     """
     listed = {os.path.normpath(path) for table in tables for path in table.paths}
+    roots = [os.path.realpath(folder) for folder in folders]
+    listed |= {os.path.normpath(os.path.join(root, n)) for n in other_names for root in roots}
     seen = set()
-    for folder in folders:
-        for parent, children, files in os.walk(os.path.realpath(folder)):
+    for root in roots:
+        for parent, children, files in os.walk(root):
             children[:] = sorted(name for name in children if not name.startswith('.'))
             for name in sorted(files):
                 path = os.path.join(parent, name)

@@ -104,6 +104,19 @@ def read_content(split: Split) -> tuple[Entry | None, list[Problem]]:
     return content, problems
 
 
+def listed_images(files: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """File names of the images in annotation files, as far as these can be read.
+
+    Args:
+        files: Annotation files.
+    """
+    for file in files:
+        content, _ = read_content(Split(file, ''))
+        for image in content['images'] if content else ():
+            if isinstance(image, dict) and isinstance(image.get('file_name'), str):
+                yield image['file_name']
+
+
 def _form_fault(content: Any) -> str | None:
     if not isinstance(content, dict):
         kind = 'a list; is it a file of detections?' if isinstance(content, list) else 'no object'
