@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mpvit.config import load_config
+from mpvit.engine.faults import explain
 from mpvit.engine.prepare import prepare
 from mpvit.errors import UserError
 from mpvit.model_info.measure import (
@@ -36,6 +37,7 @@ from mpvit.model_info.operations import Count, Operations, count_operations
 FULL = (800, 1333)  # the usual size in papers
 _PARTS = ('backbone', 'neck', 'encoder', 'decoder')  # and everything that ends with "head"
 TOTAL, REST = 'total', 'rest'
+_SMALLER = 'choose a smaller --size, or only count with --no-memory --no-latency'
 _GIB = 2**30
 
 
@@ -244,8 +246,7 @@ def _check_memory(needed: int, size: Size, device: torch.device) -> None:
     if needed > free:
         raise UserError(
             f'an image of {size[0]}x{size[1]} px needs {needed / _GIB:.1f} GiB of memory and '
-            f'{free / _GIB:.1f} GiB of {device} are free; choose a smaller --size, or only count '
-            'with --no-memory --no-latency'
+            f'{free / _GIB:.1f} GiB of {device} are free; {_SMALLER}'
         )
 
 
@@ -259,15 +260,20 @@ def _measure(
     """Fill in what is measured by size; the model is for inference only afterwards."""
     device = next(model.parameters()).device
     inputs = {size: made_up(size, device) for size in measured}
-    if memory:  # in training mode first
+    try:
+        if memory:  # in training mode first
+            for size, found in measured.items():
+                found.kept = kept_for_backward(model, inputs[size], parts)
+        prepare(model)
         for size, found in measured.items():
-            found.kept = kept_for_backward(model, inputs[size], parts)
-    prepare(model)
-    for size, found in measured.items():
-        if memory:
-            found.peak = peak_memory(partial(predict, model, inputs[size]), device)
-        if runs:
-            found.seconds = latency(model, inputs[size], parts, runs)
+            if memory:
+                found.peak = peak_memory(partial(predict, model, inputs[size]), device)
+            if runs:
+                found.seconds = latency(model, inputs[size], parts, runs)
+    except (RuntimeError, MemoryError) as error:
+        if explain(error) is None:
+            raise
+        raise UserError(f'{device} is out of memory; {_SMALLER}') from error
 
 
 def _figures(

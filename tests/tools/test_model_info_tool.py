@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import torch
 
 TOY = 'configs/deformable_detr/mpvit_t_ddetr_toy.py'
 COAT = 'configs/deformable_detr/coat_s_ddetr_50e.py'
@@ -87,3 +88,22 @@ def test_configs_that_describe_no_detector(tool, tmp_path, text, message):
 def test_no_config_is_status_2(tool):
     assert tool('model_info').status == 2
     assert tool('model_info', TOY, '--size', '100').status == 2
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.'),
+    ],
+)
+def test_memory_that_runs_out_is_one_line(tool, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr('mpvit.model_info.info.kept_for_backward', fail)
+    result = tool('model_info', TOY, '--size', 64, 64)
+    assert result.status == 1
+    assert result.err.strip().endswith(
+        'out of memory; choose a smaller --size, or only count with --no-memory --no-latency'
+    )
