@@ -37,6 +37,10 @@ autodoc_typehints_description_target = 'documented'
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 # of the names that link nowhere only those of this project are mistakes: no others are fetched
+nitpick_ignore = [  # constants and types without a docstring of their own
+    ('py:class', 'mpvit.analysis.matching.Pairs'),
+    ('py:obj', 'mpvit.analysis.ERROR_TYPES'),
+]
 nitpick_ignore_regex = [('py:.*', r'(?!mpvit\.).*'), ('py:.*', r'.*\._\w+')]
 
 html_theme = 'furo'

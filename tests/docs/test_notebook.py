@@ -64,3 +64,4 @@ def test_every_cell_runs(notebook, tmp_path, monkeypatch):
     text = ''.join(output.get('text', '') for output in outputs)
     assert re.search(r'box AP -?[01]\.\d{3}', text)
     assert (folder / 'work_dirs/tutorial/metrics.json').is_file()
+    assert (folder / 'tutorial.onnx').is_file()
