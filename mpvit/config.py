@@ -8,7 +8,9 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mpvit.arguments import check_options, check_work_dir, find_config
+from mpvit.arguments.configs import find_config
+from mpvit.arguments.outputs import check_work_dir
+from mpvit.arguments.values import check_options
 from mpvit.errors import UserError
 
 # Top-level entries that mmengine or this project reads and a config need not spell out.

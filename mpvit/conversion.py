@@ -7,7 +7,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from mpvit.arguments import check_target
+from mpvit.arguments.outputs import check_target
 from mpvit.checkpoints.convert import Report, to_official, to_ours
 from mpvit.checkpoints.fit import check_fit
 from mpvit.config import load_config

@@ -15,7 +15,8 @@ from mmengine.dist import is_main_process
 from mmengine.registry import OPTIMIZERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
-from mpvit.arguments import check_checkpoint, check_out
+from mpvit.arguments.inputs import check_checkpoint
+from mpvit.arguments.outputs import check_out
 from mpvit.config import leaf_datasets
 from mpvit.data_config import config_on
 from mpvit.datasets.layout import find_test_data, find_training_data

@@ -6,7 +6,7 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config, ConfigDict
 from mmengine.visualization import Visualizer
 
-from mpvit.arguments import check_track
+from mpvit.arguments.values import check_track
 from mpvit.engine.resume import candidates
 
 _TRACKERS = dict(tensorboard='TensorboardTracker', wandb='WandbTracker', mlflow='MLflowTracker')

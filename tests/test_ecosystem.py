@@ -11,7 +11,7 @@ from mmengine.hub import get_config as hub_config
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 
 import mpvit
-from mpvit.arguments import find_config, shipped_configs
+from mpvit.arguments.configs import find_config, shipped_configs
 from mpvit.config import load_config
 from mpvit.errors import UserError
 from mpvit.inference import load_detector

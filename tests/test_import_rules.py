@@ -9,7 +9,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'errors': set(),
     'version': set(),
     'ops': {'ops', 'errors'},
-    'arguments': {'errors'},
+    'arguments': {'arguments', 'errors'},
     'models': {'models', 'ops', 'errors'},
     'deferred_imports': set(),
     'checkpoints': {'checkpoints', 'errors'},

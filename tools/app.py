@@ -59,7 +59,7 @@ def _check(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
 def _serve(
     config: str | None, checkpoint: str | None, work_dirs: str, images: str | None, **settings: Any
 ) -> None:
-    light('arguments').check_address(settings['host'], settings['port'])
+    light('arguments').values.check_address(settings['host'], settings['port'])
     files = light('app.sources')
     sources = files.choose_sources(config, checkpoint, work_dirs)
     pictures = files.find_pictures(images)

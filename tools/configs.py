@@ -16,7 +16,7 @@ def main() -> None:
 
 
 def _print(name: str | None) -> None:
-    arguments = light('arguments')
+    arguments = light('arguments').configs
     if name is not None:
         print(arguments.find_config(name))
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mpvit.arguments import check_out_dir
+from mpvit.arguments.outputs import check_out_dir
 from mpvit.engine.faults import explained_faults
 from mpvit.errors import UserError
 from mpvit.inference.detector import Detector

@@ -1,6 +1,5 @@
 """tools/check_dataset.py as a user meets it."""
 
-import importlib.util
 import json
 import shutil
 
@@ -140,20 +139,6 @@ def test_pictures_of_known_formats_can_be_drawn(data, tmp_path, suffix):
     split = Split(data / 'annotations' / 'instances_val2017.json', data / 'val2017')
     draw_picture(inspect_dataset(split, workers=1), tmp_path / f'picture.{suffix}')
     assert (tmp_path / f'picture.{suffix}').stat().st_size > 1000
-
-
-def test_pictures_without_matplotlib_are_refused_at_once(tool, data, tmp_path, monkeypatch):
-    monkeypatch.setattr('importlib.util.find_spec', without('matplotlib'))
-    result = tool('check_dataset', data, '--picture', tmp_path / 'picture.png')
-    assert result.status == 1
-    assert result.out == ''
-    assert "a picture needs matplotlib; pip install 'mpvit[demo]'" in result.err
-
-
-def without(missing):
-    """`find_spec` where a package is not installed."""
-    find = importlib.util.find_spec
-    return lambda name, *rest: None if name == missing else find(name, *rest)
 
 
 @pytest.mark.parametrize('name', ['instances_test2017.json', 'image_info_test2017.json'])

@@ -24,7 +24,7 @@ def test_picture_is_written_once(tool, tiny, trained, picture, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'status', 'message'),
     [
-        (['--out', 'a.gif'], 1, 'a.gif: name a picture .png, .jpg, .pdf, .svg'),
+        (['--out', 'a.gif'], 1, 'a.gif: a picture ends in .png, .jpg, '),
         (['--out', 'a.png', '--top', '0'], 2, '--top must be from 1 to 50'),
         (['--out', 'a.png', '--layer', '2'], 1, 'layer 2: the decoder has layers 0 to 1'),
     ],

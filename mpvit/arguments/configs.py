@@ -1,0 +1,80 @@
+"""Configs, by path or by name.
+
+Standard library only, as all of `mpvit.arguments`.
+"""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpvit.errors import UserError
+
+_CONFIGS = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the package, by the names under which the tools take them."""
+    return {path.stem: path for path in sorted(_CONFIGS.glob('[!_]*/*.py'))}
+
+
+def find_config(name: str | os.PathLike[str]) -> Path:
+    """The file that a config's name stands for.
+
+    Args:
+        name: Path of a config; or of one that comes with the package, such as
+            ``deformable_detr/mpvit_s_ddetr_50e.py``, of which the name ``mpvit_s_ddetr_50e`` is
+            enough. A file of that name in the working folder goes first.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: There is no such config; with the one that was probably meant.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in ('', '.py') and path.name:
+        within = path.with_suffix('.py')
+        for folder in (_CONFIGS, _CONFIGS.parent, _CONFIGS / 'deformable_detr'):
+            if (folder / within).is_file():
+                return folder / within
+    raise UserError(f'config {path} not found; {_meant_config(path)}')
+
+
+def _meant_config(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
+    choices = {shipped.name: name for name, shipped in shipped_configs().items()}
+    choices |= {beside.name: str(folder / beside.name) for beside in folder.glob('*.py')}
+    close = difflib.get_close_matches(f'{path.name.removesuffix(".py")}.py', choices, n=1)
+    if close:
+        return f'did you mean {choices[close[0]]}?'
+    if Path('configs').is_dir():
+        return 'the configs are in configs/'
+    return '`mpvit configs` lists them'
+
+
+def check_config(path: str | os.PathLike[str]) -> None:
+    """Refuse a config that is not there.
+
+    Args:
+        path: As for `find_config`.
+
+    Raises:
+        UserError: There is no such config; with the one that was probably meant.
+    """
+    find_config(path)
+
+
+def check_configs(paths: Sequence[str]) -> None:
+    """Refuse configs of which one is not there.
+
+    Args:
+        paths: Config files.
+
+    Raises:
+        UserError: See `check_config`.
+    """
+    for path in paths:
+        check_config(path)
