@@ -1,9 +1,10 @@
 """Which trackers a run has, by its config and by the command line."""
 
+import importlib.util
+
 import pytest
 from mmengine.config import ConfigDict
 
-from mpvit import arguments
 from mpvit.config import load_config
 from mpvit.errors import UserError
 from mpvit.tracking import use_trackers, without_trackers
@@ -56,6 +57,6 @@ def test_mmengines_own_backends_are_left_alone(cfg):
 
 
 def test_a_missing_package_ends_it_before_it_starts(cfg, monkeypatch):
-    monkeypatch.setattr(arguments.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'--track mlflow: .*mpvit\[tracking\]'):
         use_trackers(cfg, ['mlflow'])
