@@ -25,6 +25,7 @@ PAGES = [*DOCS, *sorted(ROOT.glob('*.md')), *sorted(ROOT.glob('configs/*/README.
 FENCE = re.compile(r'(<!-- \w+: \w+ -->\n)?^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r'`((?:python tools/|tools/|mpvit )\w+[^`\n]* --?\w[^`]*)`')
 WORDS = ('CONFIG', 'CHECKPOINT', 'DIR', 'IMAGE', 'FOLDER', 'VIDEO', 'WORK_DIR')
+HEAVY = ('data', 'ecosystem', 'train')  # pages that train, or evaluate more than once
 # which tool a shell script starts, and which of its own positional arguments it keeps
 SCRIPTS = {
     'dist_train': ('train', [0], 2),
@@ -146,9 +147,13 @@ def to_run(page: Path) -> list[Fence]:
     return [fence for fence in runs if not fence.is_tested]
 
 
-@pytest.mark.parametrize(
-    'page', [page for page in DOCS if to_run(page)], ids=lambda page: page.stem
-)
+def pages_to_run() -> list:
+    slow = pytest.mark.slow
+    pages = [page for page in DOCS if to_run(page)]
+    return [pytest.param(page, marks=slow if page.stem in HEAVY else ()) for page in pages]
+
+
+@pytest.mark.parametrize('page', pages_to_run(), ids=lambda page: page.stem)
 def test_commands_run(page, tool, small_things, monkeypatch):
     for fence in to_run(page):
         text = re.sub(rf'\b({"|".join(WORDS)})\b', lambda m: small_things[m[1]], fence.text)
