@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / 'docs').glob('*.md'))
@@ -65,7 +66,7 @@ def commands(text: str) -> Iterator[list[str]]:
 def tool_of(words: list[str]) -> tuple[str, list[str]] | None:
     """The tool that a command line calls and its arguments; None if it calls none."""
     for i, word in enumerate(words):
-        if word == 'mpvit' and i + 1 < len(words) and words[0] != 'mim':
+        if word == 'mpvit' and all('=' in before for before in words[:i]) and words[i + 1 :]:
             return words[i + 1], words[i + 2 :]
         script = re.fullmatch(r'(?:\./)?tools/(\w+)\.(?:py|sh)', word)
         if script:
@@ -126,11 +127,21 @@ def test_arguments_are_those_of_the_tools(page, monkeypatch, capsys):
             pytest.fail(f'{page.name}: {line}\n{capsys.readouterr().err}')
 
 
+def find_more(checkpoint: Path) -> None:
+    """Raise all scores: after two steps the detector is sure of nothing, and finds nothing."""
+    content = torch.load(checkpoint, weights_only=False)
+    for name, tensor in content['state_dict'].items():
+        if re.fullmatch(r'bbox_head\.cls_branches\.\d+\.bias', name):
+            tensor += 4
+    torch.save(content, checkpoint)
+
+
 @pytest.fixture
 def small_things(tool, trained, toy, tmp_path, monkeypatch) -> dict[str, str]:
     """What the words of the documentation stand for, relative to the folder of the test."""
     shutil.copytree(trained, tmp_path / 'work')
     shutil.copytree(toy, tmp_path / 'data')
+    find_more(tmp_path / 'work' / 'epoch_2.pth')
     (tmp_path / 'out').mkdir()
     monkeypatch.chdir(tmp_path)
     images = sorted(Path('data/val2017').iterdir())
