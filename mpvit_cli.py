@@ -6,9 +6,9 @@ takes seconds. The tools lie in ``mpvit/.mim/tools``, where mim looks for them t
 
 import ast
 import difflib
-import importlib.metadata
 import importlib.util
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -20,12 +20,17 @@ commands:
 """
 
 
-def find_tools() -> dict[str, Path]:
-    """The tools by name, those that start several processes (``dist_train``) among them."""
+def package_folder() -> Path:
+    """Where the package lies, without importing it."""
     package = importlib.util.find_spec('mpvit')
     if package is None or not package.submodule_search_locations:
         sys.exit('error: mpvit is not installed; run `pip install mpvit`')
-    folder = Path(package.submodule_search_locations[0]) / '.mim' / 'tools'
+    return Path(package.submodule_search_locations[0])
+
+
+def find_tools() -> dict[str, Path]:
+    """The tools by name, those that start several processes (``dist_train``) among them."""
+    folder = package_folder() / '.mim' / 'tools'
     files = [path for path in sorted(folder.glob('*')) if path.suffix in ('.py', '.sh')]
     return {path.stem: path for path in files if not path.name.startswith('_')}
 
@@ -50,7 +55,8 @@ def main() -> None:
         sys.stdout.write(USAGE + ''.join(lines))
         return
     if name == '--version':
-        sys.stdout.write(f'mpvit {importlib.metadata.version("mpvit")}\n')
+        version = runpy.run_path(str(package_folder() / 'version.py'))['__version__']
+        sys.stdout.write(f'mpvit {version}\n')
         return
     path = tools.get(name.replace('-', '_'))
     if path is None:
