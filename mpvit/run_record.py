@@ -65,7 +65,7 @@ def software() -> dict[str, str]:
 
 
 def software_note() -> str:
-    """The same as a line for the log, which ``mpvit.analysis.training_log`` reads again."""
+    """The same as a line for the log, which `mpvit.analysis.training_log` reads again."""
     return 'Software: ' + ', '.join(f'{name} {text}' for name, text in software().items())
 
 
