@@ -22,7 +22,7 @@ if 'mmcv-lite' in INSTALLED:  # mmcv without its compiled ops, published under a
 
 DEMO = ['scikit-image', 'scikit-learn']  # photographs and digits of the toy dataset
 EXTRAS = {
-    'export': ['onnx', 'onnxscript', 'onnxruntime', 'openvino'],
+    'export': ['onnx', 'onnxruntime', 'openvino'],
     'app': ['gradio>=6,<7'],
     'tracking': ['wandb', 'mlflow-skinny', 'alembic', 'sqlalchemy'],  # the last two: a local store
     'docs': ['furo', 'myst-nb', 'sphinx'],
