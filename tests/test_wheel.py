@@ -91,4 +91,13 @@ train_cfg = dict(max_epochs=1)
         run('mpvit', name, 'own.py', 'work_dirs/own/epoch_1.pth', *processes, '--data', toy)
         metrics.append(json.loads((tmp_path / 'work_dirs/own/metrics.json').read_text())['metrics'])
     assert metrics[0] == metrics[1]
+    run('mpvit', 'infer', 'own.py', 'work_dirs/own/epoch_1.pth', toy / 'val2017', '--out', 'found')
+    assert {'annotated', 'detections.json'} <= {
+        path.name for path in (tmp_path / 'found').iterdir()
+    }
+    run('mpvit', 'report', 'work_dirs/own')
+    assert '</html>' in (tmp_path / 'work_dirs/own/report.html').read_text()
+    page = Path(place).parent / 'app'
+    assert (page / 'page.css').is_file()
+    assert (page / 'select.js').is_file()
     assert 'mpvit_s_ddetr_50e' in run('mpvit', 'configs')

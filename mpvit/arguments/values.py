@@ -36,7 +36,7 @@ def check_threshold(value: float) -> None:
         UserError: It is not in [0, 1].
     """
     if not 0 <= value <= 1:
-        raise UserError(f'threshold {value}: choose a score from 0 to 1')
+        raise UserError(f'threshold {value:g}: choose a score from 0 to 1')
 
 
 def check_batch_size(value: int) -> None:

@@ -35,7 +35,7 @@ PUBLISHED = dict(  # G multiply-adds at 224x224, called FLOPs in the papers
     coat_s=12.6,
     r50=4.1,
 )
-DOCUMENTS = ('docs/model_info.md',)  # what has a column G multiply-adds
+DOCUMENTS = ('docs/model_info.md', 'README.md')  # what has a column G multiply-adds; all, or plain
 QUICK = ('mpvit_s', 'coat_s', 'r50')  # one of each kind
 VARIANTS = ('r50_ddetr_refine_50e', 'r50_ddetr_two_stage_50e')
 VARIANTS += ('mpvit_s_ddetr_refine_50e', 'mpvit_s_ddetr_two_stage_50e')
@@ -183,7 +183,7 @@ def test_documented_figures_are_those_that_are_counted(root, document, config):
     ]
     header = next(line for line in lines if 'G multiply-adds' in line)
     rows = [line for line in lines if len(line) == len(header) and config in line[0]]
-    assert rows
+    assert rows or (document == 'README.md' and config in VARIANTS)
     for row in rows:
         found = dict(zip(header, row, strict=True))
         assert found['parameters'] == f'{total.parameters / 1e6:.1f}M'

@@ -295,7 +295,7 @@ def test_a_full_gpu_leaves_what_was_done(infer, photos, out, monkeypatch):
     [
         (['none.jpg'], 'input none.jpg not found'),
         (['{toy}/annotations'], 'has no images or videos'),
-        (['{photo}', '--threshold', '30'], 'threshold 30.0: choose a score from 0 to 1'),
+        (['{photo}', '--threshold', '30'], 'threshold 30: choose a score from 0 to 1'),
         (['{photo}', '--batch-size', '0'], 'batch size 0: choose 1 or more'),
         (['{photo}', '--tile', '8'], 'tile 8: choose the side of a tile'),
         (['{photo}', '--out', '{toy}'], 'is not empty; name a new folder'),

@@ -133,12 +133,15 @@ def test_drawing_starts_without_torch_and_mmdet(root, tmp_path):
             ['plot', 'errors', '--ann', 'setup.py', '--detections', 'none', '--out', 'x'],
             'detections none not found',
         ),
-        (['plot', 'errors', 'docs', '--threshold', '30'], '--threshold 30: scores are between'),
+        (
+            ['plot', 'errors', 'docs', '--threshold', '30'],
+            'threshold 30: choose a score from 0 to 1',
+        ),
         (['plot', 'errors', 'docs', '--count', '0'], '--count 0: name 1 or more'),
         (['report', 'none'], 'work folder none not found'),
         (['report', 'docs'], 'docs holds neither a log of a training nor an evaluation'),
         (['report', 'docs', '--out', 'no/x.html'], 'there is no folder no'),
-        (['report', 'docs', '--threshold', 'nan'], '--threshold nan'),
+        (['report', 'docs', '--threshold', 'nan'], 'threshold nan: choose'),
     ],
 )
 def test_mistakes_are_answered_in_one_line(tool, arguments, message):
