@@ -111,5 +111,9 @@ def light(name: str) -> ModuleType:
             full_name, file, submodule_search_locations=folders
         )
         sys.modules[full_name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[full_name]  # half a module
+            raise
     return sys.modules[full_name]
