@@ -28,6 +28,8 @@ with (
     import mmdet.datasets
     import mmdet.evaluation
     import mmdet.models  # noqa: F401
+# mmdet's, about a default of a later torch
+warnings.filterwarnings('ignore', message='torch.meshgrid: in an upcoming release')
 
 from mpvit import datasets, engine, models, registry
 from mpvit.config import get_config

@@ -121,6 +121,15 @@ def test_mmengines_hub_finds_configs_and_weights(metafile):
         assert config.model_path == model['Weights']
 
 
+def test_a_name_of_no_config_is_not_guessed_from_files_nearby(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('shot.py').write_text('')
+    with pytest.raises(UserError, match='config nosuch not found; `mpvit configs` lists them'):
+        find_config('nosuch')
+    with pytest.raises(UserError, match='did you mean shot.py'):
+        find_config('shots.py')
+
+
 def test_the_scope_holds_what_mmdet_and_we_registered():
     with MODELS.switch_scope_and_registry('mpvit') as registry:
         assert registry.scope == 'mpvit'

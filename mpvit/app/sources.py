@@ -4,6 +4,7 @@ Standard library only: the tool loads this file without the package, to answer m
 """
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,19 @@ def find_sources(work_dirs: str | os.PathLike[str]) -> list[Source]:
         Newest first, named by their paths below the folder.
     """
     root = Path(work_dirs)
-    dated = [(path.stat().st_mtime, path) for path in root.rglob('*.pth') if path.is_file()]
+    paths = [path for path in root.rglob('*.pth') if path.is_file()]
     found = []
-    for _, path in sorted(dated, reverse=True):
+    for path in sorted(paths, key=_age, reverse=True):
         config = _config_beside(path)
         if config is not None:
             found.append(Source(path.relative_to(root).as_posix(), str(config), str(path)))
     return found
+
+
+def _age(path: Path) -> tuple[int, int, str]:
+    """What sorts checkpoints by time: in whole minutes, since copies are made in any order."""
+    step = re.search(r'(\d+)\.pth$', path.name)
+    return int(path.stat().st_mtime) // 60, int(step[1]) if step else 0, path.name
 
 
 def choose_sources(

@@ -44,9 +44,10 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 
 
 def _meant_config(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
     choices = {shipped.name: name for name, shipped in shipped_configs().items()}
-    choices |= {beside.name: str(folder / beside.name) for beside in folder.glob('*.py')}
+    if len(path.parts) > 1 or path.suffix:  # a file was meant
+        folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
+        choices |= {beside.name: str(folder / beside.name) for beside in folder.glob('*.py')}
     close = difflib.get_close_matches(f'{path.name.removesuffix(".py")}.py', choices, n=1)
     if close:
         return f'did you mean {choices[close[0]]}?'

@@ -28,6 +28,17 @@ def test_checkpoints_are_found_newest_first_with_the_config_of_their_training(tm
     ]
 
 
+def test_of_checkpoints_copied_at_once_the_last_step_is_first(tmp_path):
+    write(tmp_path / 'a.py', age=0)
+    for second, step in enumerate((12, 9, 14)):
+        write(tmp_path / f'epoch_{step}.pth', age=40 - second)
+    assert [source.name for source in find_sources(tmp_path)] == [
+        'epoch_14.pth',
+        'epoch_12.pth',
+        'epoch_9.pth',
+    ]
+
+
 def test_named_checkpoint_is_the_only_one(tmp_path):
     write(tmp_path / 'a' / 'epoch_1.pth', age=0)
     write(tmp_path / 'a' / 'a.py', age=0)
