@@ -18,7 +18,6 @@ _DASH = 5  # pixels
 _TEXT = 11  # pixels
 _MARGIN = 0.5  # around a box in a crop, as a share of its longer side
 _SMALLEST = 24  # pixels of the image that a crop shows at least
-_LARGEST = 20_000_000  # pixels of an image that is drawn without shrinking while it is decoded
 _GREY = (127, 127, 127)
 _SIZE = 640  # pixels of an image that cannot be read and has no size
 _NAME = 16  # characters of a class in a label
@@ -76,9 +75,9 @@ class Photos:
         Args:
             image: Its index.
         """
-        photo = self._open(image)
-        scale = self.side / max(photo.size)
-        size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+        photo, (width, height) = self._open(image, 2 * self.side)
+        scale = self.side / max(width, height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
         drawing = _Drawing(photo.resize(size, Image.Resampling.LANCZOS), (0, 0), scale)
         self._draw_missed(drawing, image)
         self._draw_detections(drawing, image)
@@ -139,7 +138,7 @@ class Photos:
         return Mistake(kind, int(detected.image[index]), caption, drawing.finished())
 
     def _crop(self, image: int, boxes: Sequence[np.ndarray]) -> '_Drawing':
-        photo = self._open(image)
+        photo, _ = self._open(image)
         corners = np.array([[x, y, x + width, y + height] for x, y, width, height in boxes])
         left, top = corners[:, :2].min(0)
         right, bottom = corners[:, 2:].max(0)
@@ -153,16 +152,26 @@ class Photos:
         )
         return _Drawing(cut, corner, self.side / side)
 
-    def _open(self, image: int) -> Image.Image:
+    def _open(self, image: int, least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+        """An image, and its width and height in pixels of the boxes.
+
+        Args:
+            image: Its index.
+            least: Longer side that is enough: a large JPEG is decoded at a fraction of its size.
+        """
         path = self.analysis.results.files[image]
         try:
             with Image.open(path) as photo:
-                return _as_rgb(photo)
+                size = photo.size
+                if least is not None:
+                    photo.draft('RGB', (least, least))
+                return _as_rgb(photo), size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             if path not in self.unreadable:
                 self.unreadable.append(path)
         width, height = np.nan_to_num(self.analysis.results.sizes[image], nan=_SIZE)
-        return Image.new('RGB', (int(width), int(height)), _GREY)
+        blank = Image.new('RGB', (int(width), int(height)), _GREY)
+        return blank, blank.size
 
     def _draw_missed(self, drawing: '_Drawing', image: int) -> None:
         objects, found = self.analysis.results.objects, self.analysis.outcomes.found
@@ -268,8 +277,6 @@ def _rows(column: np.ndarray, value: int) -> list[int]:
 
 def _as_rgb(photo: Image.Image) -> Image.Image:
     """As the detector sees it, which ignores the EXIF orientation; 16 bits become 8."""
-    if photo.width * photo.height > _LARGEST:
-        photo.draft('RGB', (2048, 2048))  # a JPEG decodes at a fraction of its size
     if photo.mode.startswith('I') or photo.mode == 'F':
         values = np.asarray(photo, np.float64)
         photo = Image.fromarray((values / max(values.max(), 1) * 255).astype(np.uint8))

@@ -47,6 +47,23 @@ def test_boxes_lie_where_they_were_found(tmp_path):
     assert not coloured(picture, 'white')[41:].any()  # nothing was missed
 
 
+def test_boxes_lie_where_they_were_found_in_large_photographs(tmp_path):
+    box = [2400, 1200, 1200, 1200]
+    image = Image.new('RGB', (6400, 4800), (60, 60, 60))  # decoded at a fraction of its size
+    image.paste('white', (2400, 1200, 3600, 2400))
+    picture = np.asarray(photos_of(tmp_path, [(1, box, 0.9)], 320, [box], image).picture(0))
+    assert picture.shape == (240, 320, 3)
+    rows, columns = np.nonzero(coloured(picture, class_colour(0))[80:])  # below the label
+    assert (columns.min(), columns.max(), rows.max() + 80) == (120, 180, 120)
+    assert picture[65:117, 124:177].min() > 250
+    assert picture[123:].max() < 70
+    photos = photos_of(tmp_path, [(2, box, 0.9)], 320, [box], image)
+    (wrong,) = photos.mistakes('class', 5)
+    pixels = np.asarray(wrong.picture)
+    assert pixels[85:235, 85:235].min() > 250  # the object is the middle half
+    assert pixels[:, :75].max() < 70
+
+
 def test_missed_objects_are_white_and_wrong_detections_dashed(tmp_path):
     found = photos_of(tmp_path, [(1, BOX, 0.9)]).picture(0)
     photos = photos_of(tmp_path, [(2, [90, 70, 40, 30], 0.9)])
