@@ -38,7 +38,8 @@ def evaluated_data(cfg: Config) -> dict[str, Any]:
     evaluator = _box_evaluator(cfg)
     if evaluator is not None:
         data['detections'] = f'{evaluator.outfile_prefix}.bbox.json'
-    return data | {key: os.path.abspath(data[key]) for key in data if key != 'classes'}
+    paths = ('annotations', 'images', 'detections')
+    return data | {key: os.path.abspath(data[key]) for key in paths if key in data}
 
 
 def _box_evaluator(cfg: Config) -> ConfigDict | None:

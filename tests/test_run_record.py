@@ -28,8 +28,18 @@ def test_detections_go_into_the_work_folder(kind):
         annotations=str(here / 'data/x/a.json'),
         images=str(here / 'data/x/images'),
         classes=None,
+        exif_turns=None,
         detections=str(here / 'work/detections.bbox.json'),
     )
+
+
+@pytest.mark.parametrize(('colour', 'turns'), [('color', True), ('unchanged', False)])
+def test_whether_images_are_turned_is_recorded(colour, turns):
+    cfg = config(dict(type='CocoBoxMetric'))
+    load = dict(type='LoadImageFromFile', color_type=colour)
+    cfg.test_dataloader.dataset.pipeline = [load]
+    keep_detections(cfg)
+    assert evaluated_data(cfg)['exif_turns'] is turns
 
 
 def test_a_place_that_the_user_chose_stays():

@@ -67,6 +67,8 @@ class Results:
         sizes: Their width and height in pixels as annotated, NaN if they are not, ``(I, 2)``.
         objects: Ground truth.
         detected: Detections, of each image and class the best 100.
+        exif_turns: Whether boxes are in pixels of the images as their EXIF data turn them; None
+            if that is not known.
     """
 
     names: tuple[str, ...]
@@ -75,6 +77,7 @@ class Results:
     sizes: Floats
     objects: Objects
     detected: Detected
+    exif_turns: bool | None = None
 
     def above(self, threshold: float) -> 'Results':
         """The same with the detections of this score or more.
@@ -92,6 +95,7 @@ def read_results(
     detections: str | os.PathLike[str],
     images: str | os.PathLike[str] = '',
     classes: Sequence[str] | None = None,
+    exif_turns: bool | None = None,
 ) -> Results:
     """Read an annotation file and a file of detections.
 
@@ -100,6 +104,8 @@ def read_results(
         detections: File in COCO's result format.
         images: Folder of the images.
         classes: Categories that count; None for all.
+        exif_turns: Whether boxes are in pixels of the images as their EXIF data turn them; None
+            if that is not known.
 
     Returns:
         All well-formed annotations, and all detections.
@@ -122,6 +128,7 @@ def read_results(
         sizes=table.sizes,
         objects=_objects(table, rows),
         detected=_detected(Path(detections), table, rows, os.fspath(annotations)),
+        exif_turns=exif_turns,
     )
 
 

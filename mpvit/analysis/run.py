@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mpvit.analysis.results import Results, read_results
+from mpvit.datasets.check.settings import settings_of
 from mpvit.errors import UserError
 
 DETECTIONS = 'detections.bbox.json'
@@ -68,7 +69,7 @@ class Run:
             split: 'train', 'val' or 'test'.
 
         Returns:
-            ``annotations``, ``images`` and ``classes``, as far as they are known.
+            As `data_of`, as far as they are known; of an evaluation also ``detections``.
         """
         recorded = self.evaluation.get('data') if split == 'test' else None
         if isinstance(recorded, dict):
@@ -100,7 +101,13 @@ class Run:
                 f'annotation file {annotations} of {self.folder} not found; name where it is now: '
                 f'--ann FILE --images DIR --detections {detections}'
             )
-        return read_results(annotations, detections, data.get('images') or '', data.get('classes'))
+        return read_results(
+            annotations,
+            detections,
+            data.get('images') or '',
+            data.get('classes'),
+            data.get('exif_turns'),
+        )
 
     def _newest(self, test: bool) -> Path | None:
         files = [
@@ -145,8 +152,9 @@ def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:
         split: 'train', 'val' or 'test'.
 
     Returns:
-        ``annotations``, ``images`` and ``classes``, as far as they are known: nothing of datasets
-        that are put together from several, and no classes where the dataset class has its own.
+        ``annotations``, ``images``, ``classes`` and ``exif_turns`` (whether images are loaded as
+        their EXIF data turn them), as far as they are known: nothing of datasets that are put
+        together from several, and no classes where the dataset class has its own.
     """
     loader = config.get(f'{split}_dataloader')
     if not loader:
@@ -158,8 +166,10 @@ def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:
         return {}
     root = dataset.get('data_root') or ''
     prefix = (dataset.get('data_prefix') or {}).get('img', '')
+    settings = settings_of(dataset)
     return dict(
         annotations=os.path.join(root, dataset['ann_file']),
         images=os.path.join(root, prefix),
-        classes=(dataset.get('metainfo') or {}).get('classes'),
+        classes=settings['classes'],
+        exif_turns=settings['exif_turns'] if dataset.get('pipeline') else None,
     )

@@ -21,6 +21,17 @@ _SMALLEST = 24  # pixels of the image that a crop shows at least
 _GREY = (127, 127, 127)
 _SIZE = 640  # pixels of an image that cannot be read and has no size
 _NAME = 16  # characters of a class in a label
+_ORIENTATION = 0x0112  # of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))  # width becomes height
 Box = tuple[float, float, float, float]
 
 
@@ -55,7 +66,8 @@ class Photos:
     """The images of an analysis, drawn.
 
     A solid box is a detection that found an object, a dashed one with a cross a wrong one, both
-    in the colour of the class; white and dashed are objects that were missed.
+    in the colour of the class; white and dashed are objects that were missed. Images are turned by
+    their EXIF data where the boxes are meant so, which the config or the annotated size tells.
 
     Args:
         analysis: Of the detections.
@@ -165,13 +177,31 @@ class Photos:
                 size = photo.size
                 if least is not None:
                     photo.draft('RGB', (least, least))
-                return _as_rgb(photo), size
+                turn = self._turn(image, photo, size)
+                rgb = _as_rgb(photo)
+                if turn is None:
+                    return rgb, size
+                return rgb.transpose(turn), size[::-1] if turn in _SIDEWAYS else size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             if path not in self.unreadable:
                 self.unreadable.append(path)
         width, height = np.nan_to_num(self.analysis.results.sizes[image], nan=_SIZE)
         blank = Image.new('RGB', (int(width), int(height)), _GREY)
         return blank, blank.size
+
+    def _turn(
+        self, image: int, photo: Image.Image, size: tuple[int, int]
+    ) -> Image.Transpose | None:
+        """How to turn an image to what its boxes are about; None for not at all."""
+        try:
+            turn = _TURNS.get(photo.getexif().get(_ORIENTATION, 1))
+        except Exception:  # damaged EXIF data are no reason to leave out an image
+            return None
+        turns = self.analysis.results.exif_turns
+        if turns is None:  # the annotated size may tell
+            stated = tuple(self.analysis.results.sizes[image])
+            turns = turn in _SIDEWAYS and stated == size[::-1]
+        return turn if turns else None
 
     def _draw_missed(self, drawing: '_Drawing', image: int) -> None:
         objects, found = self.analysis.results.objects, self.analysis.outcomes.found
@@ -276,7 +306,7 @@ def _rows(column: np.ndarray, value: int) -> list[int]:
 
 
 def _as_rgb(photo: Image.Image) -> Image.Image:
-    """As the detector sees it, which ignores the EXIF orientation; 16 bits become 8."""
+    """In 8 bits of red, green and blue."""
     if photo.mode.startswith('I') or photo.mode == 'F':
         values = np.asarray(photo, np.float64)
         photo = Image.fromarray((values / max(values.max(), 1) * 255).astype(np.uint8))

@@ -38,6 +38,9 @@ def test_files_are_found_by_what_the_evaluation_recorded(tmp_path):
     (work / 'metrics.json').write_text(json.dumps(dict(checkpoint='a.pth', data=data)))
     run = find_run(work)
     assert run.results().names == ('class 1',)
+    assert run.results().exif_turns is None  # recorded by an older version
+    run.evaluation['data']['exif_turns'] = True
+    assert run.results().exif_turns is True
     assert str(run.checkpoint) == 'a.pth'
     truth.unlink()
     with pytest.raises(UserError, match='truth.json of .* not found; name where it is now: --ann'):
