@@ -60,7 +60,7 @@ class Run:
             last = (self.folder / 'last_checkpoint').read_text().strip()
         except OSError:
             return None
-        return Path(last)
+        return Path(last) if last else None  # it is empty until the first checkpoint
 
     def data(self, split: str = 'test') -> dict[str, Any]:
         """Where the data of a split are.
@@ -85,9 +85,10 @@ class Run:
             UserError: There are none, or the annotation file is not where it was.
         """
         data = self.data()
-        detections = Path(data.get('detections') or '')
-        if not detections.is_file():
-            detections = self.folder / DETECTIONS  # it may have been moved
+        detections, own = Path(data.get('detections') or ''), self.folder / DETECTIONS
+        # the folder may have been moved or copied: then the record names the first one's
+        if not detections.is_file() or (detections.name == DETECTIONS and own.is_file()):
+            detections = own
         if not detections.is_file():
             raise UserError(f'{self.folder} has no {DETECTIONS}; {_HOW_TO.format(self.folder)}')
         annotations = data.get('annotations')

@@ -1,6 +1,7 @@
 """Finding the parts of a run in its folder."""
 
 import json
+import shutil
 
 import pytest
 from synthetic_detections import make_up
@@ -24,6 +25,8 @@ def test_folders_that_hold_no_run(tmp_path):
         find_run(tmp_path / 'file')
     run = find_run(tmp_path)
     assert (run.evaluation, run.config, run.checkpoint, run.data()) == ({}, None, None, {})
+    (tmp_path / 'last_checkpoint').touch()  # as a training leaves it until its first checkpoint
+    assert run.checkpoint is None
     with pytest.raises(UserError, match=r'has no detections.bbox.json; evaluate first: python'):
         run.results()
 
@@ -45,6 +48,19 @@ def test_files_are_found_by_what_the_evaluation_recorded(tmp_path):
     truth.unlink()
     with pytest.raises(UserError, match='truth.json of .* not found; name where it is now: --ann'):
         find_run(work).results()
+
+
+def test_a_copied_folder_is_about_its_own_detections(tmp_path):
+    first, copy = tmp_path / 'first', tmp_path / 'copy'
+    first.mkdir()
+    truth, found = make_up(tmp_path, 5, 3)
+    found.rename(first / 'detections.bbox.json')
+    data = dict(annotations=str(truth), detections=str(first / 'detections.bbox.json'))
+    (first / 'metrics.json').write_text(json.dumps(dict(data=data)))
+    shutil.copytree(first, copy)
+    (first / 'detections.bbox.json').write_text('[]')  # evaluated again
+    assert len(find_run(copy).results().detected.score)
+    assert not len(find_run(first).results().detected.score)
 
 
 def test_files_are_found_by_the_config_of_an_older_evaluation(tmp_path):
