@@ -109,12 +109,12 @@ class _Source:
     Attributes:
         dataset: The dataset.
         mixed: It again, within a wrapper that mixes images; None if there is none.
-        odd: Boxes that the dataset changes or leaves out, by image file.
+        raw: What the annotation file says of an image, by image file; empty where that is unknown.
     """
 
     dataset: Any
     mixed: MultiImageMixDataset | None
-    odd: dict[str, list[Box]] = field(default_factory=dict)
+    raw: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,7 +134,8 @@ class _Source:
             Box(tuple(i['bbox']), int(i['bbox_label']), 'crowd' if i.get('ignore_flag') else '')
             for i in info['instances']
         ]
-        boxes += self.odd.get(info['img_path'], [])
+        if info['img_path'] in self.raw:
+            boxes += _odd_boxes(self.dataset, self.raw[info['img_path']], info['instances'])
         height, width = pixels.shape[:2]
         name = Path(info['img_path']).name
         return Panel(pixels, boxes, f'{_shortened(name)}, {width} x {height}\n{_count(boxes)}')
@@ -205,7 +206,7 @@ def _sources(cfg: Config, split: str) -> Iterator[_Source]:
         settings = ConfigDict(settings, lazy_init=True, pipeline=_in_order(settings.pipeline))
         source = _Source(DATASETS.build(settings), None)
         if isinstance(source.dataset, CocoDataset):
-            _keep_odd_boxes(source)
+            _keep_raw(source)
         source.dataset.full_init()
         if outer.type == 'MultiImageMixDataset':
             kept = {key: value for key, value in outer.items() if key not in ('type', 'dataset')}
@@ -219,41 +220,38 @@ def _in_order(pipeline: Sequence[ConfigDict]) -> list[ConfigDict]:
     return [*first, *(step for step in pipeline if step not in first)]
 
 
-def _keep_odd_boxes(source: _Source) -> None:
-    """While the dataset reads its file, keep what it will not show as it is in the file."""
-    dataset = source.dataset
-    parse = dataset.parse_data_info
+def _keep_raw(source: _Source) -> None:
+    """While the dataset reads its file, keep what it may not show as it is in the file."""
+    parse = source.dataset.parse_data_info
 
     def parse_and_keep(raw: dict[str, Any]) -> Any:
         info = parse(raw)
-        used = [np.asarray(instance['bbox']) for instance in info['instances']]
-        odd = [
-            _odd_box(dataset, annotation, used, raw['raw_img_info'])
-            for annotation in raw['raw_ann_info']
-        ]
-        boxes = [box for box in odd if box is not None]
-        if boxes:
-            source.odd[info['img_path']] = boxes
+        source.raw[info['img_path']] = raw
         return info
 
-    dataset.parse_data_info = parse_and_keep
+    source.dataset.parse_data_info = parse_and_keep
 
 
-def _odd_box(
-    dataset: CocoDataset,
-    annotation: dict[str, Any],
-    used: Sequence[NDArray[Any]],
-    image: dict[str, Any],
-) -> Box | None:
-    """A box of the file that the dataset left out or cut, or None if it took it as it is."""
-    x, y, width, height = annotation['bbox']
-    corners = np.array([x, y, x + width, y + height])
+def _odd_boxes(
+    dataset: CocoDataset, raw: dict[str, Any], instances: Sequence[dict[str, Any]]
+) -> list[Box]:
+    """Boxes of the file that the dataset left out or cut."""
+    image = raw['raw_img_info']
     limits = np.array([image['width'], image['height']] * 2)
-    if any(np.allclose(corners, box, atol=1e-3) for box in used):
-        return None
-    cut = any(np.allclose(corners.clip(0, limits), box, atol=1e-3) for box in used)
-    label = dataset.cat2label.get(annotation['category_id'], -1)
-    return Box(tuple(corners.tolist()), label, 'cut' if cut else 'left out')
+    used = np.array([i['bbox'] for i in instances], dtype=float).reshape(-1, 4)
+
+    def is_used(corners: NDArray[Any]) -> bool:
+        return bool(np.isclose(corners, used, atol=1e-3).all(axis=1).any())
+
+    odd = []
+    for annotation in raw['raw_ann_info']:
+        x, y, width, height = annotation['bbox']
+        corners = np.array([x, y, x + width, y + height])
+        if not is_used(corners):
+            label = dataset.cat2label.get(annotation['category_id'], -1)
+            note = 'cut' if is_used(corners.clip(0, limits)) else 'left out'
+            odd.append(Box(tuple(corners.tolist()), label, note))
+    return odd
 
 
 def _labels(names: Sequence[str], wanted: Sequence[str]) -> set[int]:
@@ -278,8 +276,10 @@ def _choose(
             chosen.append(place)
         if len(chosen) == count:
             break
-    if not chosen:
+    if not chosen and labels:
         raise UserError('--classes: no image has an object of them')
+    if not chosen:
+        raise UserError('the dataset has no image that is used (filter_cfg); choose another --split')
     return [places[place] for place in sorted(chosen)]
 
 

@@ -134,6 +134,31 @@ def test_boxes_that_nothing_is_trained_on_are_told(look, spoiled):
         assert sorted(box.note for box in panel.boxes) == ['', '', 'crowd']
 
 
+def test_boxes_are_compared_only_of_the_images_that_are_shown(look, monkeypatch):
+    seen = []
+    compare = browse._odd_boxes
+
+    def counted(*arguments):
+        seen.append(arguments[1]['raw_img_info']['file_name'])
+        return compare(*arguments)
+
+    monkeypatch.setattr(browse, '_odd_boxes', counted)
+    rows = look(count=3)
+    assert len(seen) == len(rows) == 3
+
+
+def test_a_dataset_without_images_is_named(look, spoiled):
+    folder, _, _ = spoiled
+    path = folder / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    for entry in content['annotations']:
+        entry['iscrowd'] = 1
+    path.write_text(json.dumps(content))
+    options = ['train_dataloader.dataset.filter_cfg.filter_empty_gt=True']
+    with pytest.raises(UserError, match='the dataset has no image that is used'):
+        look(data=str(folder), options=[''] * 6 + options)
+
+
 def test_images_are_mixed_as_the_config_says(tiny, toy, tmp_path, monkeypatch):
     config = tmp_path / 'mixed.py'
     config.write_text(f"""

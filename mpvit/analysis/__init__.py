@@ -10,10 +10,12 @@ from mpvit.analysis.results import Detected, Objects, Results, read_results
 from mpvit.analysis.run import Run, find_run
 from mpvit.analysis.study import Analysis, analyse
 from mpvit.analysis.training_log import History, read_history
+from mpvit.datasets.check.table import SIZE_LIMITS
 
 __all__ = [
     'ERROR_TYPES',
     'OUTCOMES',
+    'SIZE_LIMITS',
     'Analysis',
     'Detected',
     'ErrorTypes',

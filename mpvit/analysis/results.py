@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpvit.datasets.check.table import Split, Table, build_table, numbers, read_content
+from mpvit.datasets.check.table import Split, Table, build_table, read_content
 from mpvit.errors import UserError
 
 LIMIT = 100  # detections of an image and class that count, as in COCO's evaluation
@@ -150,9 +150,8 @@ def _labels(table: Table, rows: Sequence[int]) -> Ints:
 
 def _objects(table: Table, rows: Sequence[int]) -> Objects:
     label = _labels(table, rows)[table.category_row]
-    area = numbers([entry.get('area') for entry in table.annotations])
-    area = np.where(np.isnan(area), table.boxes[:, 2:].prod(1), area)
     good = (table.image_row >= 0) & (label >= 0) & np.isfinite(table.boxes).all(1)
+    area = table.areas
     order = np.flatnonzero(good)[np.argsort(table.image_row[good], kind='stable')]
     return Objects(
         table.image_row[order], label[order], table.boxes[order], area[order], table.crowd[order]

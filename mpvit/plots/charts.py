@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpvit.analysis import ERROR_TYPES, Analysis
+from mpvit.analysis import ERROR_TYPES, SIZE_LIMITS, Analysis
 from mpvit.plots.style import COLOURS, class_colour, new_figure, note, shortened, styled
 
 _RECALLS = np.linspace(0, 1, 101)
@@ -123,7 +123,7 @@ def ap_by_size(analysis: Analysis) -> Figure:
     axes = figure.subplots()
     objects = analysis.results.objects
     area = objects.area[~objects.crowd]
-    counts = np.histogram(area, [0, 32**2, 96**2, np.inf])[0]
+    counts = np.histogram(area, [0, *SIZE_LIMITS, np.inf])[0]
     for shift, (kind, label) in enumerate((('AP', 'AP'), ('AR', 'AR at 100 detections'))):
         values = np.nan_to_num([analysis.stats[f'{kind}{size}'] for size in 'sml'])
         bars = axes.bar(np.arange(3) + (shift - 0.5) * 0.38, values, 0.36, label=label)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from synthetic_detections import detections_file, found_in, make_up
 
+from mpvit.analysis import find_run
 from mpvit.errors import UserError
 from mpvit.report import write_report
+from mpvit.report.facts import data_facts
 
 CHROMIUM = shutil.which('chromium')
 ODD = '<script>alert("x")</script> & co'
@@ -168,6 +170,18 @@ def test_a_folder_without_a_run(tmp_path):
 def test_a_place_that_cannot_be_written(run, tmp_path):
     with pytest.raises(UserError, match='cannot be written'):
         write_report(run, tmp_path / 'none' / 'report.html')
+
+
+def test_sizes_are_counted_by_the_annotated_area(run):
+    truth = run.parent / 'truth.json'
+    content = json.loads(truth.read_text())
+    areas = [10, 32**2, 100, 96**2, 500, None]
+    content['annotations'] = content['annotations'][: len(areas)]
+    for entry, area in zip(content['annotations'], areas, strict=True):
+        entry.update(area=area, bbox=[0, 0, 40, 40])
+    truth.write_text(json.dumps(content))
+    data, _ = data_facts(find_run(run))
+    assert data[1].by_size == dict(small=3, medium=2, large=1)
 
 
 def test_many_classes(tmp_path):

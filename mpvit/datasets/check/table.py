@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from mpvit.datasets.check.problems import Problem, problem
 
+#: Objects are small below the first of these areas in pixels and large from the second on.
+SIZE_LIMITS = (32**2, 96**2)
 _LISTS = ('images', 'annotations', 'categories')
 Entry = dict[str, Any]
 
@@ -71,6 +73,12 @@ class Table:
     def names(self) -> list[str]:
         """Names of the categories in the file's order."""
         return [category['name'] for category in self.categories]
+
+    @property
+    def areas(self) -> NDArray[np.float64]:
+        """Areas of the objects as annotated, or else of their boxes, in pixels ``(N,)``."""
+        area = numbers([entry.get('area') for entry in self.annotations])
+        return np.where(np.isnan(area), self.boxes[:, 2:].prod(1), area)
 
 
 def read_content(split: Split) -> tuple[Entry | None, list[Problem]]:
