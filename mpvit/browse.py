@@ -109,12 +109,13 @@ class _Source:
     Attributes:
         dataset: The dataset.
         mixed: It again, within a wrapper that mixes images; None if there is none.
-        raw: What the annotation file says of an image, by image file; empty where that is unknown.
+        raw: Boxes ``(x, y, width, height)``, each with the id of its category, as they are in the
+            annotation file, shape ``(N, 5)``, by image file; empty where that is unknown.
     """
 
     dataset: Any
     mixed: MultiImageMixDataset | None
-    raw: dict[str, dict[str, Any]] = field(default_factory=dict)
+    raw: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -135,7 +136,7 @@ class _Source:
             for i in info['instances']
         ]
         if info['img_path'] in self.raw:
-            boxes += _odd_boxes(self.dataset, self.raw[info['img_path']], info['instances'])
+            boxes += _odd_boxes(self.dataset, self.raw[info['img_path']], info)
         height, width = pixels.shape[:2]
         name = Path(info['img_path']).name
         return Panel(pixels, boxes, f'{_shortened(name)}, {width} x {height}\n{_count(boxes)}')
@@ -207,11 +208,24 @@ def _sources(cfg: Config, split: str) -> Iterator[_Source]:
         source = _Source(DATASETS.build(settings), None)
         if isinstance(source.dataset, CocoDataset):
             _keep_raw(source)
-        source.dataset.full_init()
+        _read(source.dataset)
         if outer.type == 'MultiImageMixDataset':
             kept = {key: value for key, value in outer.items() if key not in ('type', 'dataset')}
             source.mixed = MultiImageMixDataset(dataset=source.dataset, **kept)
         yield source
+
+
+def _read(dataset: Any) -> None:
+    """Have a dataset read its files; one without images fails in mmengine's own words."""
+    try:
+        dataset.full_init()
+        empty = not len(dataset)
+    except ValueError:
+        empty = not dataset.data_list
+        if not empty:
+            raise
+    if empty:
+        raise UserError(f'{dataset.ann_file}: filter_cfg and classes of the config leave no image')
 
 
 def _in_order(pipeline: Sequence[ConfigDict]) -> list[ConfigDict]:
@@ -226,29 +240,26 @@ def _keep_raw(source: _Source) -> None:
 
     def parse_and_keep(raw: dict[str, Any]) -> Any:
         info = parse(raw)
-        source.raw[info['img_path']] = raw
+        found = [[*entry['bbox'], entry['category_id']] for entry in raw['raw_ann_info']]
+        source.raw[info['img_path']] = np.array(found, dtype=float).reshape(-1, 5)
         return info
 
     source.dataset.parse_data_info = parse_and_keep
 
 
-def _odd_boxes(
-    dataset: CocoDataset, raw: dict[str, Any], instances: Sequence[dict[str, Any]]
-) -> list[Box]:
+def _odd_boxes(dataset: CocoDataset, raw: NDArray[np.float64], info: dict[str, Any]) -> list[Box]:
     """Boxes of the file that the dataset left out or cut."""
-    image = raw['raw_img_info']
-    limits = np.array([image['width'], image['height']] * 2)
-    used = np.array([i['bbox'] for i in instances], dtype=float).reshape(-1, 4)
+    limits = np.array([info['width'], info['height']] * 2)
+    used = np.array([i['bbox'] for i in info['instances']], dtype=float).reshape(-1, 4)
 
-    def is_used(corners: NDArray[Any]) -> bool:
+    def is_used(corners: NDArray[np.float64]) -> bool:
         return bool(np.isclose(corners, used, atol=1e-3).all(axis=1).any())
 
     odd = []
-    for annotation in raw['raw_ann_info']:
-        x, y, width, height = annotation['bbox']
+    for x, y, width, height, category in raw:
         corners = np.array([x, y, x + width, y + height])
         if not is_used(corners):
-            label = dataset.cat2label.get(annotation['category_id'], -1)
+            label = dataset.cat2label.get(int(category), -1)
             note = 'cut' if is_used(corners.clip(0, limits)) else 'left out'
             odd.append(Box(tuple(corners.tolist()), label, note))
     return odd
@@ -276,10 +287,8 @@ def _choose(
             chosen.append(place)
         if len(chosen) == count:
             break
-    if not chosen and labels:
-        raise UserError('--classes: no image has an object of them')
     if not chosen:
-        raise UserError('the dataset has no image that is used (filter_cfg); choose another --split')
+        raise UserError('--classes: no image has an object of them')
     return [places[place] for place in sorted(chosen)]
 
 
