@@ -45,9 +45,8 @@ def main() -> None:
 
 
 def _check_numbers(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
-    for name, highest in (('count', 1000), ('draws', 8)):
-        if arguments[name] is not None and not 1 <= arguments[name] <= highest:
-            parser.error(f'--{name} must be from 1 to {highest}')
+    if arguments['draws'] is not None and not 1 <= arguments['draws'] <= 8:
+        parser.error('--draws must be from 1 to 8')
     if arguments['seed'] < 0:
         parser.error('--seed must be 0 or more')
 

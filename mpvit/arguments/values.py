@@ -66,16 +66,16 @@ def check_tile(value: int) -> None:
 
 
 def check_count(count: int) -> None:
-    """Refuse a number of things to show that is none.
+    """Refuse a number of things to show that is none, or that no picture could hold.
 
     Args:
         count: The number.
 
     Raises:
-        UserError: It is below 1.
+        UserError: It is below 1 or above 1000.
     """
-    if count < 1:
-        raise UserError(f'--count {count}: name 1 or more')
+    if not 1 <= count <= 1000:
+        raise UserError(f'--count {count}: choose from 1 to 1000')
 
 
 def check_runs(runs: int) -> None:

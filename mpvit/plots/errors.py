@@ -1,8 +1,11 @@
 """All pictures of an analysis, written to a folder."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+
+from PIL import Image
 
 from mpvit.analysis import Analysis
 from mpvit.plots import charts
@@ -29,7 +32,7 @@ def draw_errors(
         analysis: Of the detections.
         folder: Where to write; it need not exist.
         suffix: Format of the charts: .png, .svg or .pdf; images are always .jpg.
-        count: Images on a sheet, and mistakes of each kind.
+        count: Images on a sheet, and mistakes of each kind, of these 10 at most.
 
     Yields:
         The files, each when it is written. Image files that could not be read are drawn as blanks.
@@ -37,7 +40,8 @@ def draw_errors(
     numbers = folder / 'errors.json'
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        numbers.write_text(json.dumps(analysis.as_record(), indent=1, ensure_ascii=False) + '\n')
+        text = json.dumps(analysis.as_record(), indent=1, ensure_ascii=False) + '\n'
+        numbers.write_text(text, encoding='utf-8')
     yield numbers
     for name, draw in CHARTS.items():
         yield save(draw(analysis), folder / f'{name}{suffix}')
@@ -47,8 +51,18 @@ def draw_errors(
         ('best', analysis.images.best(count)),
     ):
         path = folder / f'{name}_images.jpg'
-        image_sheet(photos, images, f'The {name} images.').save(path, quality=85)
+        _save(image_sheet(photos, images, f'The {name} images.', _columns(len(images))), path)
         yield path
     path = folder / 'mistakes.jpg'
-    mistake_sheet(photos, min(count, 10)).save(path, quality=85)
+    _save(mistake_sheet(photos, min(count, 10)), path)
     yield path
+
+
+def _columns(count: int) -> int:
+    """Four, or so many that a sheet is not much higher than wide: a JPEG has 65,500 pixels."""
+    return max(4, math.isqrt(count))
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    with writing(path):
+        sheet.save(path, quality=85)

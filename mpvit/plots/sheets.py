@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from mpvit.analysis import ERROR_TYPES, analyse, read_results
@@ -48,7 +49,7 @@ def contact_sheet(
     """
     analysis = analyse(read_results(annotations, detections, images), threshold)
     total = len(analysis.results.files)
-    chosen = list(range(0, total, max(1, total // count)))[:count]
+    chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
     sheet = image_sheet(Photos(analysis, 280), chosen, '', columns)
     sheet.save(target)
     return Path(target)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from PIL import Image, ImageColor, ImageOps
 from synthetic_detections import detections_file, found_in, truth_file
 
 from mpvit.analysis import analyse, read_results
-from mpvit.plots import Photos, class_colour, contact_sheet, image_sheet, mistake_sheet
+from mpvit.plots import (
+    Photos,
+    class_colour,
+    contact_sheet,
+    errors,
+    image_sheet,
+    mistake_sheet,
+    sheets,
+)
+from mpvit.plots.errors import draw_errors
 from mpvit.plots.photos import _free_spot
 
 BOX = [20, 20, 40, 40]
@@ -172,6 +182,37 @@ def test_contact_sheet_draws_detections_above_the_threshold(toy, tmp_path):
     # only within the first of the 2 x 3 cells
     assert changed[0].max() < 0.6 * weak.shape[0]
     assert changed[1].max() < 0.4 * weak.shape[1]
+
+
+@pytest.mark.parametrize(('count', 'shown'), [(4, [0, 15, 31, 46]), (60, list(range(47)))])
+def test_contact_sheet_takes_images_from_the_whole_set(tmp_path, monkeypatch, count, shown):
+    truth = truth_file(tmp_path, [], ['a'], 47)
+    images = []
+
+    def sheet(photos, chosen, *rest):
+        images.extend(chosen)
+        return Image.new('RGB', (9, 9))
+
+    monkeypatch.setattr(sheets, 'image_sheet', sheet)
+    contact_sheet(truth, detections_file(tmp_path, []), tmp_path, tmp_path / 'a.png', count=count)
+    assert images == shown
+
+
+def test_hundreds_of_images_fit_on_a_sheet(tmp_path, monkeypatch):
+    objects = [dict(image_id=i, category_id=1, bbox=BOX) for i in range(1, 729)]
+    study = analyse(
+        read_results(truth_file(tmp_path, objects, ['a'], 728), detections_file(tmp_path, []))
+    )
+    monkeypatch.setattr(errors, 'CHARTS', {})
+    monkeypatch.setattr(Path, 'write_text', ascii_only)
+    written = list(draw_errors(study, tmp_path / 'errors', count=1000))
+    assert max(Image.open(tmp_path / 'errors' / 'worst_images.jpg').size) < 15_000
+    assert len(written) == 4
+
+
+def ascii_only(path, text, encoding='ascii'):
+    """What `Path.write_text` does where the locale is C."""
+    return path.write_bytes((text + 'é').encode(encoding))
 
 
 def test_sheets_of_a_real_dataset(toy, tmp_path):

@@ -23,7 +23,7 @@ def test_a_folder_of_ones_own(tool, toy, tmp_path):
 @pytest.mark.parametrize(
     ('words', 'status', 'message'),
     [
-        (['--count', '0'], 2, '--count must be from 1 to 1000'),
+        (['--count', '0'], 1, '--count 0: choose from 1 to 1000'),
         (['--draws', '9'], 2, '--draws must be from 1 to 8'),
         (['--seed', '-1'], 2, '--seed must be 0 or more'),
         (['--data', 'nowhere'], 1, 'folder nowhere not found'),
