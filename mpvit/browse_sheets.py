@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
+
+from mpvit.colours import ink_on
 
 _ROWS = 4  # of a sheet
 _PANEL = 3.4  # inches
@@ -181,7 +184,7 @@ def _draw_box(
             fontsize=6.5,
             ha='right' if x1 > 0.8 * right + 0.2 * left else 'left',
             va='top' if near_top else 'bottom',
-            color='black' if np.dot(colour, (0.3, 0.59, 0.11)) > 0.55 else 'white',
+            color=ink_on(to_hex(colour)),
             bbox=dict(facecolor=colour, pad=0.8, lw=0),
             clip_on=True,
         )

@@ -11,13 +11,14 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
+from mpvit.colours import CLASSES, rgb
 from mpvit.config import load_config, parse_options
 from mpvit.datasets.layout import Layout
 from mpvit.datasets.search import Split
 from mpvit.errors import UserError
 
-_OF_THE_OLD_DATA = ('ann_file', 'data_prefix', 'data_root', 'metainfo', 'spec', 'type')
 _GOLDEN_RATIO = 0.618034  # steps of it around the colour circle never come close to one another
+_OF_THE_OLD_DATA = ('ann_file', 'data_prefix', 'data_root', 'metainfo', 'spec', 'type')
 
 
 def config_on(
@@ -119,15 +120,16 @@ def backbone_channels(config: Config) -> list[int]:
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """Colours that are easy to tell apart, RGB in [0, 255].
+    """Colours of classes, the first those of every picture, and all different; RGB in [0, 255].
 
     Args:
         count: How many.
     """
-    colours = []
-    for index in range(count):
-        rgb = colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, 0.85, 1.0 - 0.25 * (index % 2))
-        colours.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
+    colours = [rgb(colour) for colour in CLASSES[:count]]
+    for index in range(len(CLASSES), count):
+        hue = index * _GOLDEN_RATIO % 1
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 - 0.25 * (index % 2))
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return colours
 
 

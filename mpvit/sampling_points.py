@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from mpvit.colours import level_colour
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
 from mpvit.inference.images import as_pixels
 from mpvit.ops.module import sampling_locations
 
-# Okabe and Ito's colours, which most colour-blind people can tell apart
-_COLOURS = ('#e69f00', '#56b4e9', '#009e73', '#f0e442', '#d55e00', '#cc79a7', '#0072b2')
 _LARGEST = 9.0  # diameter in points of the sample with the largest weight
 _SMALLEST_PICTURE = 640  # pixels; smaller images are enlarged, or the points would cover them
 _DPI = 100
@@ -341,7 +340,7 @@ def draw_on(
     axes.imshow(faded.astype(np.uint8), extent=(0, width, height, 0))
     axes.axis('off')
     for order, detection in reversed(list(enumerate(detections))):  # the best on top
-        colour = _colour(order) if by == 'detection' else '#202020'
+        colour = level_colour(order) if by == 'detection' else '#202020'
         x1, y1, x2, y2 = points.boxes[detection]
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.8))
         _dots(axes, points, detection, colour if by == 'detection' else None)
@@ -371,7 +370,7 @@ def _dots(axes: Axes, points: SamplingPoints, detection: int, colour: str | None
         x,
         y,
         s=_LARGEST**2 * strength[order],
-        c=[colour or _colour(level) for level in levels[order]],
+        c=[colour or level_colour(level) for level in levels[order]],
         alpha=0.25 + 0.7 * strength[order],
         edgecolors='black',
         linewidths=0.4,
@@ -386,10 +385,6 @@ def _levels(points: SamplingPoints) -> list[Line2D]:
     """The legend: a dot for each level, the finest first."""
     texts = [f'level {i}: a position every {s:.0f} px' for i, s in enumerate(points.strides)]
     return [
-        Line2D([], [], ls='', marker='o', ms=7, color=_colour(i), label=text)
+        Line2D([], [], ls='', marker='o', ms=7, color=level_colour(i), label=text)
         for i, text in enumerate(texts)
     ]
-
-
-def _colour(index: int) -> str:
-    return _COLOURS[index % len(_COLOURS)]

@@ -73,7 +73,7 @@ def _check(
 
 def _load() -> None:
     """Load what draws without torch and mmdet, whose import takes seconds; in this order."""
-    for name in ('datasets.check', 'engine.coco_evaluation', 'analysis', 'plots'):
+    for name in ('datasets.check', 'engine.coco_evaluation', 'analysis', 'colours', 'plots'):
         light(name)
 
 

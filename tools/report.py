@@ -35,7 +35,14 @@ def main() -> None:
 
 
 def _report(work_dir: str, target: str | None, **options: Any) -> None:
-    for name in ('datasets.check', 'engine.coco_evaluation', 'analysis', 'plots', 'version'):
+    for name in (
+        'datasets.check',
+        'engine.coco_evaluation',
+        'analysis',
+        'colours',
+        'plots',
+        'version',
+    ):
         light(name)  # in this order; without torch and mmdet, whose import takes seconds
     place = Path(target) if target else Path(work_dir) / 'report.html'
     replaced = ' (it replaces the last one)' if place.exists() else ''

@@ -15,12 +15,10 @@ from urllib.parse import quote
 import numpy as np
 
 from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
+from mpvit.colours import class_colour, ink_on, level_colour
 from mpvit.inference import Detections
 from mpvit.sampling_points import SamplingPoints
 
-# Okabe and Ito's colours, which most colour-blind people can tell apart, one for each level
-_LEVELS = ('#e69f00', '#56b4e9', '#009e73', '#f0e442', '#d55e00', '#cc79a7', '#0072b2')
-_GOLDEN_ANGLE = 137.5  # degrees: hues of labels that follow each other lie far apart
 _FAINTEST = 1e-3  # of the strongest sample; fainter ones cannot be seen
 
 
@@ -169,10 +167,6 @@ def _counted(count: int) -> str:
     return f'{count} detection{"" if count == 1 else "s"}'
 
 
-def _colour(label: int) -> str:
-    return f'hsl({label * _GOLDEN_ANGLE % 360:.0f} 75% 36%)'
-
-
 def _title(result: Result, index: int) -> str:
     return f'{_name(result, index)} {result.detections.scores[index]:.2f}'
 
@@ -194,12 +188,13 @@ def _box(result: Result, index: int) -> str:
     end = np.clip(found.boxes[index, 2:] / size, 0, 1)
     extent = 100 * (end - start)
     left, top = 100 * start
+    colour = class_colour(int(found.labels[index]))
     place = f'{"low" if top < 8 else ""} {"right" if left > 70 else ""}'
     return (
         f'{_button(result, index)} class="box {place}" style="left: {left:.3f}%; top: {top:.3f}%; '
         f'width: {extent[0]:.3f}%; height: {extent[1]:.3f}%; '
         f'z-index: {1000 - int(extent[0] * extent[1] / 10)}; '
-        f'--colour: {_colour(int(found.labels[index]))}">'
+        f'--colour: {colour}; --ink: {ink_on(colour)}">'
         f'<span>{_title(result, index)}</span></button>'
     )
 
@@ -209,7 +204,7 @@ def _row(result: Result, index: int) -> str:
     label = int(found.labels[index])
     box = ', '.join(f'{number:.0f}' for number in found.boxes[index])
     return (
-        f'<tr><td>{_button(result, index)} style="--colour: {_colour(label)}">'
+        f'<tr><td>{_button(result, index)} style="--colour: {class_colour(label)}">'
         f'{_name(result, index)}</button></td>'
         f'<td>{found.scores[index]:.2f}</td><td>{box}</td></tr>'
     )
@@ -230,21 +225,18 @@ def _samples(result: Result, selected: int) -> Iterator[str]:
             x, y = 100 * points.locations[query, head, level, point] / size
             yield (
                 f'<i class="sample" style="left: {x:.2f}%; top: {y:.2f}%; '
-                f'--strength: {strength:.3f}; --colour: {_level(level)}"></i>'
+                f'--strength: {strength:.3f}; --colour: {level_colour(level)}"></i>'
             )
     x, y = 100 * points.references[query][:2] / size
     yield f'<i class="reference" style="left: {x:.2f}%; top: {y:.2f}%"></i>'
-
-
-def _level(level: int) -> str:
-    return _LEVELS[level % len(_LEVELS)]
 
 
 def _caption(result: Result, selected: int | None, indices: list[int]) -> str:
     points = result.points
     if selected is not None and points is not None:
         levels = ''.join(
-            f'<span class="level" style="--colour: {_level(level)}">every {stride:.0f} px</span>'
+            f'<span class="level" style="--colour: {level_colour(level)}">'
+            f'every {stride:.0f} px</span>'
             for level, stride in enumerate(points.strides)
         )
         return (

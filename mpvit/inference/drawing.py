@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib import get_data_path
 
+from mpvit.colours import CLASSES, ink_on
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels
 from mpvit.inference.optional import optional
 
 _FONT = '/fonts/ttf/DejaVuSans.ttf'  # of matplotlib: knows the letters of many languages
+_INK = dict(black='#000000', white='#ffffff')
 
 
 def draw(pixels: Pixels, found: Detections) -> Pixels:
@@ -40,20 +42,14 @@ def draw(pixels: Pixels, found: Detections) -> Pixels:
 def _annotators(side: int) -> tuple[Any, Any]:
     """Annotators for images whose short side has so many pixels."""
     library = optional('supervision', 'annotated pictures')
-    colours = library.ColorPalette.DEFAULT
+    colours = library.ColorPalette.from_hex(list(CLASSES))
     boxes = library.BoxAnnotator(colours, thickness=max(1, round(side / 350)))
     labels = library.RichLabelAnnotator(
         colours,
-        text_color=library.ColorPalette([_readable_on(colour) for colour in colours.colors]),
+        text_color=library.ColorPalette.from_hex([_INK[ink_on(colour)] for colour in CLASSES]),
         font_path=get_data_path() + _FONT,
         font_size=max(9, round(side / 45)),
         text_padding=max(1, round(side / 200)),
         smart_position=True,
     )
     return boxes, labels
-
-
-def _readable_on(colour: Any) -> Any:
-    """Black on light colours, white on dark ones."""
-    brightness = 0.299 * colour.r + 0.587 * colour.g + 0.114 * colour.b
-    return type(colour).BLACK if brightness > 140 else type(colour).WHITE

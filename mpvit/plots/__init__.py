@@ -1,5 +1,6 @@
 """Pictures of a run: curves, charts of what is found and what is not, and images with boxes."""
 
+from mpvit.colours import class_colour
 from mpvit.plots.charts import (
     ap_by_size,
     ap_per_class,
@@ -12,7 +13,7 @@ from mpvit.plots.curves import draw_curves, plot_curves
 from mpvit.plots.errors import draw_errors
 from mpvit.plots.photos import Photos
 from mpvit.plots.sheets import contact_sheet, image_sheet, mistake_sheet
-from mpvit.plots.style import class_colour, save, svg
+from mpvit.plots.style import save, svg
 
 __all__ = [
     'Photos',

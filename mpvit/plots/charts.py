@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mpvit.analysis import ERROR_TYPES, SIZE_LIMITS, Analysis
-from mpvit.plots.style import COLOURS, class_colour, new_figure, note, shortened, styled
+from mpvit.colours import CLASSES, class_colour
+from mpvit.plots.style import new_figure, note, shortened, styled
 
 _RECALLS = np.linspace(0, 1, 101)
 _FEW = 7  # classes that each get a colour in one chart
@@ -63,7 +64,7 @@ def _draw_classes(axes: Axes, analysis: Analysis) -> None:
         coloured = [*known[:3], *known[-3:]]
         axes.set_title(f'{len(known)} classes at IoU 0.5: the best and the worst three')
     for place, label in enumerate(coloured):
-        colour = class_colour(label) if len(known) <= _FEW else COLOURS[place]
+        colour = class_colour(label) if len(known) <= _FEW else CLASSES[place]
         text = f'{ap50[label]:.3f}  {shortened(analysis.results.names[label])}'
         axes.plot(_RECALLS, curves[:, label], color=colour, label=text, lw=1.5)
 
@@ -152,7 +153,7 @@ def error_chart(analysis: Analysis) -> Figure:
     gains += [errors.false_positives, errors.false_negatives]
     names = [*ERROR_NAMES.values(), 'all false positives', 'all objects not found']
     places = np.array([*range(6), 6.6, 7.6])
-    colours = [COLOURS[0]] * 6 + [COLOURS[4]] * 2
+    colours = [CLASSES[0]] * 6 + [CLASSES[4]] * 2
     _bars(left, places, gains, names, colours, [_points(value) for value in gains])
     left.set_title('AP50 points gained if put right')
     counts = list(analysis.error_counts().values())
@@ -221,7 +222,7 @@ def confusion_matrix(analysis: Analysis) -> Figure:
     figure = new_figure(*(2 * [max(4.6, 2.2 + 0.42 * size if size <= 16 else 3.2 + 0.15 * size)]))
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    colour = np.array(matplotlib.colors.to_rgb(COLOURS[0]))
+    colour = np.array(matplotlib.colors.to_rgb(CLASSES[0]))
     cells = np.concatenate([np.broadcast_to(colour, (size, size, 3)), share[..., None]], 2)
     axes.imshow(cells, interpolation='none')  # the colour's opacity is the share: fits any page
     if size <= _NUMBERED + 1:

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from mpvit.analysis.training_log import History, Series, read_history
+from mpvit.colours import CLASSES
 from mpvit.errors import UserError
-from mpvit.plots.style import COLOURS, check_format, new_figure, note, save, shortened, styled
+from mpvit.plots.style import check_format, new_figure, note, save, shortened, styled
 
 _LOSSES = {
     'loss': 'total',
@@ -105,8 +106,8 @@ def _several_runs(histories: Sequence[History]) -> Figure:
     unit = 'epoch' if all(history.by_epoch for history in histories) else 'step'
     for place, history in enumerate(histories):
         label = shortened(history.name, 40)
-        dashes = ('-', '--', ':')[place // len(COLOURS) % 3]
-        style: dict[str, Any] = dict(color=COLOURS[place % len(COLOURS)], ls=dashes)
+        dashes = ('-', '--', ':')[place // len(CLASSES) % 3]
+        style: dict[str, Any] = dict(color=CLASSES[place % len(CLASSES)], ls=dashes)
         for axes, name in zip(grid.flat, [*_LOSSES, 'lr'], strict=False):
             _draw(axes, history.training, {name: label}, **style)
         scores = _known(history.validation)

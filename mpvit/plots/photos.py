@@ -7,11 +7,12 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageDraw import ImageDraw as Canvas
 
 from mpvit.analysis import OUTCOMES, Analysis
-from mpvit.plots.style import class_colour, shortened
+from mpvit.colours import class_colour, ink_on
+from mpvit.plots.style import shortened
 
 _LINE = 2  # pixels
 _DASH = 5  # pixels
@@ -262,7 +263,7 @@ class _Drawing:
             spot = _free_spot(place, size, self.picture.size, taken)
             taken.append((spot[0], spot[1], spot[0] + size[0], spot[1] + size[1]))
             self.canvas.rectangle(taken[-1], fill=colour)
-            ink = 'black' if _bright(colour) else 'white'
+            ink = 'black' if colour == 'white' else ink_on(colour)
             self.canvas.text((spot[0] + 3, spot[1] + 1), label, ink, font())
         return self.picture
 
@@ -311,8 +312,3 @@ def _as_rgb(photo: Image.Image) -> Image.Image:
         values = np.asarray(photo, np.float64)
         photo = Image.fromarray((values / max(values.max(), 1) * 255).astype(np.uint8))
     return photo.convert('RGB')
-
-
-def _bright(colour: str) -> bool:
-    red, green, blue = ImageColor.getrgb(colour)[:3]
-    return 0.299 * red + 0.587 * green + 0.114 * blue > 140

@@ -16,10 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mpvit.colours import CLASSES
 from mpvit.errors import UserError
 
-#: Colours that people with any colour vision tell apart (Okabe and Ito, 2008), on light and dark.
-COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#8a8a3c')
 FORMATS = ('.png', '.svg', '.pdf')
 _INK = '#0b0c0d'  # of text and lines; an SVG gets the colour of the page instead
 _NAME = 24  # characters of a name in a picture
@@ -35,7 +34,7 @@ _STYLE: Any = {
     'axes.labelcolor': _INK,
     'axes.grid': True,
     'axes.axisbelow': True,
-    'axes.prop_cycle': cycler(color=COLOURS),
+    'axes.prop_cycle': cycler(color=CLASSES),
     'grid.color': _INK,
     'grid.alpha': 0.15,
     'legend.frameon': False,
@@ -72,15 +71,6 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout='constrained')
     FigureCanvasAgg(figure)
     return figure
-
-
-def class_colour(label: int) -> str:
-    """The colour of a class, the same in every picture; of many classes several share one.
-
-    Args:
-        label: Index of the class.
-    """
-    return COLOURS[label % len(COLOURS)]
 
 
 def shortened(name: str, length: int = _NAME) -> str:

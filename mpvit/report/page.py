@@ -16,11 +16,12 @@ from PIL import Image
 
 from mpvit.analysis import ERROR_TYPES, Analysis, Run, analyse, find_run, read_history
 from mpvit.analysis.study import STATS
+from mpvit.colours import class_colour
 from mpvit.errors import UserError
 from mpvit.plots import Photos, draw_curves, svg
 from mpvit.plots.charts import ERROR_NAMES
 from mpvit.plots.errors import CHARTS
-from mpvit.plots.style import class_colour, writing
+from mpvit.plots.style import writing
 from mpvit.report import facts
 from mpvit.version import __version__
 
