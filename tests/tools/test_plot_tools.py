@@ -30,6 +30,7 @@ def test_an_evaluation_leaves_what_explains_it(evaluated, toy):
         images=f'{toy}/val2017',
         classes=None,
         detections=str(work / 'detections.bbox.json'),
+        exif_turns=False,
     )
     assert {'mpvit', 'python', 'torch', 'mmdet', 'device'} <= set(record['software'])
     assert len(json.loads((work / 'detections.bbox.json').read_text())) == 600  # 6 images
