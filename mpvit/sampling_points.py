@@ -26,6 +26,7 @@ from mpvit.colours import level_colour
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
 from mpvit.inference.images import as_pixels
+from mpvit.inference.pipeline import array_pipeline
 from mpvit.ops.module import sampling_locations
 
 _LARGEST = 9.0  # diameter in points of the sample with the largest weight
@@ -100,13 +101,15 @@ def record(model: nn.Module, image: _Picture, layer: int = -1) -> SamplingPoints
     if not -len(layers) <= layer < len(layers):
         raise UserError(f'layer {layer}: the decoder has layers 0 to {len(layers) - 1}')
     layer %= len(layers)
+    cfg: Any = model.cfg
     meta: Any = model.dataset_meta
     stance: Any = getattr(torch.compiler, 'set_stance', None)  # torch 2.6
     with (
         _recorded(layers[layer].cross_attn) as seen,
         stance('force_eager') if stance else nullcontext(),
     ):
-        sample = inference_detector(model, read_image(image))
+        # its own pipeline for arrays would be written into the config
+        sample = inference_detector(model, read_image(image), array_pipeline(cfg))
     if 'offsets' not in seen:
         raise UserError('this torch runs compiled code only; load the detector without compile')
     return _in_pixels(seen, sample, meta.get('classes') or (), layer)

@@ -1,5 +1,6 @@
 """Sampling points against the paper's equation, from nothing but a layer's inputs and weights."""
 
+import copy
 import threading
 
 import numpy as np
@@ -146,13 +147,20 @@ def test_detections_are_those_without_recording(detector, image, settings):
     np.testing.assert_allclose(found.weights.sum((2, 3)), 1, atol=1e-3)
 
 
-def test_nothing_stays_in_the_detector(prepared, image, monkeypatch):
+def test_nothing_stays_in_the_detector(detector, prepared, image, tmp_path, monkeypatch):
+    model = detector()  # whose config no other test has changed
+
     def hooks():
         return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in prepared.modules()]
 
     before = hooks()
     record(prepared, image)
     assert hooks() == before
+    cfg = copy.deepcopy(model.cfg.to_dict())
+    record(model, image)
+    assert model.cfg.to_dict() == cfg
+    Image.fromarray(image[..., ::-1]).save(tmp_path / 'image.png')
+    inference_detector(model, str(tmp_path / 'image.png'))  # files as before
 
     def fail(*args):
         raise RuntimeError('out of memory')
@@ -164,9 +172,10 @@ def test_nothing_stays_in_the_detector(prepared, image, monkeypatch):
 
 
 def test_another_thread_may_use_the_detector_meanwhile(prepared, image, monkeypatch):
-    def beside(model, pixels):
-        sample = inference_detector(model, pixels)
-        other = threading.Thread(target=inference_detector, args=(model, pixels[::-1].copy()))
+    def beside(model, pixels, pipeline):
+        sample = inference_detector(model, pixels, pipeline)
+        arguments = (model, pixels[::-1].copy(), pipeline)
+        other = threading.Thread(target=inference_detector, args=arguments)
         other.start()
         other.join()
         return sample

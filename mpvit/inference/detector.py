@@ -1,6 +1,5 @@
 """A detector for images in any form."""
 
-import copy
 import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -9,18 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.registry import DATASETS, MODELS
-from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import init_default_scope
+from mmengine.dataset import pseudo_collate
 
 from mpvit.arguments import check_arguments
-from mpvit.config import leaf_datasets
 from mpvit.engine.faults import explained_faults
-from mpvit.engine.tta import tta_model, tta_pipeline
+from mpvit.engine.tta import tta_model
 from mpvit.errors import UserError
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
 from mpvit.inference.loading import load_detector
+from mpvit.inference.pipeline import array_pipeline, evaluated_dataset
 from mpvit.inference.sources import Loader, Source, ahead, as_list, loaders
 from mpvit.inference.tiles import TiledDetector
 
@@ -84,7 +81,9 @@ class Detector:
         self.classes = _class_names(self.model)
         self.threshold, self.batch_size = threshold, batch_size
         self._labels = None if classes is None else _labels(classes, self.classes)
-        self._runnable, self._pipeline = _runnable(self.model, tta)
+        cfg = self.model.cfg
+        self._pipeline = array_pipeline(cfg, tta)
+        self._runnable: Any = MODELS.build(tta_model(cfg, self.model)) if tta else self.model
         self._tiled = None if tile is None else TiledDetector(self._plain, tile, batch_size)
 
     def __call__(self, image: Any) -> Detections:
@@ -211,7 +210,7 @@ def _class_names(model: Any) -> tuple[str, ...]:
     count = model.cfg.model.bbox_head.num_classes
     names = tuple(model.dataset_meta.get('classes') or ())
     if not names:
-        dataset = _test_dataset(model.cfg)
+        dataset = evaluated_dataset(model.cfg)
         # asked of the class, since a dataset that is built reads its files
         kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
         names = tuple(kind._load_metainfo(dataset.get('metainfo')).get('classes') or ())
@@ -226,27 +225,3 @@ def _labels(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
             hint = f'did you mean {lower[close[0]]!r}?' if close else ', '.join(classes)
             raise UserError(f'the detector has no class {name!r}; {hint}')
     return [classes.index(name) for name in wanted]
-
-
-def _test_dataset(cfg: Config) -> Any:
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-    if loader is None:
-        raise UserError(f'config {cfg.filename} has no test_dataloader, whose pipeline is needed')
-    return next(leaf_datasets(loader.dataset))
-
-
-def _runnable(model: Any, tta: bool) -> tuple[Any, Compose]:
-    """What runs, and its pipeline, which is given images instead of reading them."""
-    cfg = model.cfg
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    steps = copy.deepcopy(list(_test_dataset(cfg).pipeline))
-    if tta:
-        steps = tta_pipeline(cfg, steps)
-        model = MODELS.build(tta_model(cfg, model))
-    steps = [step for step in steps if step.type != 'LoadAnnotations']
-    places = [place for place, step in enumerate(steps) if step.type == 'LoadImageFromFile']
-    if not places:
-        raise UserError(f'the test pipeline of config {cfg.filename} has no LoadImageFromFile')
-    float32 = steps[places[0]].get('to_float32', False)
-    steps[places[0]] = dict(type='LoadImageFromNDArray', to_float32=float32)
-    return model, Compose(steps)

@@ -15,9 +15,9 @@ from mpvit.config import load_config
 from mpvit.engine.tta import tta_pipeline
 from mpvit.errors import UserError
 from mpvit.inference import Detector
-from mpvit.inference.detector import _runnable
 from mpvit.inference.images import read_image
 from mpvit.inference.inputs import find
+from mpvit.inference.pipeline import array_pipeline
 
 FIELDS = ('boxes', 'scores', 'labels')
 
@@ -48,9 +48,7 @@ def test_input_is_that_of_the_evaluation(root, photos, name, tta):
     """Pixel by pixel, for the configs whose detectors are too large to run here."""
     cfg = load_config(root / 'configs' / 'deformable_detr' / f'{name}.py')
     steps = cfg.test_dataloader.dataset.pipeline
-    unused = torch.nn.Identity()
-    unused.cfg, unused.test_step = cfg, None
-    _, pipeline = _runnable(unused, tta)
+    pipeline = array_pipeline(cfg, tta)
     evaluated = Compose(tta_pipeline(cfg, steps) if tta else steps)
     for path in photos:
         expected = evaluated(dict(img_path=str(path), img_id=0))
