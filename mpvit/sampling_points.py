@@ -56,7 +56,7 @@ class SamplingPoints:
         scores: In [0, 1], shape ``(N,)``.
         labels: Index into ``classes``, shape ``(N,)``.
         queries: Which query each detection comes from, shape ``(N,)``.
-        classes: Names by label; empty where the checkpoint does not know them.
+        classes: Names by label.
         size: ``(width, height)`` of the image in pixels.
     """
 

@@ -18,6 +18,7 @@ from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
 from mpvit.export.verify import TOLERANCES, Differences, verify
 from mpvit.exported import SECTION, encoded, load_exported, paths_of, pixel_facts, required
 from mpvit.inference.loading import load_detector
+from mpvit.inference.pipeline import evaluated_dataset
 from mpvit.ops.attention import EXPORTED_FORMS, exported_as
 from mpvit.version import __version__
 
@@ -70,7 +71,6 @@ def export(
             'exported here'
         )
     _check_size(size, reference.data_preprocessor.pad_size_divisor)
-    _name_classes(reference)
     facts = _facts(reference, checkpoint, size=size, batch=batch, dtype=dtype, attention=attention)
     half = dtype == 'fp16' and format == 'onnx'
     model = load_detector(config, checkpoint, dtype='fp16') if half else reference
@@ -119,21 +119,10 @@ def _check_size(size: tuple[int, int] | None, divisor: int) -> None:
         )
 
 
-def _name_classes(model: Any) -> None:
-    """Class names by the checkpoint, or else by the test set's config, or else by number."""
-    count = model.bbox_head.num_classes
-    loader = model.cfg.get('test_dataloader') or {}
-    settings = loader.get('dataset', {}).get('metainfo') or {}
-    known = [model.dataset_meta.get('classes'), settings.get('classes')]
-    fitting = [tuple(names) for names in known if names and len(names) == count]
-    model.dataset_meta = dict(classes=fitting[0] if fitting else tuple(map(str, range(count))))
-
-
 def _facts(model: Any, checkpoint: str, **settings: Any) -> dict[str, Any]:
     """What a consumer of the file needs to know."""
     pixels = model.cfg.model.data_preprocessor
-    loader = model.cfg.get('test_dataloader') or {}
-    pipeline = loader.get('dataset', {}).get('pipeline') or []
+    pipeline = evaluated_dataset(model.cfg).get('pipeline') or []
     resize = [dict(step) for step in pipeline if 'size' in str(step.type)]
     local = '://' not in checkpoint
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest() if local else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
 
 from mpvit.arguments import check_arguments
@@ -17,7 +17,7 @@ from mpvit.errors import UserError
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
 from mpvit.inference.loading import load_detector
-from mpvit.inference.pipeline import array_pipeline, evaluated_dataset
+from mpvit.inference.pipeline import array_pipeline
 from mpvit.inference.sources import Loader, Source, ahead, as_list, loaders
 from mpvit.inference.tiles import TiledDetector
 
@@ -78,10 +78,11 @@ class Detector:
             self.model = load_detector(
                 config, checkpoint, device, dtype=dtype, compile=compile, fold=fold
             )
-        self.classes = _class_names(self.model)
+        cfg: Any = self.model.cfg
+        meta: Any = self.model.dataset_meta
+        self.classes: tuple[str, ...] = tuple(meta['classes'])
         self.threshold, self.batch_size = threshold, batch_size
         self._labels = None if classes is None else _labels(classes, self.classes)
-        cfg = self.model.cfg
         self._pipeline = array_pipeline(cfg, tta)
         self._runnable: Any = MODELS.build(tta_model(cfg, self.model)) if tta else self.model
         self._tiled = None if tile is None else TiledDetector(self._plain, tile, batch_size)
@@ -203,18 +204,6 @@ def _checked_device(name: str | None) -> str:
         reason = str(error).splitlines()[0]
         raise UserError(f'device {name} is not to be had here ({reason}); cpu is') from error
     return name
-
-
-def _class_names(model: Any) -> tuple[str, ...]:
-    """Names by label: of the checkpoint, else of the config's dataset, else numbers."""
-    count = model.cfg.model.bbox_head.num_classes
-    names = tuple(model.dataset_meta.get('classes') or ())
-    if not names:
-        dataset = evaluated_dataset(model.cfg)
-        # asked of the class, since a dataset that is built reads its files
-        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-        names = tuple(kind._load_metainfo(dataset.get('metainfo')).get('classes') or ())
-    return names if len(names) == count else tuple(f'class {label}' for label in range(count))
 
 
 def _labels(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:

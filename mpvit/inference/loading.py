@@ -16,6 +16,7 @@ from mpvit.engine.checkpoint_hook import check_loadable
 from mpvit.engine.prepare import prepare
 from mpvit.errors import UserError
 from mpvit.exported import is_exported, load_exported
+from mpvit.inference.pipeline import names_by_label
 
 __all__ = ['load_detector', 'prepare']
 
@@ -44,7 +45,8 @@ def load_detector(
         fold: Fold batch norms into convolutions.
 
     Returns:
-        The detector in eval mode, with ``cfg`` and ``dataset_meta`` as mmdet expects them.
+        The detector in eval mode, with ``cfg`` and ``dataset_meta`` as mmdet expects them. Its
+        ``classes`` are those of the checkpoint, else of the config's dataset, else numbers.
 
     Raises:
         UserError: The config or the checkpoint cannot be read, they do not fit together, or
@@ -64,5 +66,5 @@ def load_detector(
         raise UserError(f'{checkpoint}: {error}') from error
     model.load_state_dict(weights_of(content))
     model.cfg = cfg
-    model.dataset_meta = dict(classes=class_names(content) or ())
+    model.dataset_meta = dict(classes=names_by_label(cfg, class_names(content)))
     return prepare(model.to(device), dtype, compile, fold)

@@ -1,8 +1,10 @@
-"""What a config says of the images that its detector is evaluated on."""
+"""What a config says of the images that its detector is evaluated on, and of their classes."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
@@ -25,6 +27,25 @@ def evaluated_dataset(cfg: Config) -> Any:
     if loader is None:
         raise UserError(f'config {cfg.filename} has no test_dataloader, whose pipeline is needed')
     return next(leaf_datasets(loader.dataset))
+
+
+def names_by_label(cfg: Config, known: Sequence[str] | None) -> tuple[str, ...]:
+    """Names by label: those that are known, else those of the config's dataset, else numbers.
+
+    Args:
+        cfg: Complete config.
+        known: Names that a checkpoint holds; None or empty if it holds none.
+    """
+    count = (cfg.model.get('bbox_head') or {}).get('num_classes')
+    names = tuple(known or ())
+    if not names and (cfg.get('test_dataloader') or cfg.get('val_dataloader')):
+        dataset = evaluated_dataset(cfg)
+        # asked of the class, since a dataset that is built reads its files
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        names = tuple(kind._load_metainfo(dataset.get('metainfo')).get('classes') or ())
+    if count is None or len(names) == count:
+        return names
+    return tuple(f'class {label}' for label in range(count))
 
 
 def array_pipeline(cfg: Config, tta: bool = False) -> Compose:

@@ -5,8 +5,11 @@ import pytest
 import torch
 from mmdet.apis import inference_detector
 
+from mpvit.datasets.toy import CLASSES
 from mpvit.errors import UserError
-from mpvit.inference import load_detector
+from mpvit.export.files import _facts
+from mpvit.inference import Detector, load_detector
+from mpvit.sampling_points import record
 
 
 @pytest.fixture(scope='module')
@@ -53,3 +56,26 @@ def test_what_does_not_fit_is_refused(root, weights, tmp_path):
         load_detector(config, tmp_path / 'part.pth')
     with pytest.raises(UserError, match='not found'):
         load_detector(config, tmp_path / 'none.pth')
+
+
+WRAPPED = """
+inner = dict(type='ToyDataset', pipeline={{_base_.test_dataloader.dataset.pipeline}}, metainfo=%s)
+test_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=1, dataset=inner))
+"""
+
+
+@pytest.mark.parametrize(
+    ('metainfo', 'names'), [('None', CLASSES), ("dict(classes=list('uvwxyz'))", tuple('uvwxyz'))]
+)
+def test_every_door_names_the_classes_alike(root, weights, tmp_path, metainfo, names):
+    """Of a checkpoint without names, by a config whose dataset is wrapped."""
+    config, checkpoint = tmp_path / 'wrapped.py', tmp_path / 'w.pth'
+    torch.save(weights, checkpoint)
+    config.write_text(f"_base_ = '{root}/tests/data/tiny.py'" + WRAPPED % metainfo)
+    model = load_detector(config, checkpoint)
+    facts = _facts(model, str(checkpoint))
+    image = np.zeros((90, 120, 3), np.uint8)
+    assert tuple(facts['classes']) == tuple(names)
+    assert facts['resize'][0]['scale'] == [128, 128]
+    assert Detector(config, checkpoint, 'cpu').classes == tuple(names)
+    assert record(model, image).classes == tuple(names)
