@@ -33,6 +33,24 @@ def is_exported(file: str | os.PathLike[str] | None) -> bool:
     return Path(str(file)).suffix.lower() in RUNTIMES
 
 
+def default_device(file: str | os.PathLike[str]) -> str:
+    """Where an exported file runs if nothing else is asked for.
+
+    Args:
+        file: Exported detector.
+
+    Returns:
+        ``'cuda'`` if the file is an ONNX file, there is a GPU, and onnxruntime can use it.
+
+    Raises:
+        UserError: onnxruntime is needed and not installed.
+    """
+    if Path(file).suffix.lower() == '.onnx' and torch.cuda.is_available():
+        providers = required('onnxruntime').get_available_providers()
+        return 'cuda' if 'CUDAExecutionProvider' in providers else 'cpu'
+    return 'cpu'
+
+
 def required(package: str) -> Any:
     """A package of the extra ``export``.
 

@@ -11,9 +11,11 @@ from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
 
 from mpvit.arguments import check_arguments
+from mpvit.engine.device import chosen_device
 from mpvit.engine.faults import explained_faults
 from mpvit.engine.tta import tta_model
 from mpvit.errors import UserError
+from mpvit.exported import default_device, is_exported
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
 from mpvit.inference.loading import load_detector
@@ -35,8 +37,8 @@ class Detector:
     Args:
         config: Config file.
         checkpoint: Checkpoint file or URL.
-        device: Where it runs, such as ``'cuda:0'``; None for a GPU where there is one, else the
-            CPU.
+        device: Where it runs, such as ``'cuda:0'``; None for a GPU where there is one that can run
+            the file, else the CPU.
         dtype: As for `mpvit.inference.load_detector`.
         compile: As for `mpvit.inference.load_detector`.
         fold: As for `mpvit.inference.load_detector`.
@@ -73,7 +75,9 @@ class Detector:
         tta: bool = False,
     ) -> None:
         check_arguments(dict(threshold=threshold, batch_size=batch_size, tile=tile))
-        device = _checked_device(device)
+        if device is None and is_exported(checkpoint):
+            device = default_device(checkpoint)
+        device = chosen_device(device)
         with explained_faults(less_memory=_LESS_MEMORY):
             self.model = load_detector(
                 config, checkpoint, device, dtype=dtype, compile=compile, fold=fold
@@ -193,17 +197,6 @@ class Detector:
         if self._labels is not None:
             chosen &= np.isin(every.labels, self._labels)
         return every[chosen]
-
-
-def _checked_device(name: str | None) -> str:
-    if name is None:
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        torch.empty(1, device=name).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f'device {name} is not to be had here ({reason}); cpu is') from error
-    return name
 
 
 def _labels(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:

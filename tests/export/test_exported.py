@@ -6,13 +6,16 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from mmdet.apis import inference_detector
 from onnx import TensorProto, helper
 
 from mpvit.errors import UserError
 from mpvit.export import export
-from mpvit.inference import load_detector
+from mpvit.exported import default_device
+from mpvit.inference import Detector, load_detector
 from mpvit.runner import evaluate
 
 
@@ -112,6 +115,16 @@ def test_device_that_the_runtime_lacks_is_refused(tiny, onnx_file, openvino_file
     for file in (onnx_file, openvino_file):
         with pytest.raises(UserError, match='device cuda:0'):
             load_detector(tiny[0], file, 'cuda:0')
+
+
+def test_default_device_is_one_that_runs_the_file(tiny, onnx_file, openvino_file, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider'])
+    for file in (onnx_file, openvino_file):
+        Detector(tiny[0], file)  # which refuses a device that does not run it
+    both = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: both)
+    assert (default_device(onnx_file), default_device(openvino_file)) == ('cuda', 'cpu')
 
 
 def test_missing_runtime_names_the_extra(tiny, onnx_file, monkeypatch):
