@@ -23,6 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mpvit.colours import level_colour
+from mpvit.engine.device import chosen_device
+from mpvit.engine.faults import explained_faults
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
 from mpvit.inference.images import as_pixels
@@ -234,11 +236,13 @@ def show_queries(
         Class and score of the detections that were drawn.
 
     Raises:
-        UserError: See `mpvit.inference.load_detector` and `record`.
+        UserError: See `mpvit.inference.load_detector` and `record`; or the device is not to be had,
+            or its memory is full.
     """
     pixels = read_image(image)
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    points = record(load_detector(config, checkpoint, device), pixels, layer)
+    with explained_faults(less_memory='use a smaller image, or --device cpu'):
+        model = load_detector(config, checkpoint, chosen_device(device))
+        points = record(model, pixels, layer)
     Path(figure).parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(pixels, points, top).savefig(figure, dpi=110)
     return [points.name(detection) for detection in range(min(top, len(points.boxes)))]

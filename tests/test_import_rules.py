@@ -47,7 +47,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
         'engine',
         'errors',
     },
-    'sampling_points': {'colours', 'inference', 'ops', 'errors'},
+    'sampling_points': {'colours', 'inference', 'engine', 'ops', 'errors'},
     'tracking': {'arguments', 'engine'},
     'browse': {'browse_sheets', 'config', 'data_config', 'datasets', 'runner', 'errors'},
     'browse_sheets': {'colours'},

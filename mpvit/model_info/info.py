@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mpvit.config import load_config
+from mpvit.engine.device import chosen_device
 from mpvit.engine.faults import explain
 from mpvit.engine.prepare import prepare
 from mpvit.errors import UserError
@@ -185,11 +186,7 @@ def _stages(backbone: nn.Module) -> Iterator[str]:
 
 
 def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises differs by version
-        raise UserError(f'device {name}: {str(error).splitlines()[0]}') from error
+    device = torch.device(chosen_device(name))
     if device.type not in ('cpu', 'cuda'):
         raise UserError(f'device {name}: memory and time can be measured on cpu and cuda')
     return device

@@ -1,7 +1,12 @@
 """The picture of sampling points, and what mistakes print."""
 
 import pytest
+import torch
 from PIL import Image
+
+from mpvit import sampling_points
+from mpvit.errors import UserError
+from mpvit.sampling_points import show_queries
 
 
 @pytest.fixture
@@ -26,6 +31,8 @@ def test_picture_is_written_once(tool, tiny, trained, picture, tmp_path):
     [
         (['--out', 'a.gif'], 1, 'a.gif: a picture ends in .png, .jpg, '),
         (['--out', 'a.png', '--top', '0'], 2, '--top must be from 1 to 50'),
+        (['--out', 'a.png', '--device', 'cuda:7'], 1, 'device cuda:7 is not to be had here ('),
+        (['--out', 'a.png', '--device', 'foo'], 1, 'device foo is not to be had here ('),
         (['--out', 'a.png', '--layer', '2'], 1, 'layer 2: the decoder has layers 0 to 1'),
     ],
 )
@@ -40,3 +47,12 @@ def test_missing_image(tool, tiny, trained, toy):
     missing = toy / 'none.png'
     result = tool('show_queries', tiny[0], trained / 'epoch_2.pth', missing, '--out', 'a.png')
     assert result.err == f'error: image {missing} not found\n'
+
+
+def test_full_memory_is_one_line(tiny, trained, picture, tmp_path, monkeypatch):
+    def allocate(*arguments):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has')
+
+    monkeypatch.setattr(sampling_points, 'record', allocate)
+    with pytest.raises(UserError, match=r'no room for 20.00 MiB\): use a smaller image, or'):
+        show_queries(tiny[0], trained / 'epoch_2.pth', picture, tmp_path / 'a.png', device='cpu')
