@@ -18,6 +18,7 @@ from mpvit.sampling_points import SamplingPoints, record
 #: Scores below are not kept: a detector gives hundreds, and nobody looks at them.
 LOWEST_SCORE = 0.05
 _KEPT = 2  # detectors in memory
+_LESS_MEMORY = 'use a smaller picture, or start the page with --device cpu'
 
 
 class Detectors:
@@ -85,13 +86,17 @@ class Detectors:
         source = self.sources.get(name)
         if source is None:
             raise UserError(f'there is no checkpoint {name!r}; choose one of the list')
-        with self._lock, explained_faults():
+        with self._lock, explained_faults(less_memory=_LESS_MEMORY):
             key = (name, _written(source))
             if key not in self._kept:
                 while len(self._kept) >= _KEPT:
                     self._kept.popitem(last=False)
                 self._kept[key] = Detector(
-                    source.config, source.checkpoint, self._device, threshold=LOWEST_SCORE
+                    source.config,
+                    source.checkpoint,
+                    self._device,
+                    threshold=LOWEST_SCORE,
+                    less_memory=_LESS_MEMORY,
                 )
             self._kept.move_to_end(key)
             yield self._kept[key]

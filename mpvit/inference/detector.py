@@ -49,6 +49,7 @@ class Detector:
         tile: Side of square tiles in pixels, in which each image is looked at; None for images as
             they are. Tiles overlap by a fifth.
         tta: Average over the image and its mirror image.
+        less_memory: What errors say of how to get by with less memory.
 
     Attributes:
         model: The detector, for mmdet's own functions.
@@ -73,12 +74,14 @@ class Detector:
         batch_size: int = 1,
         tile: int | None = None,
         tta: bool = False,
+        less_memory: str = _LESS_MEMORY,
     ) -> None:
         check_arguments(dict(threshold=threshold, batch_size=batch_size, tile=tile))
         if device is None and is_exported(checkpoint):
             device = default_device(checkpoint)
         device = chosen_device(device)
-        with explained_faults(less_memory=_LESS_MEMORY):
+        self._less_memory = less_memory
+        with explained_faults(less_memory=less_memory):
             self.model = load_detector(
                 config, checkpoint, device, dtype=dtype, compile=compile, fold=fold
             )
@@ -157,7 +160,7 @@ class Detector:
     def _detect(
         self, images: Sequence[Pixels], prepared: Sequence[Any] | None = None
     ) -> list[Detections]:
-        with explained_faults(less_memory=_LESS_MEMORY):
+        with explained_faults(less_memory=self._less_memory):
             if self._tiled is not None:
                 return [self._tiled(pixels, self.classes) for pixels in images]
             return self._plain(images, prepared)

@@ -141,6 +141,21 @@ def test_detectors_run_one_at_a_time(actions, result, monkeypatch):
     assert most == [1] * 4
 
 
+def test_full_memory_is_said_in_terms_of_the_page(actions, result, work_dirs, monkeypatch):
+    def allocate(*arguments):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has')
+
+    detectors = Detectors(find_sources(work_dirs), 'cpu')
+    detectors.load(NAME)
+    monkeypatch.setattr(module, 'record', allocate)
+    pixels = read_picture(result.path)
+    with pytest.raises(UserError, match=r'20.00 MiB\): use a smaller picture, or start the page'):
+        detectors.look(NAME, pixels, 0)
+    monkeypatch.setattr(Detector, '_plain', allocate)
+    with pytest.raises(UserError, match=r'20.00 MiB\): use a smaller picture, or start the page'):
+        detectors.detect(NAME, pixels)
+
+
 def test_a_new_file_of_the_same_name_is_loaded(work_dirs, monkeypatch):
     loads = []
 
