@@ -7,9 +7,11 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mpvit.errors import UserError
-from mpvit.inference.inputs import VIDEOS
+from mpvit.inference.inputs import VIDEOS, check_address
 
 Pixels = NDArray[np.uint8]
 _ORIENTATION = 0x0112  # of EXIF
@@ -126,18 +128,21 @@ def downloaded(url: str) -> Iterator[Path]:
     Raises:
         UserError: It cannot be had.
     """
+    check_address(url)
+    # what a browser accepts, such as spaces, is not an address yet
+    address = quote(url, safe="%/:?=&#@!$'()*+,;[]~")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'download'
-        request = urllib.request.Request(url, headers={'User-Agent': 'mpvit'})
+        request = urllib.request.Request(address, headers={'User-Agent': 'mpvit'})
         try:
             with (
                 urllib.request.urlopen(request, timeout=_SECONDS) as answer,
                 path.open('wb') as file,
             ):
                 shutil.copyfileobj(answer, file)
-        except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+        except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
             code = f'HTTP {error.code} ' if isinstance(error, HTTPError) else ''
-            reason = getattr(error, 'reason', error)
+            reason = getattr(error, 'reason', error) or type(error).__name__
             raise UserError(f'{url} cannot be downloaded: {code}{reason}') from error
         yield path
 

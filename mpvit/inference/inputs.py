@@ -75,10 +75,26 @@ def _places(text: str) -> Iterator[Place]:
         yield from _matching(path)
 
 
-def _address(url: str) -> Place:
-    parts = urlparse(url)
+def check_address(url: str) -> None:
+    """Refuse an address that is not of the web.
+
+    Args:
+        url: Address.
+
+    Raises:
+        UserError: It begins with neither http:// nor https://.
+    """
+    try:
+        parts = urlparse(url)
+    except ValueError as error:  # such as http://[
+        raise UserError(f'{url} is no address: {error}') from error
     if parts.scheme not in ('http', 'https') or not parts.netloc:
         raise UserError(f'{url}: only http:// and https:// are read; download the file first')
+
+
+def _address(url: str) -> Place:
+    check_address(url)
+    parts = urlparse(url)
     name = Path(unquote(parts.path)).name
     return Place(url, parts.netloc if name in ('', '..') else name)
 

@@ -1,6 +1,8 @@
 """Images in all forms become the same pixels."""
 
+import http.client
 import struct
+import urllib.request
 import warnings
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor, to_tensor
 
 from mpvit.errors import UserError
-from mpvit.inference.images import as_pixels, read_image
+from mpvit.inference.images import as_pixels, downloaded, read_image
 
 ORIENTATION = 0x0112
 # what a camera stores that was held so that the picture is shown turned back by the orientation
@@ -200,3 +202,34 @@ def test_files_that_cannot_be_read(image, tmp_path, content, reason):
 def test_what_is_no_image(given, message):
     with pytest.raises(UserError, match=message):
         as_pixels(given)
+
+
+def test_addresses_are_of_the_web(tmp_path):
+    for url in (f'file://{tmp_path}/a.png', 'ftp://a.org/a.png'):
+        with pytest.raises(UserError, match='only http:// and https:// are read'):
+            as_pixels(url)
+    with pytest.raises(UserError, match='is no address'):
+        as_pixels('http://[/a.png')
+
+
+def test_addresses_as_a_browser_takes_them(monkeypatch):
+    asked = []
+
+    def answer(request, timeout):
+        asked.append(request.full_url)
+        raise http.client.BadStatusLine('nonsense')
+
+    monkeypatch.setattr(urllib.request, 'urlopen', answer)
+    for url in (
+        'http://a.org/a b.jpg',
+        'http://a.org/a%20b.jpg?x=1&y=2',
+        'http://a.org/\u00fc.jpg',
+    ):
+        with pytest.raises(UserError, match=r'jpg.* cannot be downloaded: nonsense'):
+            with downloaded(url):
+                pass
+    assert asked == [
+        'http://a.org/a%20b.jpg',
+        'http://a.org/a%20b.jpg?x=1&y=2',
+        'http://a.org/%C3%BC.jpg',
+    ]
