@@ -160,7 +160,8 @@ def _from_pillow(image: Image.Image) -> Pixels:
     image = _upright(image)
     if image.mode[0] in 'IF':  # 16 or more bits, which Pillow would clip
         array = np.asarray(image)
-        fits = array.dtype.kind == 'i' and array.min() >= 0 and array.max() <= 65535
+        # 32 bits that look like 16; up to 255 they may as well be 8
+        fits = array.dtype.kind == 'i' and array.min() >= 0 and 255 < array.max() <= 65535
         return _from_array(array.astype(np.uint16) if fits else array, rgb=True)
     if image.mode == 'LA':
         canvas = Image.new('RGB', image.size, _CANVAS)

@@ -125,6 +125,12 @@ def test_sixteen_bits_are_scaled(gray, tmp_path):
     assert (clipped == 255).mean() > 0.9  # what happens otherwise
 
 
+def test_numbers_of_unknown_range_are_refused(gray, tmp_path):
+    Image.fromarray(gray[..., 0].astype(np.int32)).save(tmp_path / 'a.tif')  # 0 to 255
+    with pytest.raises(UserError, match='its numbers are int32 from'):
+        read_image(tmp_path / 'a.tif')
+
+
 def test_sixteen_bits_in_colour(image, tmp_path):
     import cv2
 
