@@ -1,7 +1,6 @@
 """Exported detectors, run by onnxruntime or OpenVINO and used like any detector of mmdet."""
 
 import copy
-import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mpvit.errors import UserError
+from mpvit.optional import optional
 
 #: Suffix of an exported file to the package that runs it.
 RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
@@ -60,12 +60,7 @@ def required(package: str) -> Any:
     Raises:
         UserError: It is not installed.
     """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"{package} cannot be imported ({error}); run `pip install 'mpvit[export]'`"
-        ) from error
+    return optional(package, 'exported detectors', 'export')
 
 
 def pixel_facts(data_preprocessor: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from mpvit.app.detectors import Detectors
 from mpvit.app.sources import Source
 from mpvit.errors import UserError
+from mpvit.optional import optional
 
 _LOCAL = ('127.0.0.1', 'localhost', '::1')
 _FONT = ('system-ui', 'sans-serif')  # the browser's own: nothing is fetched from elsewhere
@@ -101,12 +102,7 @@ def prepare_page(
     os.environ['NO_PROXY'] = ','.join([*_LOCAL, os.environ.get('NO_PROXY', '')])
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     os.environ['GRADIO_TEMP_DIR'] = str(folder / 'uploads')
-    try:
-        import gradio as gr
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"the page needs {error.name}, which is not installed: pip install -e '.[app]'"
-        ) from error
+    gr = optional('gradio', 'pages in the browser', 'app')
     from mpvit.app.actions import Actions
     from mpvit.app.page import build_page
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mpvit.datasets.search import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError
+from mpvit.optional import optional
 
 _ORIENTATION = 0x0112  # of EXIF
 _IMAGES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
@@ -44,7 +45,7 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
     source, target = Path(source), Path(target)
     if target.exists():
         raise UserError(f'{target} exists already; choose another name')
-    library = _library()
+    library = optional('supervision', 'conversions of datasets')
     kind = other_format(source)
     if kind is None:
         raise UserError(f'{source} is in neither YOLO nor Pascal VOC format (docs/data.md)')
@@ -72,16 +73,6 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
             'to be meant: train with color_type=color (docs/data.md)'
         )
     return lines
-
-
-def _library() -> Any:
-    try:
-        import supervision
-    except ImportError as error:
-        raise UserError(
-            f'converting needs supervision ({error}); run `pip install supervision`'
-        ) from error
-    return supervision
 
 
 def _write(datasets: Mapping[str, Any], folder: Path) -> None:

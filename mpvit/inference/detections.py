@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpvit.inference.optional import optional
+from mpvit.optional import optional
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from mpvit.engine.faults import explained_faults
 from mpvit.errors import UserError
 from mpvit.inference.detector import Detector
 from mpvit.inference.inputs import find
-from mpvit.inference.optional import optional
 from mpvit.inference.outputs import Outputs
+from mpvit.optional import optional
 
 
 def infer(

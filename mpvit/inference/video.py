@@ -11,7 +11,7 @@ import numpy as np
 
 from mpvit.errors import UserError
 from mpvit.inference.images import Pixels
-from mpvit.inference.optional import optional
+from mpvit.optional import optional
 
 _WHOLE = 0.9  # of the stated number of frames, which is not exact everywhere
 

@@ -258,5 +258,5 @@ def test_full_memory_is_one_line(make, photos, monkeypatch):
 
 def test_a_missing_package_is_named(make, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'supervision', None)
-    with pytest.raises(UserError, match='tiles need supervision .*; run `pip install supervision`'):
+    with pytest.raises(UserError, match='tiles need supervision .*; run `pip install mpvit`'):
         make(tile=100)

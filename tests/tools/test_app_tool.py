@@ -356,5 +356,6 @@ def test_what_only_shows_at_the_start(tool, root, tmp_path, monkeypatch):
     assert 'warning: whoever reaches 0.0.0.0 can use the page' in result.out
     monkeypatch.setitem(sys.modules, 'gradio', None)
     result = tool('app', tmp_path / 'tiny.py', checkpoint)
-    assert "pip install -e '.[app]'" in result.err
+    assert 'pages in the browser need gradio (' in result.err
+    assert "pip install 'mpvit[app]'" in result.err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -219,7 +219,7 @@ def test_without_supervision(infer, photos, out, monkeypatch):
     result = infer(photos[0])
     assert result.status == 1
     line = 'error: annotated pictures need supervision (import of supervision halted; None in '
-    assert result.err == f'{line}sys.modules); run `pip install supervision`\n'
+    assert result.err == f'{line}sys.modules); run `pip install mpvit`\n'
     assert not out.exists()
     assert infer(photos[0], '--no-pictures').status == 0
     assert (out / 'detections.json').is_file()
