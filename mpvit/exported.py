@@ -136,9 +136,10 @@ def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNet
         UserError: The file is missing, cannot be read or is not ours, the runtime is not
             installed, or it does not run on the device.
     """
+    file = file.expanduser()
     if not file.is_file():
         raise UserError(f'exported detector {file} not found')
-    if file.suffix == '.xml' and not file.with_suffix('.bin').is_file():
+    if file.suffix.lower() == '.xml' and not file.with_suffix('.bin').is_file():
         raise UserError(f'{file}: the weights, {file.with_suffix(".bin").name}, are not beside it')
     kind = _OnnxNetwork if file.suffix.lower() == '.onnx' else _OpenVinoNetwork
     try:
@@ -178,6 +179,8 @@ class ExportedDetector(BaseDetector):
         device: str = 'cpu',
         **settings: Any,
     ) -> None:
+        if '://' in file:
+            raise UserError(f'{file}: exported detectors are not downloaded; name a file')
         network = open_network(Path(file), device)
         _check_config(file, network.facts, data_preprocessor, bbox_head)
         super().__init__({**data_preprocessor, 'mean': None, 'std': None})
@@ -328,4 +331,4 @@ def encoded(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def paths_of(file: Path) -> Sequence[Path]:
     """All files of an exported detector: OpenVINO keeps the weights in a second one."""
-    return [file, file.with_suffix('.bin')] if file.suffix == '.xml' else [file]
+    return [file, file.with_suffix('.bin')] if file.suffix.lower() == '.xml' else [file]

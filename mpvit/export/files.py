@@ -59,6 +59,8 @@ def export(
         UserError: Config, checkpoint or arguments do not fit together, a package is missing, the
             file exists or cannot be written, or the exported detector deviates.
     """
+    if '://' not in checkpoint:
+        checkpoint = os.path.expanduser(checkpoint)
     file = _target(checkpoint, format, target)
     for package in ('onnx', 'onnxruntime') if format == 'onnx' else ('onnx', 'openvino'):
         required(package)
@@ -93,7 +95,7 @@ def export(
 def _target(checkpoint: str, format: str, target: str | None) -> Path:
     _check_choice('format', format, SUFFIXES)
     suffix = SUFFIXES[format]
-    file = Path(target) if target else Path(checkpoint).with_suffix(suffix)
+    file = Path(target).expanduser() if target else Path(checkpoint).with_suffix(suffix)
     if not target and '://' in checkpoint:
         file = Path(file.name)
     if file.suffix != suffix:

@@ -96,6 +96,8 @@ def test_files_that_cannot_be_used(tiny, onnx_file, openvino_file, tmp_path):
     cut.write_bytes(onnx_file.read_bytes()[:10_000])
     foreign(other)
     garbage, alone = tmp_path / 'garbage.xml', tmp_path / 'alone.xml'
+    capital = tmp_path / 'CAPITAL.XML'
+    shutil.copy(openvino_file, capital)
     garbage.write_text('<net')
     garbage.with_suffix('.bin').touch()
     shutil.copy(openvino_file, alone)
@@ -106,9 +108,20 @@ def test_files_that_cannot_be_used(tiny, onnx_file, openvino_file, tmp_path):
         (other, 'was not written by tools/export.py'),
         (garbage, 'cannot be read'),
         (alone, 'alone.bin, are not beside it'),
+        (capital, 'CAPITAL.bin, are not beside it'),
+        ('https://a.org/a.onnx', 'https://a.org/a.onnx: exported detectors are not downloaded'),
     ):
         with pytest.raises(UserError, match=message):
             load_detector(tiny[0], path)
+
+
+def test_files_in_the_home_folder(tiny, onnx_file, checkpoint, monkeypatch):
+    monkeypatch.setenv('HOME', str(onnx_file.parent))
+    load_detector(tiny[0], f'~/{onnx_file.name}')
+    with pytest.raises(UserError, match=f'{onnx_file} exists already'):
+        export(tiny[0], f'~/{onnx_file.stem}.pth')
+    with pytest.raises(UserError, match=f'{onnx_file} exists already'):
+        export(tiny[0], checkpoint, target=f'~/{onnx_file.name}')
 
 
 def test_device_that_the_runtime_lacks_is_refused(tiny, onnx_file, openvino_file):
