@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -89,21 +90,31 @@ def frames(
 class VideoWriter:
     """Writes an MP4 file in H.264, frame by frame. Sound is not copied.
 
+    Frames of another size than the first are scaled to it.
+
     Args:
         path: File to write.
         first: Of the first frame; tells rate and unit.
         size: Width and height in pixels.
+
+    Raises:
+        UserError: The file cannot be written, or PyAV is missing.
     """
 
     def __init__(self, path: str | os.PathLike[str], first: Moment, size: tuple[int, int]) -> None:
         self._av = optional('av', 'videos')
-        self._file = self._av.open(os.fspath(path), 'w', options={'movflags': '+faststart'})
-        stream = self._file.add_stream('libx264', rate=first.rate, options={'crf': '20'})
-        stream.width, stream.height = size
-        # the usual form halves the colour's resolution, which needs even sides
-        stream.pix_fmt = 'yuv444p' if size[0] % 2 or size[1] % 2 else 'yuv420p'
-        stream.codec_context.time_base = first.unit
-        self._stream: Any = stream
+        self._path = os.fspath(path)
+        with self._explained(), ExitStack() as opened:
+            self._file = opened.enter_context(
+                self._av.open(self._path, 'w', options={'movflags': '+faststart'})
+            )
+            stream = self._file.add_stream('libx264', rate=first.rate, options={'crf': '20'})
+            stream.width, stream.height = size
+            # the usual form halves the colour's resolution, which needs even sides
+            stream.pix_fmt = 'yuv444p' if size[0] % 2 or size[1] % 2 else 'yuv420p'
+            stream.codec_context.time_base = first.unit
+            self._stream: Any = stream
+            opened.pop_all()  # open until it is closed
 
     def write(self, pixels: Pixels, moment: Moment) -> None:
         """Add a frame.
@@ -114,12 +125,23 @@ class VideoWriter:
         """
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format='rgb24')
         frame.pts, frame.time_base, frame.duration = moment.start, moment.unit, moment.duration
-        self._file.mux(self._stream.encode(frame))
+        with self._explained():
+            self._file.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Finish the file; what was written can be played."""
-        with self._file:
+        with self._explained(), self._file:
             self._file.mux(self._stream.encode())
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except self._av.FFmpegError as error:
+            if isinstance(error, OSError):  # such as a full disk, which the caller explains
+                raise
+            reason = error.strerror or error
+            raise UserError(f'{self._path} cannot be written as a video: {reason}') from error
 
 
 def _length(stream: Any, rate: Fraction) -> int:

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import videos
@@ -52,6 +53,48 @@ def test_odd_sizes_stay(tmp_path):
     found, rate = videos.read(tmp_path / 'a.mp4')
     assert max(differences(found, expected)) < 6
     assert rate == 25
+
+
+def moments(count):
+    return [Moment(n, count, Fraction(25), n, 1, Fraction(1, 25)) for n in range(count)]
+
+
+def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
+    values, sizes = (200, 100, 50), ((48, 64), (96, 80), (30, 20))
+    writer = VideoWriter(tmp_path / 'a.mp4', moments(3)[0], (64, 48))
+    for moment, value, size in zip(moments(3), values, sizes, strict=True):
+        writer.write(np.full((*size, 3), value, np.uint8), moment)
+    writer.close()
+    found, _ = videos.read(tmp_path / 'a.mp4')
+    assert [frame.shape for frame in found] == [(48, 64, 3)] * 3
+    assert [frame.mean() for frame in found] == pytest.approx(values, abs=4)
+
+
+def test_what_the_encoder_refuses_is_one_line(tmp_path):
+    writer = VideoWriter(tmp_path / 'a.mp4', moments(1)[0], (0, 0))
+    with pytest.raises(UserError, match=r'a.mp4 cannot be written as a video: .*nvalid argument'):
+        writer.write(np.zeros((48, 64, 3), np.uint8), moments(1)[0])
+
+
+def test_a_file_is_closed_where_the_encoder_is_missing(tmp_path, monkeypatch):
+    opened = []
+
+    class Refusing:
+        def __enter__(self):
+            opened.append(self)
+            return self
+
+        def __exit__(self, *error):
+            opened.remove(self)
+
+        def add_stream(self, *arguments, **settings):
+            assert opened
+            raise av.error.EncoderNotFoundError(1, 'Encoder not found')
+
+    monkeypatch.setattr(av, 'open', lambda *arguments, **settings: Refusing())
+    with pytest.raises(UserError, match='a.mp4 cannot be written as a video: Encoder not found'):
+        VideoWriter(tmp_path / 'a.mp4', moments(1)[0], (64, 48))
+    assert not opened
 
 
 def copy(source, target, size):
