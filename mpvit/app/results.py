@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
+from mpvit.checkpoints.coco import category_ids
 from mpvit.colours import class_colour, ink_on, level_colour
 from mpvit.inference import Detections
 from mpvit.sampling_points import SamplingPoints
@@ -95,7 +95,7 @@ def coco(result: Result, shown: Filter) -> dict[str, Any]:
     corners = np.asarray(found.boxes, dtype=float)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
     indices = shown.shown(found)
-    ids = COCO_IDS if found.classes == COCO_NAMES else range(1, len(found.classes) + 1)
+    ids = category_ids(found.classes)
     return dict(
         info=dict(checkpoint=result.source, threshold=shown.threshold),
         images=[dict(id=1, file_name=result.name, width=width, height=height)],

@@ -1,5 +1,7 @@
 """COCO's detection classes: the category ids that official models use as channels, and names."""
 
+from collections.abc import Sequence
+
 # Category id and name of the 80 classes, in the order of mmdet's labels 0 to 79.
 _TABLE = (
     '1 person,2 bicycle,3 car,4 motorcycle,5 airplane,6 bus,7 train,8 truck,9 boat,'
@@ -22,3 +24,12 @@ COCO_IDS: tuple[int, ...] = tuple(int(number) for number, _ in _PAIRS)
 COCO_NAMES: tuple[str, ...] = tuple(name for _, name in _PAIRS)
 #: Channels of an official class layer, category ids 0 to 90, of which eleven are no class.
 OFFICIAL_CHANNELS = 91
+
+
+def category_ids(classes: Sequence[str]) -> Sequence[int]:
+    """Category ids for a file of detections: COCO's own for COCO's classes, else from 1.
+
+    Args:
+        classes: Names by label.
+    """
+    return COCO_IDS if tuple(classes) == COCO_NAMES else range(1, len(classes) + 1)

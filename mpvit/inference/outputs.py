@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
+from mpvit.checkpoints.coco import category_ids
 from mpvit.errors import UserError
 from mpvit.inference.detections import Detections
 from mpvit.inference.pictures import Pictures
@@ -45,7 +45,7 @@ class Outputs(ExitStack):
         super().__init__()
         self.count, self.found = 0, Counter[str]()
         self._folder = folder
-        self._ids = COCO_IDS if classes == COCO_NAMES else range(1, len(classes) + 1)
+        self._ids = category_ids(classes)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             results, images, table = (
