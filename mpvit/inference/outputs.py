@@ -46,6 +46,8 @@ class Outputs(ExitStack):
         self.count, self.found = 0, Counter[str]()
         self._folder = folder
         self._ids = category_ids(classes)
+        categories = [dict(id=i, name=n) for i, n in zip(self._ids, classes, strict=True)]
+        head = json.dumps(dict(info=info, categories=categories, annotations=[]))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             results, images, table = (
@@ -53,9 +55,8 @@ class Outputs(ExitStack):
                 for name in ('detections.json', 'images.json', 'detections.csv')
             )
         except OSError as error:
+            self.close()  # those that could be opened
             raise UserError(f'{folder} cannot be written: {error.strerror}') from error
-        categories = [dict(id=i, name=n) for i, n in zip(self._ids, classes, strict=True)]
-        head = json.dumps(dict(info=info, categories=categories, annotations=[]))
         self._results = _Array(results, '[')
         self._images = _Array(images, f'{head[:-1]}, "images": [', ']}\n')
         for array in (self._results, self._images):
