@@ -99,7 +99,8 @@ def record(model: nn.Module, image: _Picture, layer: int = -1) -> SamplingPoints
     """
     layers = getattr(getattr(model, 'decoder', None), 'layers', None)
     if layers is None or not hasattr(layers[-1].cross_attn, 'sampling_offsets'):
-        raise UserError(f'{type(model).__name__} has no decoder with deformable attention')
+        kind = type(model).__name__
+        raise UserError(f'{kind} has no decoder that can be looked into; name a checkpoint')
     if not -len(layers) <= layer < len(layers):
         raise UserError(f'layer {layer}: the decoder has layers 0 to {len(layers) - 1}')
     layer %= len(layers)

@@ -30,7 +30,11 @@ def main() -> None:
         help='take images of up to this size only (default: any size)',
     )
     parser.add_argument(
-        '--batch', type=int, metavar='N', help='take batches of N only (default: any number)'
+        '--batch-size',
+        dest='batch',
+        type=int,
+        metavar='N',
+        help='take batches of N only (default: any number)',
     )
     parser.add_argument(
         '--dtype', choices=['fp32', 'fp16'], default='fp32', help='precision (default: fp32)'
@@ -55,7 +59,7 @@ def main() -> None:
 def _check(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
     numbers = [*(arguments['size'] or []), arguments['batch'] or 1]
     if min(numbers) < 1 or arguments['batch'] == 0:
-        parser.error('--size and --batch must be positive')
+        parser.error('--size and --batch-size must be positive')
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ as it is.
 """
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from html import escape
@@ -193,10 +194,15 @@ def _box(result: Result, index: int) -> str:
     return (
         f'{_button(result, index)} class="box {place}" style="left: {left:.3f}%; top: {top:.3f}%; '
         f'width: {extent[0]:.3f}%; height: {extent[1]:.3f}%; '
-        f'z-index: {1000 - int(extent[0] * extent[1] / 10)}; '
+        f'z-index: {_layer(extent[0] * extent[1], index)}; '
         f'--colour: {colour}; --ink: {ink_on(colour)}">'
         f'<span>{_title(result, index)}</span></button>'
     )
+
+
+def _layer(area: float, index: int) -> int:
+    """Small boxes lie above large ones; of about the same area the better one lies above."""
+    return 100 * (30 - round(2 * math.log2(max(area, 1)))) + max(0, 99 - index)
 
 
 def _row(result: Result, index: int) -> str:

@@ -16,7 +16,15 @@ from torch import nn
 from mpvit.errors import UserError
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
 from mpvit.export.verify import TOLERANCES, Differences, verify
-from mpvit.exported import SECTION, encoded, load_exported, paths_of, pixel_facts, required
+from mpvit.exported import (
+    SECTION,
+    encoded,
+    is_exported,
+    load_exported,
+    paths_of,
+    pixel_facts,
+    required,
+)
 from mpvit.inference.loading import load_detector
 from mpvit.inference.pipeline import evaluated_dataset
 from mpvit.ops.attention import EXPORTED_FORMS, exported_as
@@ -66,6 +74,8 @@ def export(
         required(package)
     _check_choice('dtype', dtype, TOLERANCES)
     _check_choice('attention', attention, EXPORTED_FORMS)
+    if is_exported(checkpoint):
+        raise UserError(f'{checkpoint} is an exported file; name the checkpoint it was made from')
     reference = load_detector(config, checkpoint)
     if not isinstance(reference, DeformableDETR):
         raise UserError(

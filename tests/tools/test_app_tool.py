@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -33,23 +32,16 @@ SECONDS = 120  # for what takes few on an idle machine
 NAME = 'tiny/epoch_1.pth'
 
 
-@pytest.fixture(scope='module')
-def served(root, toy, tmp_path_factory):
-    """The tool, started on a free port."""
-    work_dirs, temporary = tmp_path_factory.mktemp('work_dirs'), tmp_path_factory.mktemp('tmp')
-    checkpoint = write_checkpoint(root / 'tests/data/tiny.py', work_dirs / 'tiny')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
+@contextmanager
+def started(root, temporary, *words, **variables):
+    """The tool in a process of its own, once it says where the page is."""
     log = temporary / 'log'
-    words = ['tools/app.py', '--work-dirs', work_dirs, '--images', toy / 'val2017', '--port', port]
-    words += ['--max-upload', 1, '--device', 'cpu']
     path = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
     with log.open('w') as file:
         process = subprocess.Popen(
-            [sys.executable, *map(str, words)],
+            [sys.executable, 'tools/app.py', *map(str, words)],
             cwd=root,
-            env=dict(os.environ, PYTHONPATH=path, TMPDIR=str(temporary)),
+            env=dict(os.environ, PYTHONPATH=path, TMPDIR=str(temporary), **variables),
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -59,18 +51,25 @@ def served(root, toy, tmp_path_factory):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.2)
-        yield SimpleNamespace(
-            url=found[1],
-            process=process,
-            temporary=temporary,
-            pictures=sorted((toy / 'val2017').iterdir()),
-            checkpoint=checkpoint,
-            config=checkpoint.with_name('tiny.py'),
-            log=log,
-        )
+        yield SimpleNamespace(url=found[1], process=process, temporary=temporary, log=log)
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope='module')
+def served(root, toy, tmp_path_factory):
+    """The tool, started on a free port."""
+    work_dirs, temporary = tmp_path_factory.mktemp('work_dirs'), tmp_path_factory.mktemp('tmp')
+    checkpoint = write_checkpoint(root / 'tests/data/tiny.py', work_dirs / 'tiny')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    words = ['--work-dirs', work_dirs, '--images', toy / 'val2017', '--port', port]
+    with started(root, temporary, *words, '--max-upload', 1, '--device', 'cpu') as page:
+        page.pictures = sorted((toy / 'val2017').iterdir())
+        page.checkpoint, page.config = checkpoint, checkpoint.with_name('tiny.py')
+        yield page
 
 
 @pytest.fixture(scope='module')
@@ -333,11 +332,6 @@ def test_mistakes_are_answered_before_anything_heavy_starts(tool, words, status,
 
 
 def test_what_only_shows_at_the_start(tool, root, tmp_path, monkeypatch):
-    for name in ('GRADIO_TEMP_DIR', 'GRADIO_ANALYTICS_ENABLED', 'NO_PROXY'):
-        monkeypatch.setenv(name, '')  # to be as before afterwards
-    monkeypatch.setenv('HTTP_PROXY', 'http://127.0.0.1:9')  # nobody answers there
-    # Gradio remembers the first folder of a process, and makes it anew
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     checkpoint = write_checkpoint(root / 'tests/data/tiny.py', tmp_path)
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
@@ -348,14 +342,23 @@ def test_what_only_shows_at_the_start(tool, root, tmp_path, monkeypatch):
     assert f'error: port {port} of 127.0.0.1 is in use; choose another --port' in result.err
     result = tool('app', tmp_path / 'tiny.py', checkpoint, '--host', '203.0.113.1')
     assert 'error: cannot listen on 203.0.113.1' in result.err
+    for name in ('GRADIO_TEMP_DIR', 'GRADIO_ANALYTICS_ENABLED', 'NO_PROXY'):
+        monkeypatch.setenv(name, '')  # to be as before afterwards
     result = tool('app', tmp_path / 'tiny.py', checkpoint, '--device', 'toaster')
     assert 'error: device toaster' in result.err
-    monkeypatch.setattr('mpvit.app.server._wait', lambda: None)
-    result = tool('app', tmp_path / 'tiny.py', checkpoint, '--host', '0.0.0.0')
-    assert result.status == 0
-    assert 'warning: whoever reaches 0.0.0.0 can use the page' in result.out
     monkeypatch.setitem(sys.modules, 'gradio', None)
     result = tool('app', tmp_path / 'tiny.py', checkpoint)
     assert 'pages in the browser need gradio (' in result.err
     assert "pip install 'mpvit[app]'" in result.err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_address_that_others_reach_is_warned_of(root, tmp_path):
+    checkpoint = write_checkpoint(root / 'tests/data/tiny.py', tmp_path)
+    # a proxy that does not answer must not be asked either
+    proxy = dict(HTTP_PROXY='http://127.0.0.1:9', NO_PROXY='')
+    words = [tmp_path / 'tiny.py', checkpoint, '--host', '0.0.0.0']
+    with started(root, tmp_path, *words, **proxy) as page:
+        assert 'warning: whoever reaches 0.0.0.0 can use the page' in page.log.read_text()
+        page.process.send_signal(signal.SIGTERM)
+        assert page.process.wait(SECONDS) == 0, page.log.read_text()

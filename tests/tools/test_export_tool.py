@@ -32,8 +32,8 @@ def test_export_then_test(tool, tiny, trained, tmp_path):
     ('arguments', 'status', 'message'),
     [
         (['--format', 'tflite'], 2, "invalid choice: 'tflite'"),
-        (['--size', '0', '128'], 2, '--size and --batch must be positive'),
-        (['--batch', '-1'], 2, '--size and --batch must be positive'),
+        (['--size', '0', '128'], 2, '--size and --batch-size must be positive'),
+        (['--batch-size', '-1'], 2, '--size and --batch-size must be positive'),
         (['--out', 'none/a.onnx'], 1, 'there is no folder none'),
         (['--format', 'openvino', '--out', 'a.onnx'], 1, 'openvino has to be named .xml'),
         (['--size', '100', '100', '--out', 'a.onnx'], 1, 'in multiples of 128'),
