@@ -5,6 +5,7 @@ so that most mistakes are answered at once.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from mpvit.arguments.configs import (
@@ -12,11 +13,9 @@ from mpvit.arguments.configs import (
     check_configs,
 )
 from mpvit.arguments.inputs import (
-    check_annotations,
     check_checkpoint,
-    check_detections,
+    check_file,
     check_folder,
-    check_image,
     check_resume,
 )
 from mpvit.arguments.outputs import (
@@ -54,6 +53,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             check(arguments[name])
 
 
+_DETECTIONS = '; tools/test.py writes them as detections.bbox.json'
+_annotations = partial(check_file, what='annotation file')
 _CHECKS: dict[str, Callable[[Any], None]] = {
     'config': check_config,
     'cfg_options': check_options,
@@ -63,8 +64,8 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'work_dir': check_work_dir,
     'out': check_out,
     'data': check_folder,
-    'train_ann': check_annotations,
-    'val_ann': check_annotations,
+    'train_ann': _annotations,
+    'val_ann': _annotations,
     'train_images': check_folder,
     'val_images': check_folder,
     'target': check_target,
@@ -76,11 +77,11 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     'threshold': check_threshold,
     'batch_size': check_batch_size,
     'tile': check_tile,
-    'image': check_image,
+    'image': partial(check_file, what='image'),
     'figure': check_figure,
     'track': check_track,
     'sheets': check_sheets,
-    'detections': check_detections,
+    'detections': partial(check_file, what='detections', hint=_DETECTIONS),
     'count': check_count,
     'configs': check_configs,
     'sizes': check_sizes,

@@ -51,42 +51,16 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         raise UserError(f'folder {path} not found')
 
 
-def check_annotations(path: str | os.PathLike[str]) -> None:
-    """Refuse an annotation file that is not there.
+def check_file(path: str | os.PathLike[str], what: str, hint: str = '') -> None:
+    """Refuse a file that is not there.
 
     Args:
         path: The file.
+        what: What it should be.
+        hint: What to do, as the end of a sentence.
 
     Raises:
         UserError: There is no such file.
     """
     if not Path(path).is_file():
-        raise UserError(f'annotation file {path} not found')
-
-
-def check_image(path: str | os.PathLike[str]) -> None:
-    """Refuse an image file that is not there.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(f'image {path} not found')
-
-
-def check_detections(path: str | os.PathLike[str]) -> None:
-    """Refuse a file of detections that is not there.
-
-    Args:
-        path: The file.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    if not Path(path).is_file():
-        raise UserError(
-            f'detections {path} not found; tools/test.py writes them as detections.bbox.json'
-        )
+        raise UserError(f'{what} {path} not found{hint}')

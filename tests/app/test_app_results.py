@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from app_checkpoint import EVIL
 
-from mpvit.app.results import Filter, Result, coco, found_labels, picture_html, table_html
+from mpvit.app.results import (
+    Filter,
+    Result,
+    _layer,
+    coco,
+    found_labels,
+    picture_html,
+    table_html,
+)
 from mpvit.checkpoints.coco import COCO_NAMES
 from mpvit.inference import Detections
 from mpvit.sampling_points import SamplingPoints
@@ -167,3 +175,13 @@ def test_table_links_to_what_it_shows(result):
     assert link['download'] == '<i>"x".json'
     content = link['href'].removeprefix('data:application/json,')
     assert json.loads(unquote(content)) == coco(result, shown)
+
+
+@pytest.mark.parametrize(
+    ('above', 'below'),
+    [((20, 5), (200, 0)), ((1000, 0), (1010, 1)), ((1040, 0), (1000, 1))],
+    ids=['small', 'better', 'better though larger'],
+)
+def test_what_lies_above(above, below):
+    """Areas in percent of percent of the picture, and ranks by score."""
+    assert _layer(*above) > _layer(*below)
