@@ -272,8 +272,8 @@ def _case(section: str) -> Callable[..., Case]:
     return lambda what, command, *args, **kwargs: Case(section, what, command, *args, **kwargs)
 
 
-_ARGUMENT, _CONFIG, _DATASET, _IMAGE, _CHECKPOINT = map(
-    _case, ('Arguments', 'Configs', 'Datasets', 'Images', 'Checkpoints')
+_ARGUMENT, _CONFIG, _DATASET, _IMAGE, _CHECKPOINT, _RESULT = map(
+    _case, ('Arguments', 'Configs', 'Datasets', 'Images', 'Checkpoints', 'Own data and results')
 )
 _CLASSES = 'train_dataloader.dataset.metainfo.classes'
 _OTHERS = 'triangle,star,cross,digit'
@@ -393,4 +393,44 @@ CASES = [
             'convert_checkpoint', place.trained / 'epoch_2.pth', place.folder / 'x.pth'
         ],
     ),
+    _RESULT('folder of data that does not exist', words('train', TOY, '--data', 'none')),
+    _RESULT('dataset to check that does not exist', words('check_dataset', 'none')),
+    _RESULT(
+        'picture of a format that cannot be drawn',
+        words('check_dataset', 'docs', '--picture', 'x.txt'),
+    ),
+    _RESULT('dataset to convert that does not exist', words('convert_dataset', 'none', 'x')),
+    _RESULT('sheets onto a file', words('browse_dataset', TOY, '--out', 'README.md')),
+    _RESULT('no image to show', words('browse_dataset', TOY, '--out', 'x', '--count', '0')),
+    _RESULT('image to detect in that does not exist', words('infer', TOY, 'setup.py', 'none.jpg')),
+    _RESULT(
+        'folder without images',
+        words('infer', TOY, 'setup.py', 'configs'),
+        varies=r'(?<=videos \().*',
+    ),
+    _RESULT('score that is none', words('infer', TOY, 'setup.py', 'docs', '--threshold', '30')),
+    _RESULT(
+        'results into a folder in use',
+        words('infer', TOY, 'setup.py', 'docs', '--out', 'tests'),
+    ),
+    _RESULT(
+        'format that is not exported',
+        words('export', TOY, 'setup.py', '--format', 'tflite'),
+        varies=r'choose from.*',
+        status=2,
+    ),
+    _RESULT(
+        'export onto a file',
+        words('export', TOY, 'setup.py', '--format', 'onnx', '--out', 'README.md'),
+    ),
+    _RESULT('curves of no training', words('plot', 'curves', 'docs')),
+    _RESULT('errors of no evaluation', words('plot', 'errors', 'docs')),
+    _RESULT('report of no run', words('report', 'docs')),
+    _RESULT(
+        'queries on no image',
+        words('show_queries', TOY, 'setup.py', 'none.jpg', '--out', 'DIR/x.png'),
+    ),
+    _RESULT('name of no config', words('model_info', 'mpvit_x_ddetr_50e')),
+    _RESULT('size of no image', words('model_info', TOY, '--size', '0', '100')),
+    _RESULT('page without a checkpoint', words('app', '--work-dirs', 'tests')),
 ]  # fmt: skip
