@@ -225,7 +225,7 @@ class ExportedDetector(BaseDetector):
         if batch is not None and batch != len(images):
             raise UserError(
                 f'{self.file} takes batches of {batch}, not of {len(images)}; set the batch size '
-                'to that (test_dataloader.batch_size), or export without --batch'
+                'to that (test_dataloader.batch_size), or export without --batch-size'
             )
         if height is None or width is None:
             return images

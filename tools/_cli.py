@@ -117,3 +117,9 @@ def light(name: str) -> ModuleType:
             del sys.modules[full_name]  # half a module
             raise
     return sys.modules[full_name]
+
+
+def light_plots() -> None:
+    """Load what draws, without torch and mmdet, whose import takes seconds; in this order."""
+    for name in ('datasets.check', 'engine.coco_evaluation', 'analysis', 'colours', 'plots'):
+        light(name)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from _cli import light, parse, run
+from _cli import light, light_plots, parse, run
 
 
 def main() -> None:
@@ -71,14 +71,8 @@ def _check(
         errors.error('--images goes with --ann and --detections')
 
 
-def _load() -> None:
-    """Load what draws without torch and mmdet, whose import takes seconds; in this order."""
-    for name in ('datasets.check', 'engine.coco_evaluation', 'analysis', 'colours', 'plots'):
-        light(name)
-
-
 def _curves(work_dirs: list[str], target: str | None) -> None:
-    _load()
+    light_plots()
     for folder in work_dirs:
         light('analysis').find_run(folder)
     path = Path(target) if target else Path(work_dirs[0]) / 'curves.png'
@@ -95,7 +89,7 @@ def _errors(
     count: int,
     format: str,
 ) -> None:
-    _load()
+    light_plots()
     analysis = light('analysis')
     if val_ann is not None:
         results = analysis.read_results(val_ann, detections, val_images or '')

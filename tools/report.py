@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from _cli import light, parse, run
+from _cli import light, light_plots, parse, run
 
 
 def main() -> None:
@@ -35,15 +35,8 @@ def main() -> None:
 
 
 def _report(work_dir: str, target: str | None, **options: Any) -> None:
-    for name in (
-        'datasets.check',
-        'engine.coco_evaluation',
-        'analysis',
-        'colours',
-        'plots',
-        'version',
-    ):
-        light(name)  # in this order; without torch and mmdet, whose import takes seconds
+    light_plots()
+    light('version')
     place = Path(target) if target else Path(work_dir) / 'report.html'
     replaced = ' (it replaces the last one)' if place.exists() else ''
     path, missing = light('report').write_report(work_dir, target, **options)
