@@ -30,14 +30,13 @@ EXTRAS = {
 
 setup(
     name='mpvit',
-    version=re.search(r"__version__ = '(.+)'", Path('mpvit/version.py').read_text())[1],
+    version=re.search(r"__version__ = '(.+)'", Path('mpvit/__init__.py').read_text())[1],
     description='Deformable DETR with an MPViT backbone, as an MMDetection project',
     long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mpvit', 'mpvit.*']),
-    py_modules=['mpvit_cli'],
-    entry_points={'console_scripts': ['mpvit = mpvit_cli:main']},
+    entry_points={'console_scripts': ['mpvit = mpvit.cli._main:main']},
     # mpvit/.mim holds links to configs, tools and model-index.yml, which become copies in a wheel;
     # mim and mmengine look for them there
     package_data={

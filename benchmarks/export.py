@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from benchmarks.models import our_model
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.errors import UserError
 from mpvit.export import export
 from mpvit.export.files import SUFFIXES

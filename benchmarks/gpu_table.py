@@ -21,7 +21,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-import mpvit  # noqa: F401  (makes mmdet importable)
+import mpvit.register  # noqa: F401  (makes mmdet importable)
 from mpvit.ops import attention, choice, mmcv_bridge
 from mpvit.runner import enable_amp
 

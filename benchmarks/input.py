@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import mpvit  # noqa: F401
-from mpvit.config import Config, load_config
+import mpvit.register  # noqa: F401
+from mpvit.config.reading import Config, load_config
 
 CONFIG = 'configs/deformable_detr/mpvit_s_ddetr_50e.py'
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import benchmarks.contiguous  # noqa: F401  (registers ContiguousMPViT)
 from benchmarks._timing import Action, elsewhere
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.inference import prepare
 from mpvit.ops.mmcv_bridge import stock_attention
 

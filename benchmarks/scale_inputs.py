@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'deformable_detr'
 OURS, PUBLISHED = 'mpvit_s_ddetr_50e', 'r50_ddetr_50e'

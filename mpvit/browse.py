@@ -1,6 +1,5 @@
 """Looking at a dataset: what is annotated, and what the detector is fed."""
 
-import difflib
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,10 @@ from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 
 from mpvit.browse_sheets import Box, Panel, draw_sheets, sheet_names
-from mpvit.config import leaf_datasets, load_config
+from mpvit.config.reading import leaf_datasets, load_config
 from mpvit.data_config import palette, use_dataset
 from mpvit.datasets.layout import find_training_data
-from mpvit.errors import UserError
+from mpvit.errors import UserError, did_you_mean
 from mpvit.runner import check_data
 
 _WIDTH = 42  # characters over a picture
@@ -268,9 +267,8 @@ def _odd_boxes(dataset: CocoDataset, raw: NDArray[np.float64], info: dict[str, A
 def _labels(names: Sequence[str], wanted: Sequence[str]) -> set[int]:
     for name in wanted:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f'did you mean {close[0]!r}?' if close else f'there are {", ".join(names[:20])}'
-            raise UserError(f'--classes {name}: the data has no such class; {hint}')
+            hint = did_you_mean(name, names) or f'; there are {", ".join(names[:20])}'
+            raise UserError(f'--classes {name}: the data has no such class{hint}')
     return {names.index(name) for name in wanted}
 
 

@@ -7,12 +7,12 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from mpvit.arguments.outputs import check_target
 from mpvit.checkpoints.convert import Report, to_official, to_ours
 from mpvit.checkpoints.fit import check_fit
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.engine.loading import read
 from mpvit.errors import UserError
+from mpvit.files.paths import new_file
 
 
 def convert_checkpoint(
@@ -41,7 +41,7 @@ def convert_checkpoint(
     Raises:
         UserError: The file cannot be read or converted, or ``target`` exists.
     """
-    check_target(target)
+    new_file(target)
     checkpoint = read(source, sha256=sha256)
     try:
         converted = to_ours(checkpoint, ema) if to == 'ours' else to_official(checkpoint, ema)

@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mpvit.colours import CLASSES, rgb
-from mpvit.config import load_config, parse_options
+from mpvit.config.reading import load_config, parse_options
 from mpvit.datasets.layout import Layout
 from mpvit.datasets.search import Split
 from mpvit.errors import UserError

@@ -1,6 +1,10 @@
-"""The one exception that stands for a mistake of the user, not of the program."""
+"""The one exception that stands for a mistake of the user, and what its messages have in common."""
 
+import difflib
+import importlib
 import re
+from collections.abc import Iterable
+from types import ModuleType
 
 # How torch hands on what a worker of a dataloader raised: as the same class, with the whole
 # traceback of the worker as its message. What was raised stands after the last class name.
@@ -10,7 +14,7 @@ _FROM_WORKER = re.compile(r'Caught UserError in .*\n[\w.]*UserError: (.*)', re.D
 class UserError(Exception):
     """Something the user can put right: says what is wrong, where, and what to do, in one line.
 
-    Tools print it without a traceback and exit with status 1 (`tools/_cli.py`). One that was raised
+    Tools print it without a traceback and exit with status 1 (`mpvit.cli`). One that was raised
     in a worker of a dataloader arrives with the line that it had there.
 
     Args:
@@ -25,3 +29,46 @@ class UserError(Exception):
         texts = (wrapped[1] if wrapped else message, *more)
         super().__init__('\n'.join(' '.join(text.split()) for text in texts))
         self.every_rank = every_rank or wrapped is not None
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that an unknown one was probably meant to be.
+
+    Args:
+        name: What was given.
+        known: What could have been.
+        cutoff: How alike they have to be, from 0 to 1.
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a message about an unknown name: ``'; did you mean train?'``, or nothing.
+
+    Args:
+        name: What was given.
+        known: What could have been.
+        cutoff: How alike they have to be, from 0 to 1.
+    """
+    close = closest(name, known, cutoff)
+    return f'; did you mean {close}?' if close else ''
+
+
+def optional(package: str, purpose: str, extra: str | None = None) -> ModuleType:
+    """Import a package that only some uses need.
+
+    Args:
+        package: Its name.
+        purpose: What needs it, in the plural, for the error.
+        extra: The extra of mpvit that installs it; None for one that mpvit itself requires.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        wanted = f"'mpvit[{extra}]'" if extra else 'mpvit'
+        raise UserError(
+            f'{purpose} need {package} ({error}); run `pip install {wanted}`'
+        ) from error

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mpvit.errors import UserError
-from mpvit.optional import optional
+from mpvit.errors import UserError, optional
 
 #: Suffix of an exported file to the package that runs it.
 RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}

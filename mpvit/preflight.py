@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
-from mpvit.config import leaf_datasets
+from mpvit.config.reading import leaf_datasets
 from mpvit.datasets.check import Problem, Split, check_dataset, refuse_fatal, settings_of
 from mpvit.errors import UserError
 

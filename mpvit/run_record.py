@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 
+from mpvit import __version__
 from mpvit.analysis.run import data_of
-from mpvit.version import __version__
 
 _PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet')
 _FORKS = {'mmengine': 'onedl-mmengine', 'mmcv': 'onedl-mmcv', 'mmdet': 'onedl-mmdetection'}

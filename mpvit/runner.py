@@ -1,6 +1,5 @@
 """From a config and what the command line said to a run: the door that the tools go through."""
 
-import difflib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -15,16 +14,15 @@ from mmengine.dist import is_main_process
 from mmengine.registry import OPTIMIZERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
-from mpvit.arguments.inputs import check_checkpoint
-from mpvit.arguments.outputs import check_out
-from mpvit.config import leaf_datasets
+from mpvit.config.reading import leaf_datasets
 from mpvit.data_config import config_on
 from mpvit.datasets.layout import find_test_data, find_training_data
 from mpvit.engine.faults import explained_faults
 from mpvit.engine.resume import candidates, is_restarted
 from mpvit.engine.tta import tta_model, tta_pipeline
-from mpvit.errors import UserError
+from mpvit.errors import UserError, closest
 from mpvit.exported import is_exported, use_exported
+from mpvit.files.paths import existing_checkpoint
 from mpvit.preflight import refuse_bad_data
 from mpvit.run_record import evaluated_data, keep_detections, software, software_note
 from mpvit.tracking import forget_visualizers, use_trackers, without_trackers
@@ -99,7 +97,7 @@ def train(
         cfg.resume = True
         cfg.load_from = resume
     if cfg.get('load_from'):
-        check_checkpoint(cfg.load_from)
+        existing_checkpoint(cfg.load_from)
     use_trackers(cfg, track)
     return run_training(cfg, notes)
 
@@ -172,7 +170,7 @@ def evaluate(
     Raises:
         UserError: Config, data, checkpoint or arguments do not fit together.
     """
-    check_checkpoint(checkpoint)
+    existing_checkpoint(checkpoint)
     layout = None
     if any((data, val_ann, val_images)):
         layout = find_test_data(data, val_ann=val_ann, val_images=val_images)
@@ -186,7 +184,6 @@ def evaluate(
             if evaluator.type in ('CocoBoxMetric', 'CocoMetric'):
                 evaluator.classwise = True
     if out is not None:
-        check_out(out)
         dump = ConfigDict(type='DumpDetResults', out_file_path=out)
         cfg.test_evaluator = [*evaluators, dump]
     if show_dir is not None:
@@ -330,8 +327,8 @@ def _check_optimizer(cfg: Config) -> None:
     name = cfg.optim_wrapper.optimizer.type
     if isinstance(name, str) and OPTIMIZERS.get(name) is None:
         names = {known.lower(): known for known in OPTIMIZERS.module_dict}
-        close = difflib.get_close_matches(name.lower(), names, n=1)
-        hint = f'; did you mean {names[close[0]]}?' if close else ''
+        close = closest(name.lower(), names)
+        hint = f'; did you mean {names[close]}?' if close else ''
         raise UserError(f'optim_wrapper.optimizer.type: there is no optimizer {name}{hint}')
 
 

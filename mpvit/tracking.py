@@ -6,8 +6,8 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config, ConfigDict
 from mmengine.visualization import Visualizer
 
-from mpvit.arguments.values import check_track
 from mpvit.engine.resume import candidates
+from mpvit.errors import optional
 
 _TRACKERS = dict(tensorboard='TensorboardTracker', wandb='WandbTracker', mlflow='MLflowTracker')
 
@@ -22,7 +22,9 @@ def use_trackers(cfg: Config, track: Sequence[str] = ()) -> None:
     Raises:
         UserError: A package is not installed.
     """
-    check_track(track)
+    for name in track:
+        if name != 'tensorboard':
+            optional(name, f'--track {name} would', 'tracking')
     backends = _backends(cfg)
     present = {backend.type for backend in backends}
     added = [ConfigDict(type=_TRACKERS[name]) for name in track]

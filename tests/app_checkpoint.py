@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 
 #: Names as strangers may choose them: HTML, JavaScript of Gradio's templates, quotes.
 EVIL = '<b id="evil" onclick="1">a"b</b>${window.evil=1}{{x}}`'

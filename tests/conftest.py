@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import mpvit  # noqa: F401  (makes mmdet importable for the tests that import it first)
+import mpvit.register  # noqa: F401  (makes mmdet importable for the tests that import it first)
 
 os.environ.setdefault('OMP_NUM_THREADS', '2')
 ROOT = Path(__file__).resolve().parent.parent

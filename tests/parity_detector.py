@@ -20,7 +20,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mpvit.checkpoints.names_detector import detector_from_official, detector_name_from_official
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / 'tests' / 'data' / 'parity'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpvit.config import leaf_datasets, load_config, parse_options
+from mpvit.config.reading import leaf_datasets, load_config, parse_options
 from mpvit.errors import UserError
 
 

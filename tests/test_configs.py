@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import init_default_scope
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'deformable_detr'
 LEAVES = sorted(CONFIGS.glob('*.py'))

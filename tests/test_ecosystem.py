@@ -12,8 +12,8 @@ from mmengine.hub import get_config as hub_config
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 
 import mpvit
-from mpvit.arguments.configs import find_config, shipped_configs
-from mpvit.config import load_config
+from mpvit.config.names import find_config, shipped_configs
+from mpvit.config.reading import load_config
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
 from mpvit.runner import evaluate, train

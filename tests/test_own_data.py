@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from own_layouts import LAYOUTS
 
-from mpvit.config import leaf_datasets, load_config
+from mpvit.config.reading import leaf_datasets, load_config
 from mpvit.data_config import backbone_channels, fit_neck, palette, use_dataset
 from mpvit.datasets.layout import find_test_data, find_training_data
 from mpvit.errors import UserError

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from mpvit import sampling_points
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.engine.prepare import prepare
 from mpvit.errors import UserError
 from mpvit.ops import module as attention_module

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 from mmengine.config import ConfigDict
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.errors import UserError
 from mpvit.tracking import use_trackers, without_trackers
 

@@ -13,7 +13,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 

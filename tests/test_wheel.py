@@ -37,7 +37,7 @@ def test_contents(root, wheel):
     for folder in ('configs', 'tools'):
         files = [path for path in (root / folder).rglob('*.*') if path.suffix != '.pyc']
         expected |= {f'mpvit/.mim/{path.relative_to(root)}' for path in files}
-    assert names == {*expected, 'mpvit/.mim/model-index.yml', 'mpvit_cli.py'}
+    assert names == {*expected, 'mpvit/.mim/model-index.yml'}
     for name, entry in entries.items():
         if name.endswith('.sh'):
             assert (entry.external_attr >> 16) & stat.S_IXUSR, f'{name} cannot be executed'

@@ -1,6 +1,6 @@
 # What every run shares: registration, hooks, logging, seeds.
 default_scope = 'mmdet'
-custom_imports = dict(imports=['mpvit'], allow_failed_imports=False)
+custom_imports = dict(imports=['mpvit.register'], allow_failed_imports=False)
 runner_type = 'PortableRunner'  # mmengine's Runner that also runs distributed without a GPU
 
 default_hooks = dict(

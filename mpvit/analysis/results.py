@@ -1,6 +1,5 @@
 """Ground truth and detections of a set of images, as arrays."""
 
-import difflib
 import json
 import os
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpvit.datasets.check.table import Split, Table, build_table, read_content
-from mpvit.errors import UserError
+from mpvit.errors import UserError, did_you_mean
 
 LIMIT = 100  # detections of an image and class that count, as in COCO's evaluation
 _KEYS = ('image_id', 'category_id', 'bbox', 'score')
@@ -135,8 +134,7 @@ def read_results(
 def _class_rows(table: Table, classes: Sequence[str] | None) -> list[int]:
     for name in classes or ():
         if name not in table.names:
-            close = difflib.get_close_matches(name, table.names, n=1)
-            hint = f'; did you mean {close[0]!r}?' if close else ''
+            hint = did_you_mean(name, table.names)
             raise UserError(f'annotation file {table.file} has no class {name!r}{hint}')
     return [row for row, name in enumerate(table.names) if classes is None or name in classes]
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from mpvit.app.detectors import Detectors
 from mpvit.app.sources import Source
-from mpvit.errors import UserError
-from mpvit.optional import optional
+from mpvit.errors import UserError, optional
 
 _LOCAL = ('127.0.0.1', 'localhost', '::1')
 _FONT = ('system-ui', 'sans-serif')  # the browser's own: nothing is fetched from elsewhere

@@ -1,6 +1,6 @@
 """Which detectors and pictures the page offers.
 
-Standard library only: the tool loads this file without the package, to answer mistakes at once.
+Standard library only, so that mistakes are answered at once.
 """
 
 import os

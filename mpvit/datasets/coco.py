@@ -1,6 +1,5 @@
 """COCO annotations read the way the official code reads them."""
 
-import difflib
 import json
 import math
 from typing import Any
@@ -9,7 +8,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from mpvit.datasets.unreadable import SkippedImages, check_folder, why_unreadable
-from mpvit.errors import UserError
+from mpvit.errors import UserError, did_you_mean
 
 _MAX_SKIPPED = 'train_dataloader.dataset.max_skipped_images'
 
@@ -154,8 +153,7 @@ class OfficialCocoDataset(CocoDataset):
         names = [category['name'] for category in self.coco.dataset['categories']]
         unknown = [name for name in classes if name not in names]
         if unknown:
-            close = difflib.get_close_matches(unknown[0], names, n=1)
-            hint = f'; did you mean {close[0]!r}?' if close else ''
+            hint = did_you_mean(unknown[0], names)
             raise UserError(
                 f'annotation file {self.ann_file} has no category {unknown[0]!r}{hint} '
                 f'({len(unknown)} of {len(classes)} classes in metainfo are unknown)'

@@ -16,8 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mpvit.datasets.search import SPLITS, other_format, scan, split_of
-from mpvit.errors import UserError
-from mpvit.optional import optional
+from mpvit.errors import UserError, optional
 
 _ORIENTATION = 0x0112  # of EXIF
 _IMAGES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}

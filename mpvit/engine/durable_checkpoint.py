@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mmengine.runner.runner as mmengine_runner
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
@@ -33,6 +32,8 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint durably, in the place of mmengine's function of the same arguments.
 
+    `Runner.save_checkpoint` puts the state together and calls it (`mpvit.register`).
+
     Args:
         checkpoint: What to write.
         filename: Path; a URL is left to mmengine.
@@ -48,10 +49,6 @@ def write_checkpoint(
         save_checkpoint(checkpoint, filename, file_client_args, backend_args)
     else:
         write_durably(filename, lambda file: torch.save(checkpoint, file))
-
-
-# `Runner.save_checkpoint` puts the state together and calls this name to write it
-mmengine_runner.save_checkpoint = write_checkpoint
 
 
 @HOOKS.register_module()

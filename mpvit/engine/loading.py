@@ -1,7 +1,8 @@
 """mmengine's reading of checkpoints, made safe and opened to official files.
 
-Importing this registers loaders for everything that mmengine's `CheckpointLoader` can be given,
-and the initialisation ``dict(type='Pretrained', checkpoint=...)``.
+`mpvit.register` puts `LOADERS` in the place of mmengine's for everything that its
+`CheckpointLoader` can be given, and `CheckedPretrainedInit` in that of the initialisation
+``dict(type='Pretrained', checkpoint=...)``.
 """
 
 import os
@@ -15,7 +16,6 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import PretrainedInit
 from mmengine.model.weight_init import update_init_info
-from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import (
     get_deprecated_model_names,
@@ -55,7 +55,6 @@ def read(
     return read_checkpoint(path, map_location, sha256, allowed=OWN_OBJECTS)
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Read a file; official checkpoints become ours.
 
@@ -76,7 +75,6 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return ours
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Download a file once, then read it as a local one.
 
@@ -99,7 +97,6 @@ def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
         raise UserError(f'{error} (downloaded from {filename})') from error
 
 
-@CheckpointLoader.register_scheme(prefixes=('modelzoo://', 'torchvision://'), force=True)
 def load_from_torchvision(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Download one of torchvision's models.
 
@@ -110,7 +107,6 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> dict[str, 
     return load_from_http(_known(filename, get_torchvision_models()), map_location)
 
 
-@CheckpointLoader.register_scheme(prefixes=('open-mmlab://', 'openmmlab://'), force=True)
 def load_from_openmmlab(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Download one of OpenMMLab's models.
 
@@ -124,15 +120,21 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> dict[str, An
     return CheckpointLoader.load_checkpoint(url, map_location)
 
 
-@CheckpointLoader.register_scheme(
-    prefixes=['mmcls://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'], force=True
-)
 def load_from_elsewhere(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Refuse what mmengine would read by itself, and not safely."""
     raise UserError(f'checkpoint {filename}: download the file and name its path instead')
 
 
-@WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
+#: What reads a checkpoint, by the beginnings of its name (regular expressions).
+LOADERS = {
+    ('',): load_from_local,
+    ('http://', 'https://'): load_from_http,
+    ('modelzoo://', 'torchvision://'): load_from_torchvision,
+    ('open-mmlab://', 'openmmlab://'): load_from_openmmlab,
+    ('mmcls://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'): load_from_elsewhere,
+}
+
+
 class CheckedPretrainedInit(PretrainedInit):
     """mmengine's initialisation from a checkpoint, for files that fit the module only.
 

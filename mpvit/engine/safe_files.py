@@ -1,4 +1,4 @@
-"""What mmengine would execute code from, made to refuse; importing this does so.
+"""What mmengine would execute code from, made to refuse; `mpvit.register` puts it in place.
 
 Its readers of checkpoints fall back to an unsafe one with only a warning, its YAML reader builds
 any Python object that a file names, and pickles run whatever they hold. `mpvit.engine.loading`
@@ -9,9 +9,7 @@ import os
 import tempfile
 from typing import IO, Any
 
-from mmengine.fileio import register_handler
 from mmengine.fileio.handlers import pickle_handler, yaml_handler
-from mmengine.runner import checkpoint
 
 from mpvit.checkpoints.reading import TRUST_VARIABLE, trusted
 from mpvit.engine.loading import load_from_http, read
@@ -53,7 +51,6 @@ def load_url(
     return load_from_http(url, map_location)
 
 
-@register_handler(['pkl', 'pickle'])
 class WriteOnlyPickle(pickle_handler.PickleHandler):
     """mmengine's handler of pickles, which it writes but reads for nobody who does not ask."""
 
@@ -76,7 +73,6 @@ class WriteOnlyPickle(pickle_handler.PickleHandler):
         )
 
 
-@register_handler(['yaml', 'yml'])
 class SafeYaml(yaml_handler.YamlHandler):
     """mmengine's handler of YAML, with the loader that builds plain values only."""
 
@@ -88,7 +84,3 @@ class SafeYaml(yaml_handler.YamlHandler):
             **kwargs: As for mmengine's handler; a loader named there is not used.
         """
         return yaml_handler.yaml.safe_load(file)
-
-
-checkpoint._safe_torch_load = load
-checkpoint.load_url = load_url

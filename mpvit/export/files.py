@@ -13,6 +13,7 @@ import torch
 from mmdet.models import DeformableDETR
 from torch import nn
 
+from mpvit import __version__
 from mpvit.errors import UserError
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
 from mpvit.export.verify import TOLERANCES, Differences, verify
@@ -28,7 +29,6 @@ from mpvit.exported import (
 from mpvit.inference.loading import load_detector
 from mpvit.inference.pipeline import evaluated_dataset
 from mpvit.ops.attention import EXPORTED_FORMS, exported_as
-from mpvit.version import __version__
 
 #: Format to the suffix of its files.
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}

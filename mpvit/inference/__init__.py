@@ -1,9 +1,30 @@
-"""Detectors for use: loaded, prepared, run."""
+"""Detectors for use: loaded, prepared, run.
 
-from mpvit.engine.prepare import prepare
-from mpvit.inference.detections import Detections
-from mpvit.inference.detector import Detector
-from mpvit.inference.loading import load_detector
-from mpvit.inference.run import infer
+Names are looked up when they are used: a command that only looks for files need not wait for
+PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpvit.engine.prepare import prepare
+    from mpvit.inference.detections import Detections
+    from mpvit.inference.detector import Detector
+    from mpvit.inference.loading import load_detector
+    from mpvit.inference.run import infer
 
 __all__ = ['Detections', 'Detector', 'infer', 'load_detector', 'prepare']
+_PLACES = {
+    'Detections': 'mpvit.inference.detections',
+    'Detector': 'mpvit.inference.detector',
+    'infer': 'mpvit.inference.run',
+    'load_detector': 'mpvit.inference.loading',
+    'prepare': 'mpvit.engine.prepare',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(_PLACES[name]), name)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpvit.optional import optional
+from mpvit.errors import optional
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A detector for images in any form."""
 
-import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,11 +9,10 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
 
-from mpvit.arguments import check_arguments
 from mpvit.engine.device import chosen_device
 from mpvit.engine.faults import explained_faults
 from mpvit.engine.tta import tta_model
-from mpvit.errors import UserError
+from mpvit.errors import UserError, closest
 from mpvit.exported import default_device, is_exported
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
@@ -76,7 +74,13 @@ class Detector:
         tta: bool = False,
         less_memory: str = _LESS_MEMORY,
     ) -> None:
-        check_arguments(dict(threshold=threshold, batch_size=batch_size, tile=tile))
+        for name, value, fits in (
+            ('threshold', threshold, 0 <= threshold <= 1),
+            ('batch size', batch_size, batch_size >= 1),
+            ('tile', tile, tile is None or tile >= 32),
+        ):
+            if not fits:
+                raise UserError(f'{name} {value} is out of range')
         if device is None and is_exported(checkpoint):
             device = default_device(checkpoint)
         device = chosen_device(device)
@@ -206,7 +210,7 @@ def _labels(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
     for name in wanted:
         if name not in classes:
             lower = {known.lower(): known for known in classes}
-            close = difflib.get_close_matches(name.lower(), lower, n=1)
-            hint = f'did you mean {lower[close[0]]!r}?' if close else ', '.join(classes)
+            close = closest(name.lower(), lower)
+            hint = f'did you mean {lower[close]!r}?' if close else ', '.join(classes)
             raise UserError(f'the detector has no class {name!r}; {hint}')
     return [classes.index(name) for name in wanted]

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib import get_data_path
 
 from mpvit.colours import CLASSES, ink_on
+from mpvit.errors import optional
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels
-from mpvit.optional import optional
 
 _FONT = '/fonts/ttf/DejaVuSans.ttf'  # of matplotlib: knows the letters of many languages
 _INK = dict(black='#000000', white='#ffffff')

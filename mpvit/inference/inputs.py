@@ -1,10 +1,8 @@
 """The images and videos that a user names: files, folders, patterns, addresses.
 
-Standard library only: the tool loads this file without the package, whose import takes seconds,
-so that an input that is not there is answered at once.
+Standard library only, so that an input that is not there is answered at once.
 """
 
-import difflib
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from mpvit.errors import UserError
+from mpvit.errors import UserError, did_you_mean
 
 #: What is taken from folders. A file that is named itself may be called anything.
 IMAGES = frozenset('.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .ppm'.split())
@@ -134,5 +132,4 @@ def _hint(path: Path) -> str:
         return ': no file matches it'
     if not path.parent.is_dir():
         return f': there is no folder {path.parent}'
-    close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)
-    return f'; did you mean {path.parent / close[0]}?' if close else ''
+    return did_you_mean(str(path), [str(path.parent / name) for name in os.listdir(path.parent)])

@@ -9,9 +9,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+import mpvit.register  # noqa: F401  (a detector is built from mmdet's parts and ours)
 from mpvit.checkpoints.classes import class_names
 from mpvit.checkpoints.layouts import weights_of
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.engine.checkpoint_hook import check_loadable
 from mpvit.engine.prepare import prepare
 from mpvit.errors import UserError

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from mpvit.config import leaf_datasets
+from mpvit.config.reading import leaf_datasets
 from mpvit.engine.tta import tta_pipeline
 from mpvit.errors import UserError
 

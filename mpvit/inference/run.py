@@ -8,13 +8,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mpvit.arguments.outputs import check_out_dir
 from mpvit.engine.faults import explained_faults
-from mpvit.errors import UserError
+from mpvit.errors import UserError, optional
+from mpvit.files.paths import new_folder
 from mpvit.inference.detector import Detector
 from mpvit.inference.inputs import find
 from mpvit.inference.outputs import Outputs
-from mpvit.optional import optional
 
 
 def infer(
@@ -48,7 +47,7 @@ def infer(
     """
     places = find(inputs)
     if out_dir is not None:
-        check_out_dir(out_dir)
+        new_folder(out_dir)
     if pictures:
         optional('supervision', 'annotated pictures')
     detector = Detector(config, checkpoint, **settings)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from mpvit.errors import optional
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels
-from mpvit.optional import optional
 
 _OVERLAP = 0.2  # of the side of a tile
 _SAME = 0.5  # overlap from which two detections of a class are taken for one object

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mpvit.errors import UserError
+from mpvit.errors import UserError, optional
 from mpvit.inference.images import Pixels
-from mpvit.optional import optional
 
 _WHOLE = 0.9  # of the stated number of frames, which is not exact everywhere
 

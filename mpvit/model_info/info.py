@@ -19,7 +19,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.engine.device import chosen_device
 from mpvit.engine.faults import explain
 from mpvit.engine.prepare import prepare

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mpvit import __version__
 from mpvit.analysis import ERROR_TYPES, Analysis, Run, analyse, find_run, read_history
 from mpvit.analysis.study import STATS
 from mpvit.colours import class_colour
@@ -23,7 +24,6 @@ from mpvit.plots.charts import ERROR_NAMES
 from mpvit.plots.errors import CHARTS
 from mpvit.plots.style import writing
 from mpvit.report import facts
-from mpvit.version import __version__
 
 _QUALITY = 80  # of the JPEG files
 _CROP = 180  # pixels

@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 
 CONFIGS = {  # official detector: config of ours
     'r50': 'r50_ddetr_50e',

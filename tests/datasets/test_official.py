@@ -11,7 +11,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.datasets.transforms import ShortSideResize, official_size
 
 

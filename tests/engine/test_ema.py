@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mpvit.engine import SharedWeightsEMA
+from mpvit.engine.ema import SharedWeightsEMA
 
 
 class Model(nn.Module):

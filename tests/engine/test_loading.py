@@ -15,7 +15,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
 
 from mpvit.errors import UserError
-from mpvit.models import MPViT
+from mpvit.models.mpvit import MPViT
 
 
 @pytest.fixture(scope='module')

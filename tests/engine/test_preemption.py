@@ -9,9 +9,8 @@ import pytest
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from mpvit.engine import TrainingPaused
 from mpvit.engine.portable_runner import PortableRunner
-from mpvit.engine.preemption import PreemptionHook, QuietWorker
+from mpvit.engine.preemption import PreemptionHook, QuietWorker, TrainingPaused
 
 
 @pytest.fixture(autouse=True)

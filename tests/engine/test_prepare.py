@@ -13,7 +13,7 @@ from parity_detector import TOLERANCES, DetectorParity
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.engine.prepare import PrepareInferenceHook, prepare
 from mpvit.errors import UserError
 

@@ -13,8 +13,9 @@ from interruptions import Crash, InterruptHook, differences
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
 
-from mpvit.engine import TrainingPaused, durable_checkpoint
+from mpvit.engine import durable_checkpoint
 from mpvit.engine.loading import read
+from mpvit.engine.preemption import TrainingPaused
 from mpvit.engine.resume import newest_checkpoint
 from mpvit.errors import UserError
 from mpvit.runner import train

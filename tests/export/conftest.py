@@ -11,7 +11,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.datasets.toy import CLASSES
 from mpvit.export import export
 from mpvit.inference import load_detector

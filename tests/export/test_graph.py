@@ -7,7 +7,7 @@ import torch
 from parity_detector import DetectorParity
 from torch.nn import functional as F
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.export.files import _facts, write_onnx
 from mpvit.export.graph import _inside
 from mpvit.export.verify import verify

@@ -10,7 +10,7 @@ def weights(root, tmp_path_factory):
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
-    from mpvit.config import load_config
+    from mpvit.config.reading import load_config
 
     init_default_scope('mmdet')
     with torch.random.fork_rng():

@@ -11,7 +11,7 @@ from mmengine.dataset import Compose
 from PIL import Image
 from torchvision.ops import batched_nms
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.engine.tta import tta_pipeline
 from mpvit.errors import UserError
 from mpvit.inference import Detector

@@ -18,7 +18,7 @@ def weights(root):
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
-    from mpvit.config import load_config
+    from mpvit.config.reading import load_config
 
     init_default_scope('mmdet')
     model = MODELS.build(load_config(root / 'tests' / 'data' / 'tiny.py').model)

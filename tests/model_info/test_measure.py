@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.model_info.info import _build
 from mpvit.model_info.measure import (
     available_memory,

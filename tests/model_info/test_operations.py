@@ -159,7 +159,7 @@ def test_the_detector_as_it_runs_does_the_same(root, tmp_path, prepared):
         '              num_paths=(2,) * 4)\n'
         'model = dict(backbone=dict(arch=narrow), neck=dict(in_channels=[128, 128]))\n'
     )
-    from mpvit.config import load_config
+    from mpvit.config.reading import load_config
 
     size = (160, 192)  # large enough for the kernels of large maps
     model = _build(load_config(config), initialise=True).eval().requires_grad_(False)

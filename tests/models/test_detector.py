@@ -10,8 +10,8 @@ from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mpvit.config import load_config
-from mpvit.models import AnyWidthDeformableDETR
+from mpvit.config.reading import load_config
+from mpvit.models.detector import AnyWidthDeformableDETR
 
 
 def test_proposal_embedding_is_mmdets_at_256_and_fits_other_widths():

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch.overrides import TorchFunctionMode
 
-from mpvit.config import load_config
+from mpvit.config.reading import load_config
 from mpvit.models.matching import BroadcastL1Cost
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/deformable_detr/mpvit_s_ddetr_50e.py'

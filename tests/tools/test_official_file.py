@@ -21,7 +21,7 @@ from mpvit.engine.coco_metric import _KEYS
 PARITY = Path(__file__).resolve().parent.parent / 'data' / 'parity'
 CONFIG = """
 _base_ = '{base}'
-custom_imports = dict(imports=['mpvit', 'array_images'], allow_failed_imports=False)
+custom_imports = dict(imports=['mpvit.register', 'array_images'], allow_failed_imports=False)
 pipeline = [
     dict(type='LoadArray'),
     dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape', 'img_shape', 'scale_factor')),

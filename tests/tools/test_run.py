@@ -42,7 +42,7 @@ def test_mmdets_own_train_and_test(root, trained, tmp_path):
     environment = dict(os.environ, PYTHONPATH=str(root))
 
     def call(*arguments: object) -> None:
-        command = [sys.executable, '-m', 'mpvit_cli', *map(str, arguments)]
+        command = [sys.executable, '-m', 'mpvit', *map(str, arguments)]
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
         assert result.returncode == 0, result.stderr.decode()
 

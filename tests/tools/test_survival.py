@@ -146,7 +146,7 @@ def workers_of(folder):
 def test_two_processes_paused_killed_and_restarted(root, tiny, tmp_path):
     """Three trainings by two processes: whole; paused; then one rank killed and restarted."""
     config = interruptions.write_config(tmp_path, tiny[0])
-    imports = "custom_imports = dict(imports=['mpvit', 'interruptions'])\n"
+    imports = "custom_imports = dict(imports=['mpvit.register', 'interruptions'])\n"
     config.write_text(config.read_text().replace('batch_size=2', 'batch_size=1') + imports)
     options = ['train_cfg.max_epochs=4', 'default_hooks.logger.interval=1']
     options = ['--cfg-options', *tiny[1], *options]

@@ -137,7 +137,7 @@ def test_classwise_with_several_evaluators(tool, root, tiny, trained, tmp_path):
 
 
 def test_augmented_and_plain_images_have_one_size(root):
-    from mpvit.config import load_config
+    from mpvit.config.reading import load_config
     from mpvit.runner import _enable_tta
 
     config = load_config(root / 'configs' / 'deformable_detr' / 'mpvit_t_ddetr_toy.py')

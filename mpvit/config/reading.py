@@ -1,6 +1,5 @@
 """Reading configs, with one clear line for every mistake in them."""
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mpvit.arguments.configs import find_config
-from mpvit.arguments.outputs import check_work_dir
-from mpvit.arguments.values import check_options
-from mpvit.errors import UserError
+from mpvit.config.names import find_config
+from mpvit.errors import UserError, did_you_mean
+from mpvit.files.paths import work_dir as usable_work_dir
 
 # Top-level entries that mmengine or this project reads and a config need not spell out.
 _OPTIONAL_ENTRIES = {
@@ -67,8 +65,8 @@ def load_config(
         config.merge_from_dict(overrides)
     except (KeyError, IndexError, TypeError, AssertionError) as error:
         raise UserError(f'--cfg-options does not fit config {path}: {error}') from error
-    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
-    check_work_dir(config.work_dir)
+    folder = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
+    config.work_dir = usable_work_dir(folder)
     return config
 
 
@@ -98,10 +96,11 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: One of them has no ``=`` or an unreadable value.
     """
-    check_options(options)
     overrides: dict[str, Any] = {}
     for option in options:
-        key, _, value = option.partition('=')
+        key, equals, value = option.partition('=')
+        if not (key and equals):
+            raise UserError(f'--cfg-options takes key=value, got {option!r}')
         try:
             overrides[key] = DictAction._parse_iterable(value)
         except (AssertionError, ValueError) as error:
@@ -147,9 +146,8 @@ def _check_new_key(node: dict[str, Any], part: str, key: str, top: bool) -> None
     known = [*node, *_OPTIONAL_ENTRIES] if top else list(node)
     if part in known:
         return
-    close = difflib.get_close_matches(part, known, n=1, cutoff=0.6 if top else _CLOSE)
-    if top or close:
-        hint = f'; did you mean {close[0]!r}?' if close else ''
+    hint = did_you_mean(part, known, cutoff=0.6 if top else _CLOSE)
+    if top or hint:
         raise UserError(f'--cfg-options {key}: the config has no entry {part!r}{hint}')
 
 

@@ -1,14 +1,9 @@
-"""Configs, by path or by name.
+"""Configs, by path or by name. Standard library only, so that mistakes are answered at once."""
 
-Standard library only, as all of `mpvit.arguments`.
-"""
-
-import difflib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from mpvit.errors import UserError
+from mpvit.errors import UserError, closest
 
 _CONFIGS = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 
@@ -48,34 +43,9 @@ def _meant_config(path: Path) -> str:
     if len(path.parts) > 1 or path.suffix:  # a file was meant
         folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
         choices |= {beside.name: str(folder / beside.name) for beside in folder.glob('*.py')}
-    close = difflib.get_close_matches(f'{path.name.removesuffix(".py")}.py', choices, n=1)
+    close = closest(f'{path.name.removesuffix(".py")}.py', choices)
     if close:
-        return f'did you mean {choices[close[0]]}?'
+        return f'did you mean {choices[close]}?'
     if Path('configs').is_dir():
         return 'the configs are in configs/'
     return '`mpvit configs` lists them'
-
-
-def check_config(path: str | os.PathLike[str]) -> None:
-    """Refuse a config that is not there.
-
-    Args:
-        path: As for `find_config`.
-
-    Raises:
-        UserError: There is no such config; with the one that was probably meant.
-    """
-    find_config(path)
-
-
-def check_configs(paths: Sequence[str]) -> None:
-    """Refuse configs of which one is not there.
-
-    Args:
-        paths: Config files.
-
-    Raises:
-        UserError: See `check_config`.
-    """
-    for path in paths:
-        check_config(path)

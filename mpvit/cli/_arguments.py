@@ -1,0 +1,181 @@
+"""Arguments that several commands have, and their types.
+
+A type raises `UserError` for what is not there (status 1) and `ArgumentTypeError` for what could
+never be right (status 2).
+"""
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+from mpvit.config.names import find_config
+from mpvit.errors import UserError
+from mpvit.files import paths
+
+
+def config(name: str) -> str:
+    """A config file, or the name of a config that comes with the package."""
+    find_config(name)
+    return name
+
+
+def resumable(path: str) -> str:
+    """A checkpoint to resume from, or 'auto' for the newest in the work folder."""
+    return path if path == 'auto' else paths.existing_checkpoint(path)
+
+
+def annotations(path: str) -> str:
+    """An annotation file."""
+    return paths.existing_file(path, 'annotation file')
+
+
+def image(path: str) -> str:
+    """An image."""
+    return paths.existing_file(path, 'image')
+
+
+def override(text: str) -> str:
+    """``key=value``."""
+    key, equals, _ = text.partition('=')
+    if not (key and equals):
+        raise UserError(f'--cfg-options takes key=value, got {text!r}')
+    return text
+
+
+def tracker(name: str) -> str:
+    """A package that records trainings."""
+    if name in ('wandb', 'mlflow') and importlib.util.find_spec(name) is None:
+        raise UserError(f"--track {name}: it is not installed; pip install 'mpvit[tracking]'")
+    return name
+
+
+def number(
+    kind: type[int] | type[float], low: float, high: float | None = None
+) -> Callable[[str], Any]:
+    """The type of numbers in a range.
+
+    Args:
+        kind: `int` or `float`.
+        low: Smallest.
+        high: Largest; None for no limit.
+    """
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= (value if high is None else high):
+            wanted = f'{low:g} or more' if high is None else f'from {low:g} to {high:g}'
+            raise argparse.ArgumentTypeError(f'choose {wanted}, got {text}')
+        return value
+
+    parse.__name__ = kind.__name__  # in argparse's message about what is no number
+    return parse
+
+
+positive = number(int, 1)
+score = number(float, 0, 1)
+count = number(int, 1, 1000)
+
+
+def local_rank(text: str) -> None:
+    """The process's number on its machine, which torchrun gives in the environment instead."""
+    os.environ.setdefault('LOCAL_RANK', str(int(text)))
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Arguments of trainings and tests."""
+    parser.add_argument('config', type=config, help='config file, or name of one (`mpvit configs`)')
+    parser.add_argument(
+        '--work-dir',
+        type=paths.work_dir,
+        metavar='DIR',
+        help='folder for outputs (default: work_dirs/<config name>)',
+    )
+    add_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started (default: none, a single process)',
+    )
+    parser.add_argument(
+        '--local-rank',
+        '--local_rank',
+        type=local_rank,
+        dest=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Overrides of config entries."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=override,
+        default=[],
+        metavar='KEY=VALUE',
+        help='override config entries, such as train_dataloader.batch_size=4',
+    )
+
+
+def add_detector(parser: argparse.ArgumentParser) -> None:
+    """A config and its checkpoint."""
+    parser.add_argument('config', type=config, help='config file, or name of one')
+    add_checkpoint(parser)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """A checkpoint."""
+    parser.add_argument('checkpoint', type=paths.existing_checkpoint, help='checkpoint file or URL')
+
+
+def add_data(parser: argparse.ArgumentParser, *splits: str) -> None:
+    """Arguments that name a dataset in place of the config's."""
+    group = parser.add_argument_group('data of your own, in COCO format (docs/data.md)')
+    group.add_argument(
+        '--data', type=paths.existing_folder, metavar='DIR', help='folder of the dataset'
+    )
+    for split in splits:
+        group.add_argument(
+            f'--{split}-ann',
+            type=annotations,
+            metavar='FILE',
+            help=f'annotation file for {split}, if not found',
+        )
+        group.add_argument(
+            f'--{split}-images',
+            type=paths.existing_folder,
+            metavar='DIR',
+            help=f'folder of the images for {split}',
+        )
+
+
+def add_inference(parser: argparse.ArgumentParser) -> None:
+    """How a detector is run."""
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation: also the mirror image'
+    )
+    parser.add_argument(
+        '--dtype',
+        choices=['fp32', 'bf16', 'fp16'],
+        default='fp32',
+        help='precision (default: fp32)',
+    )
+    parser.add_argument('--compile', action='store_true', help='compile the detector first')
+    parser.add_argument(
+        '--no-fold', dest='fold', action='store_false', help='leave batch norms as they are'
+    )
+
+
+def add_device(parser: argparse.ArgumentParser, default: str = 'cuda where there is one') -> None:
+    """Where something runs."""
+    parser.add_argument('--device', help=f'such as cpu, cuda or cuda:1 (default: {default})')
+
+
+def add_threshold(parser: argparse.ArgumentParser, what: str) -> None:
+    """The score from which detections count."""
+    parser.add_argument(
+        '--threshold', type=score, default=0.3, metavar='SCORE', help=f'{what} (default: 0.3)'
+    )

@@ -1,0 +1,116 @@
+"""From a command line to a command, and from an error to one line."""
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import mpvit
+import mpvit.cli
+from mpvit.errors import UserError, did_you_mean
+
+USAGE = """usage: mpvit COMMAND [ARGUMENT ...]
+
+Deformable DETR with an MPViT backbone. `mpvit COMMAND --help` says what a command takes.
+
+commands:
+"""
+SCRIPTS = Path(mpvit.__file__).parent / '.mim' / 'tools'  # dist_train.sh and so on
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `mpvit`.
+
+    Args:
+        arguments: Name of a command and what follows; None for those of the process.
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ['--help']
+    scripts = {path.stem: path for path in sorted(SCRIPTS.glob('[!_]*.sh'))}
+    if name in ('-h', '--help'):
+        summaries = {command: summary(load(command)) for command in commands()}
+        summaries |= {script: _comment(path) for script, path in scripts.items()}
+        width = max(map(len, summaries))
+        lines = [f'  {command:{width}}  {text}\n' for command, text in sorted(summaries.items())]
+        sys.stdout.write(USAGE + ''.join(lines))
+    elif name == '--version':
+        sys.stdout.write(f'mpvit {mpvit.__version__}\n')
+    elif (name := name.replace('-', '_')) in scripts:
+        python = Path(sys.executable).parent  # the scripts call `python`
+        os.environ['PATH'] = os.pathsep.join([str(python), os.environ.get('PATH', os.defpath)])
+        os.execvp('bash', ['bash', str(scripts[name]), *rest])
+    elif name in commands():
+        run(name, rest, f'mpvit {name}')
+    else:
+        hint = did_you_mean(name, [*commands(), *scripts]) or '; `mpvit --help` lists the commands'
+        sys.stderr.write(f'error: there is no command {name}{hint}\n')
+        sys.exit(2)
+
+
+def commands() -> list[str]:
+    """Names of the commands."""
+    found = (module.name for module in pkgutil.iter_modules(mpvit.cli.__path__))
+    return [name for name in found if not name.startswith('_')]
+
+
+def load(name: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f'mpvit.cli.{name}')
+
+
+def summary(command: ModuleType) -> str:
+    """What a command does, in a line."""
+    return (command.__doc__ or '').partition('\n')[0].rstrip('.')
+
+
+def _comment(script: Path) -> str:
+    line = script.read_text(encoding='utf-8').split('\n')[1].removeprefix('# ')
+    return line.partition(': ')[0].rstrip('.')
+
+
+def run(name: str, arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Run a command and exit with its status, if that is not 0.
+
+    Args:
+        name: Name of the command.
+        arguments: Its command line; None for that of the process.
+        program: What the usage calls it; None for the name of the script.
+    """
+    command = load(name)
+
+    def call() -> int | None:
+        parser = argparse.ArgumentParser(prog=program, description=command.__doc__)
+        command.add_arguments(parser)
+        given = vars(parser.parse_args(arguments))
+        if hasattr(command, 'check'):
+            command.check(parser, given)
+        status: int | None = command.run(**given)
+        return status
+
+    if status := behind_the_door(call):
+        sys.exit(status)
+
+
+def behind_the_door(main: Callable[[], int | None]) -> int | None:
+    """Run something; a mistake of the user ends in one line, without a traceback, and status 1."""
+    try:
+        return main()
+    except UserError as error:
+        if os.environ.get('MPVIT_DEBUG'):
+            raise
+        rank = os.environ.get('RANK', '0')
+        lines = str(error).split('\n')  # one for each mistake
+        if error.every_rank and 'RANK' in os.environ:
+            sys.exit('\n'.join(f'error (rank {rank}): {line}' for line in lines))
+        # every process of a distributed run comes here; one message is enough
+        sys.exit('\n'.join(f'error: {line}' for line in lines) if rank == '0' else 1)
+    except ModuleNotFoundError as error:
+        if os.environ.get('MPVIT_DEBUG'):
+            raise
+        sys.exit(f'error: {error.name} is not installed; run `make setup` or `pip install -e .`')
+    except KeyboardInterrupt:
+        sys.stderr.write('\ninterrupted\n')
+        sys.exit(130)

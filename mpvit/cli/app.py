@@ -1,0 +1,82 @@
+"""Show in the browser what detectors find (docs/app.md)."""
+
+import argparse
+import errno
+import socket
+import warnings
+from typing import Any
+
+from mpvit.cli import _arguments as types
+from mpvit.errors import UserError
+from mpvit.files.paths import existing_checkpoint
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('config', nargs='?', type=types.config, help='config file')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        type=existing_checkpoint,
+        help='its checkpoint (default: those found in --work-dirs, the newest first)',
+    )
+    parser.add_argument(
+        '--work-dirs',
+        default='work_dirs',
+        metavar='DIR',
+        help='folder to search for checkpoints (default: work_dirs)',
+    )
+    parser.add_argument(
+        '--images',
+        metavar='DIR',
+        help='folder of pictures to choose from (default: the toy validation set, where it is)',
+    )
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1)'
+    )
+    parser.add_argument(
+        '--port',
+        type=types.number(int, 1, 65535),
+        help='port to listen on (default: the first free one from 7860)',
+    )
+    parser.add_argument(
+        '--max-upload',
+        type=types.positive,
+        default=20,
+        metavar='MB',
+        help='size of the largest upload (default: 20 MB)',
+    )
+    types.add_device(parser)
+
+
+def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
+    """Refuse arguments that do not go together."""
+    if bool(given['config']) != bool(given['checkpoint']):
+        parser.error('name CONFIG and CHECKPOINT, or neither')
+
+
+def run(
+    config: str | None, checkpoint: str | None, work_dirs: str, images: str | None, **settings: Any
+) -> None:
+    """Serve the page."""
+    from mpvit.app.sources import choose_sources, find_pictures
+
+    _check_address(settings['host'], settings['port'])
+    sources = choose_sources(config, checkpoint, work_dirs)
+    pictures = find_pictures(images)
+    print('Starting ...', flush=True)
+    warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on
+    import mpvit.register  # noqa: F401
+    from mpvit.app.server import serve
+
+    serve(sources, pictures, **settings)
+
+
+def _check_address(host: str, port: int | None) -> None:
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    try:
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f'port {port} of {host} is in use; choose another --port') from error
+        raise UserError(f'cannot listen on {host}, port {port}: {error.strerror}') from error

@@ -1,0 +1,111 @@
+"""Look for problems in a dataset in COCO format (docs/check_dataset.md).
+
+Exit status: 0 without errors, 1 with errors, 2 for wrong arguments.
+"""
+
+import argparse
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from mpvit.cli import _arguments as types
+from mpvit.files.paths import existing_folder, new_file, new_picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        'data', nargs='?', type=existing_folder, metavar='DIR', help='folder of the dataset'
+    )
+    for role, name in (('train', 'training'), ('val', 'validation')):
+        parser.add_argument(
+            f'--{role}-ann',
+            type=types.annotations,
+            metavar='FILE',
+            help=f'{name} annotation file',
+        )
+        parser.add_argument(
+            f'--{role}-images',
+            type=existing_folder,
+            metavar='DIR',
+            help=f'folder of {name} images',
+        )
+    parser.add_argument(
+        '--config', type=types.config, help='also compare with the classes and scales of a config'
+    )
+    parser.add_argument('--quick', action='store_true', help='read only a sample of the images')
+    parser.add_argument(
+        '--workers',
+        type=types.positive,
+        metavar='N',
+        help='threads (default: one for each CPU core)',
+    )
+    for flag, kind, metavar, text in (
+        ('--json', new_file, 'FILE', 'write all that was found as JSON'),
+        ('--picture', new_picture, 'FILE.png', 'draw histograms and the worst samples'),
+        ('--fix', new_file, 'FILE', 'write a repaired copy of the training file'),
+        ('--fix-val', new_file, 'FILE', 'the same for the validation file'),
+    ):
+        parser.add_argument(flag, type=kind, metavar=metavar, help=text)
+
+
+def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
+    """Refuse arguments that do not go together."""
+    names = ['train_ann', 'train_images', 'val_ann', 'val_images']
+    named = [name for name in names if given[name]]
+    if bool(given['data']) == bool(named):
+        parser.error('name either DIR or the files (--train-ann and --train-images)')
+    if named and named not in (names, names[:2]):
+        parser.error('--train-ann and --train-images are needed, --val-ann and --val-images or not')
+    if given['quick'] and (given['fix'] or given['fix_val']):
+        parser.error('--fix needs all images to be read; leave out --quick')
+    written = [name for name in ('json', 'picture', 'fix', 'fix_val') if given[name]]
+    for first, second in combinations(written, 2):
+        if Path(given[first]).resolve() == Path(given[second]).resolve():
+            flags = ' and '.join(f'--{name.replace("_", "-")}' for name in (first, second))
+            parser.error(f'{flags} name the same file')
+
+
+def run(
+    data: str | None,
+    config: str | None,
+    quick: bool,
+    workers: int | None,
+    **files: str | None,
+) -> int:
+    """Check, say what was found, and write what was asked for; 1 if there are errors."""
+    from mpvit.datasets import check
+    from mpvit.datasets.layout import files_to_check, test_files
+
+    if data is not None:
+        splits = [check.Split(*part) for part in files_to_check(data)]
+        others = test_files(data)
+    else:
+        others = []
+        pairs = [(files[f'{role}_ann'], files[f'{role}_images']) for role in ('train', 'val')]
+        splits = [check.Split(ann, images) for ann, images in pairs if ann and images]
+    settings = _settings(config) if config else {}
+    found = check.inspect_dataset(
+        *splits, quick=quick, workers=workers, other_files=others, **settings
+    )
+    print(check.text_report(found))
+    if files['json']:
+        Path(files['json']).write_text(json.dumps(check.json_report(found), indent=1) + '\n')
+    if files['picture']:
+        from mpvit.datasets.check.picture import draw_picture
+
+        draw_picture(found, files['picture'])
+    for role, target in (('train', files['fix']), ('val', files['fix_val'])):
+        if target:
+            changes = check.write_repaired(found.table(role), found.facts, target)
+            print('\n'.join(['', f'written to {target}:', *(changes or ['nothing to repair'])]))
+    return int(found.failed)
+
+
+def _settings(config: str) -> dict[str, Any]:
+    from mpvit.config.reading import leaf_datasets, load_config
+    from mpvit.datasets.check import settings_of
+
+    dataset = next(leaf_datasets(load_config(config).train_dataloader.dataset))
+    return dict(settings_of(dataset))

@@ -1,0 +1,32 @@
+"""Convert a checkpoint from official form to ours, or back."""
+
+import argparse
+from typing import Any
+
+from mpvit.cli import _arguments as types
+from mpvit.files.paths import existing_checkpoint, new_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('source', type=existing_checkpoint, metavar='IN', help='file to read')
+    parser.add_argument('target', type=new_file, metavar='OUT', help='file to write')
+    parser.add_argument(
+        '--to', choices=['ours', 'official'], default='ours', help='form of OUT (default: ours)'
+    )
+    parser.add_argument(
+        '--ema', action='store_true', help='take the moving average (EMA) of the weights'
+    )
+    parser.add_argument('--sha256', metavar='HEX', help='expected sha256 of IN, or its beginning')
+    parser.add_argument(
+        '--config', type=types.config, help='config of a detector whose tensors must all be there'
+    )
+
+
+def run(**arguments: Any) -> None:
+    """Convert, and say what became of every tensor."""
+    import mpvit.register  # noqa: F401
+    from mpvit.conversion import convert_checkpoint
+
+    report = convert_checkpoint(**arguments)
+    print('\n'.join([*report.lines(), f'written to {arguments["target"]}']))

@@ -1,0 +1,71 @@
+"""Train, evaluate and draw on the toy dataset."""
+
+import argparse
+import time
+import warnings
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from mpvit.cli import _arguments as types
+from mpvit.files.paths import work_dir
+
+CONFIG = 'mpvit_t_ddetr_toy'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        '--config',
+        type=types.config,
+        default=CONFIG,
+        help=f'config file or name (default: {CONFIG})',
+    )
+    parser.add_argument('--work-dir', type=work_dir, metavar='DIR', help='folder for outputs')
+
+
+def run(config: str, work_dir: str | None) -> None:
+    """Draw the dataset, train on it, evaluate the last checkpoint and draw what it finds."""
+    warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on
+    import mpvit.register  # noqa: F401
+    from mpvit.config.reading import load_config
+    from mpvit.datasets.toy import describe
+    from mpvit.engine.coco_metric import format_table
+    from mpvit.plots import contact_sheet, plot_curves
+    from mpvit.report import write_report
+    from mpvit.runner import check_data, run_test, run_training
+
+    cfg = load_config(config, work_dir=work_dir)
+    cfg.console_log_level = 'ERROR'  # a progress bar instead of log lines; all is in the log file
+    cfg.custom_hooks = [*cfg.custom_hooks, dict(type='ProgressBarHook')]
+    check_data(cfg, 'train', 'val')  # which draws the dataset
+    root = Path(cfg.data_root)
+    for split, counts in describe(root).items():
+        print('{}: {images} images, {objects} objects'.format(split, **counts))
+
+    start = time.time()
+    with redirect_stdout(StringIO()):  # pycocotools' and mmengine's notes on loading
+        runner = run_training(cfg)
+    print(f'Trained {runner.max_iters} steps in {time.time() - start:.0f} s.\n')
+
+    work = Path(cfg.work_dir)
+    cfg.load_from = (work / 'last_checkpoint').read_text().strip()
+    with redirect_stdout(StringIO()):
+        metrics = run_test(cfg)
+    print(format_table(metrics))
+
+    curves = plot_curves(work, work / 'curves.png')
+    sheet = contact_sheet(
+        Path(cfg.test_evaluator.ann_file),
+        work / 'detections.bbox.json',
+        root / 'val2017',
+        work / 'contact_sheet.png',
+    )
+    report, _ = write_report(work)
+    print(f"""
+Held-out box AP {metrics['coco/bbox_mAP']:.3f}. Everything is in {cfg.work_dir}:
+  report      {report}
+  pictures    {curves}, {sheet}
+  numbers     {work / 'metrics.json'}
+  checkpoint  {cfg.load_from}
+  log         {Path(runner.log_dir) / (runner.timestamp + '.log')}""")

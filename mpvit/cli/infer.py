@@ -1,0 +1,64 @@
+"""Detect in images and videos, draw what is found and list it as JSON and CSV.
+
+See docs/inference.md. Exit status: 0; 1 after an error or if inputs could not be read, which does
+not keep the others from being written; 2 for wrong arguments.
+"""
+
+import argparse
+import warnings
+from typing import Any
+
+from mpvit.cli import _arguments as types
+from mpvit.files.paths import new_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    types.add_detector(parser)
+    parser.add_argument(
+        'inputs',
+        nargs='+',
+        metavar='INPUT',
+        help="image, video, folder with all in it, pattern such as 'photos/**/*.jpg', or URL",
+    )
+    parser.add_argument(
+        '--out',
+        dest='out_dir',
+        type=new_folder,
+        metavar='DIR',
+        help='new folder for the results (default: infer, infer_2, ... in work_dirs/<config name>)',
+    )
+    parser.add_argument(
+        '--no-pictures', dest='pictures', action='store_false', help='write JSON and CSV only'
+    )
+    types.add_threshold(parser, 'lowest score of a detection')
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='detect these classes only (default: all)'
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=types.positive,
+        default=1,
+        metavar='N',
+        help='images at once (default: 1)',
+    )
+    parser.add_argument(
+        '--tile',
+        type=types.number(int, 32),
+        metavar='PIXELS',
+        help='look at large images in overlapping square tiles with this side',
+    )
+    types.add_inference(parser)
+    types.add_device(parser)
+
+
+def run(**arguments: Any) -> None:
+    """Detect."""
+    from mpvit.inference.inputs import find
+
+    find(arguments['inputs'])
+    warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on
+    import mpvit.register  # noqa: F401
+    from mpvit.inference import infer
+
+    infer(**arguments, say=print)

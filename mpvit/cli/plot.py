@@ -1,0 +1,128 @@
+"""Draw pictures of a run (docs/plots.md)."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mpvit.cli import _arguments as types
+from mpvit.files.paths import existing_file, existing_folder, new_file
+
+
+def detections(path: str) -> str:
+    """A file of detections."""
+    hint = '; tools/test.py writes them as detections.bbox.json'
+    return existing_file(path, 'detections', hint)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
+    curves = kinds.add_parser(
+        'curves',
+        help='losses, learning rate and AP of one or several trainings',
+        description='Draw losses, learning rate and AP of one or several trainings.',
+    )
+    curves.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work folder of a run')
+    curves.add_argument(
+        '--out',
+        dest='target',
+        type=new_file,
+        metavar='FILE',
+        help='picture to write: .png, .svg or .pdf (default, for one run: WORK_DIR/curves.png)',
+    )
+    errors = kinds.add_parser(
+        'errors',
+        help='what a detector gets right and wrong, from its detections',
+        description='Draw what a detector gets right and wrong, from the detections that '
+        'tools/test.py left in a work folder, or from files.',
+    )
+    errors.add_argument('work_dir', nargs='?', metavar='WORK_DIR', help='work folder of a run')
+    errors.add_argument(
+        '--ann', dest='val_ann', type=types.annotations, metavar='FILE', help='annotation file'
+    )
+    errors.add_argument(
+        '--detections', type=detections, metavar='FILE', help='detections, .bbox.json'
+    )
+    errors.add_argument(
+        '--images',
+        dest='val_images',
+        type=existing_folder,
+        metavar='DIR',
+        help='folder of the images',
+    )
+    errors.add_argument(
+        '--out',
+        dest='target',
+        type=new_file,
+        metavar='DIR',
+        help='new folder (default: WORK_DIR/errors)',
+    )
+    types.add_threshold(errors, 'score from which detections are counted and drawn')
+    errors.add_argument(
+        '--count',
+        type=types.count,
+        default=12,
+        metavar='N',
+        help='images on a sheet (default: 12)',
+    )
+    errors.add_argument(
+        '--format', choices=['png', 'svg', 'pdf'], default='png', help='of charts (default: png)'
+    )
+
+
+def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
+    """Refuse arguments that do not go together."""
+    if given['kind'] == 'curves':
+        if len(given['work_dirs']) > 1 and not given['target']:
+            parser.error('name the picture of several runs with --out FILE')
+        return
+    named = bool(given['val_ann']), bool(given['detections'])
+    if any(named) and not all(named):
+        parser.error('--ann and --detections go together')
+    if not any(named) and not given['work_dir']:
+        parser.error('name WORK_DIR, or --ann and --detections')
+    if any(named) and not (given['work_dir'] or given['target']):
+        parser.error('name the folder for the pictures with --out DIR')
+    if given['val_images'] and not any(named):
+        parser.error('--images goes with --ann and --detections')
+
+
+def run(kind: str, **arguments: Any) -> None:
+    """Draw."""
+    draw: Any = {'curves': _curves, 'errors': _errors}[kind]
+    draw(**arguments)
+
+
+def _curves(work_dirs: list[str], target: str | None) -> None:
+    from mpvit.analysis import find_run
+    from mpvit.plots import plot_curves
+
+    for folder in work_dirs:
+        find_run(folder)
+    print(plot_curves(work_dirs, Path(target) if target else Path(work_dirs[0]) / 'curves.png'))
+
+
+def _errors(
+    work_dir: str | None,
+    val_ann: str | None,
+    detections: str | None,
+    val_images: str | None,
+    target: str | None,
+    threshold: float,
+    count: int,
+    format: str,
+) -> None:
+    from mpvit.analysis import analyse, find_run, read_results
+    from mpvit.plots import draw_errors
+
+    if val_ann is not None and detections is not None:
+        results = read_results(val_ann, detections, val_images or '')
+    else:
+        results = find_run(work_dir or '').results()
+    folder = Path(target) if target else Path(work_dir or '') / 'errors'
+    study = analyse(results, threshold)
+    for path in draw_errors(study, folder, suffix=f'.{format}', count=count):
+        print(path)
+    missing = sum(not file.is_file() for file in results.files)
+    if missing:
+        print(f'{missing} of {len(results.files)} images are not there; they are drawn as blanks')

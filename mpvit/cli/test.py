@@ -1,0 +1,31 @@
+"""Evaluate a checkpoint on the test set of a config."""
+
+import argparse
+from typing import Any
+
+from mpvit.cli import _arguments as types
+from mpvit.files.paths import pickle_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    types.add_run(parser)
+    types.add_checkpoint(parser)
+    parser.add_argument(
+        '--eval', choices=['bbox'], default='bbox', help='what to evaluate (default: bbox)'
+    )
+    parser.add_argument('--classwise', action='store_true', help='also report every class')
+    parser.add_argument(
+        '--out', type=pickle_file, metavar='FILE.pkl', help='write the raw detections as a pickle'
+    )
+    parser.add_argument('--show-dir', metavar='DIR', help='write pictures with the detections')
+    types.add_inference(parser)
+    types.add_data(parser, 'val')
+
+
+def run(eval: str, **arguments: Any) -> None:
+    """Evaluate; box AP is the only thing there is to evaluate."""
+    import mpvit.register  # noqa: F401
+    from mpvit.runner import evaluate
+
+    evaluate(**arguments)

@@ -1,0 +1,1 @@
+"""Configs: found by name, read, and pointed at data."""

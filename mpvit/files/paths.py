@@ -1,0 +1,114 @@
+"""Files and folders that a user names: those to read are there, those to write are new.
+
+Every function returns the path as it was given, so that it can be the type of an argument.
+"""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from mpvit.errors import UserError
+
+AnyPath = TypeVar('AnyPath', bound=str | os.PathLike[str])
+_PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.svg', '.pdf')
+
+
+def existing_file(path: AnyPath, what: str = 'file', hint: str = '') -> AnyPath:
+    """A file to read.
+
+    Args:
+        path: The file.
+        what: What it should be.
+        hint: What to do where it is not there, as the end of a sentence.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'{what} {path} not found{hint}')
+    return path
+
+
+def existing_folder(path: AnyPath) -> AnyPath:
+    """The folder of a dataset, or of images.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if Path(path).is_file():
+        raise UserError(f'{path} is a file; name the folder of the dataset')
+    if not Path(path).is_dir():
+        raise UserError(f'folder {path} not found')
+    return path
+
+
+def existing_checkpoint(path: str) -> str:
+    """A checkpoint: a file, or a URL, which is not looked up.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise UserError(f'checkpoint {path} not found')
+    return path
+
+
+def work_dir(path: str) -> str:
+    """A folder for outputs, which need not exist.
+
+    Raises:
+        UserError: It is a file.
+    """
+    if Path(path).exists() and not Path(path).is_dir():
+        raise UserError(f'work folder {path} is a file; name another folder')
+    return path
+
+
+def new_file(path: AnyPath) -> AnyPath:
+    """A file or folder to write.
+
+    Raises:
+        UserError: It exists, or its parent does not.
+    """
+    if Path(path).exists():
+        raise UserError(f'{path} exists already; choose another name')
+    if not Path(path).parent.is_dir():
+        raise UserError(f'{path}: there is no folder {Path(path).parent}')
+    return path
+
+
+def new_folder(path: AnyPath) -> AnyPath:
+    """A folder for results, which need not exist.
+
+    Raises:
+        UserError: It is a file or not empty.
+    """
+    if Path(path).exists() and not Path(path).is_dir():
+        raise UserError(f'--out {path} is a file; name a new folder')
+    if Path(path).is_dir() and any(Path(path).iterdir()):
+        raise UserError(f'--out {path} is not empty; name a new folder')
+    return path
+
+
+def new_picture(path: AnyPath) -> AnyPath:
+    """A picture to write; its folder need not exist.
+
+    Raises:
+        UserError: It exists, or is of a type that cannot be drawn.
+    """
+    if Path(path).suffix.lower() not in _PICTURES:
+        raise UserError(f'{path}: a picture ends in {", ".join(_PICTURES[:-1])} or {_PICTURES[-1]}')
+    if Path(path).exists():
+        raise UserError(f'{path} exists already; choose another name')
+    return path
+
+
+def pickle_file(path: str) -> str:
+    """A file for raw detections.
+
+    Raises:
+        UserError: It is named like something else than a pickle.
+    """
+    if Path(path).suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out {path}: the file is a pickle; name it .pkl')
+    return path

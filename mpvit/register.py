@@ -1,0 +1,116 @@
+"""Everything that this package changes in its process, in one list.
+
+Importing this module does it, once: configs name it in ``custom_imports``, and `mpvit.inference`
+imports it. Until then nothing outside of the package is touched, and mmdet cannot be imported
+where mmcv came without its compiled ops.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import warnings
+
+import mmdet.registry
+import mmengine.runner.checkpoint
+import mmengine.runner.runner
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.fileio import register_handler
+from mmengine.registry import WEIGHT_INITIALIZERS, Registry
+from mmengine.runner import CheckpointLoader
+
+from mpvit.ops import mmcv_bridge
+
+MMDET = ('mmdet.datasets', 'mmdet.evaluation', 'mmdet.models')
+# Whatever a config may name of this project; importing a module registers its classes in mmdet's
+# and mmengine's registries.
+MODULES = (
+    'mpvit.datasets.coco',
+    'mpvit.datasets.toy_dataset',
+    'mpvit.datasets.transforms',
+    'mpvit.models.coat',
+    'mpvit.models.detector',
+    'mpvit.models.head',
+    'mpvit.models.mpvit',
+    'mpvit.engine.checkpoint_hook',
+    'mpvit.engine.coco_metric',
+    'mpvit.engine.durable_checkpoint',
+    'mpvit.engine.ema',
+    'mpvit.engine.finite',
+    'mpvit.engine.hooks',
+    'mpvit.engine.optimizer',
+    'mpvit.engine.portable_runner',
+    'mpvit.engine.prepare',
+    'mpvit.engine.trackers',
+    'mpvit.engine.train_loop',
+    'mpvit.engine.zero_ap',
+)
+
+
+def use_large_pages() -> None:
+    """Keep large CPU tensors in pages of 2 MB: a fifth of the time goes into faults of small ones.
+
+    PyTorch reads the variable at the first tensor; without effect if there was one already.
+    """
+    os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+
+
+def import_mmdet() -> None:
+    """Import what registers mmdet's modules, without its notes on optional packages."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        for name in MMDET:
+            importlib.import_module(name)
+    # mmdet's, about a default of a later torch
+    warnings.filterwarnings('ignore', message='torch.meshgrid: in an upcoming release')
+
+
+def import_modules() -> None:
+    """Register the modules of this project."""
+    for name in MODULES:
+        importlib.import_module(name)
+
+
+def add_scope() -> None:
+    """Let mmengine and mim name this project by the scope ``mpvit``.
+
+    Our modules are in mmdet's scope, since they are parts of its detector. For
+    ``_base_ = 'mpvit::...'``, ``mmengine.hub.get_config('mpvit::...')`` and
+    ``DetInferencer(name, scope='mpvit')`` an empty registry lies below each of mmdet's, in which
+    everything of mmdet and of ours is found.
+    """
+    MODULE2PACKAGE['mpvit'] = 'mpvit'  # the projects that mmengine knows
+    for parent in [entry for entry in vars(mmdet.registry).values() if isinstance(entry, Registry)]:
+        if parent.scope == 'mmdet':
+            Registry(parent.name, parent=parent, scope='mpvit', locations=parent._locations)
+
+
+def read_safely() -> None:
+    """Replace mmengine's readers of checkpoints, pickles and YAML, which may execute a file."""
+    from mpvit.engine import loading, safe_files
+
+    for prefixes, loader in loading.LOADERS.items():
+        CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)
+    WEIGHT_INITIALIZERS.register_module(
+        name='Pretrained', module=loading.CheckedPretrainedInit, force=True
+    )
+    mmengine.runner.checkpoint._safe_torch_load = safe_files.load
+    mmengine.runner.checkpoint.load_url = safe_files.load_url
+    register_handler(['pkl', 'pickle'])(safe_files.WriteOnlyPickle)
+    register_handler(['yaml', 'yml'])(safe_files.SafeYaml)
+
+
+def write_durably() -> None:
+    """Have `Runner.save_checkpoint` write files that are whole or not there."""
+    from mpvit.engine.durable_checkpoint import write_checkpoint
+
+    mmengine.runner.runner.save_checkpoint = write_checkpoint
+
+
+use_large_pages()
+mmcv_bridge.install()  # before anything imports mmdet's models
+import_mmdet()
+import_modules()
+add_scope()
+read_safely()
+write_durably()
