@@ -184,9 +184,9 @@ def samples_of(size: tuple[int, int], batch: int = 1, objects: int = 8) -> list[
     return samples
 
 
-def prediction(model: nn.Module, size: tuple[int, int], batch: int = 1) -> Callable[[], list]:
+def prediction(model: nn.Module, size: tuple[int, int]) -> Callable[[], list]:
     """Inference: from the normalised image to detections."""
-    images, samples = image_tensor(size, batch), samples_of(size, batch)
+    images, samples = image_tensor(size), samples_of(size)
 
     @torch.no_grad()
     def run() -> list:

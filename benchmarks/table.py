@@ -15,14 +15,12 @@ from benchmarks._timing import Row, arguments, in_process, markdown
 
 SCRIPTS = {  # and what a script needs beside the project itself
     'attention': (),
-    'kernels': (),
     'backbone': (),
     'detector': (),
     'training': (),
     'huggingface': ('transformers',),
     'exported': ('openvino', 'onnx'),
     'evaluation': (),
-    'growth': (),
 }
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'work_dirs' / 'benchmarks.json'
@@ -85,16 +83,11 @@ def keep(results: dict[str, list[Row]], threads: int | None) -> None:
 
 
 def report(results: dict[str, list[Row]], quick: bool, threads: int | None) -> str:
-    """Markdown: comparisons first, then how things grow."""
-    compared = [row for name, rows in results.items() if name != 'growth' for row in rows]
-    grown = results.get('growth', [])
+    """The rows of all scripts as markdown, and what they were measured on."""
     lines = [f'Measured on {machine(threads)}. Ratios are medians of pairs (lowest to highest).']
     if quick:
         lines.insert(0, '**Small sizes, to see that it runs: not a measurement.**\n')
-    if compared:
-        lines.append('\n' + markdown(compared))
-    if grown:
-        lines.append('\nHow it grows:\n\n' + markdown(grown))
+    lines.append('\n' + markdown([row for rows in results.values() for row in rows]))
     return '\n'.join(lines)
 
 

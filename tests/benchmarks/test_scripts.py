@@ -7,14 +7,12 @@ import pytest
 from benchmarks import attention, huggingface, models, table
 
 MEASURED = {
-    'kernels': 0,  # script: rows with a ratio and a target
-    'attention': 4,
+    'attention': 4,  # script: rows with a ratio and a target
     'backbone': 1,
     'detector': 2,
     'training': 2,
     'huggingface': 1,
     'exported': 1,
-    'growth': 0,
 }
 
 
