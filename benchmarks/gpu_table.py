@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 import mpvit.register  # noqa: F401  (makes mmdet importable)
-from mpvit.ops import attention, choice, mmcv_bridge
+from mpvit.ops import attention, choice
 from mpvit.runner import enable_amp
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'deformable_detr' / 'mpvit_s_ddetr_50e.py'
@@ -38,16 +38,12 @@ def forced(backend: str) -> Iterator[None]:
     """While it lasts, deformable attention runs on one backend, also under a complete mmcv."""
     before = os.environ.get(attention.VARIABLE)
     os.environ[attention.VARIABLE] = backend
-    mmcv_bridge.uninstall()
-    mmcv_bridge.install()
     try:
         yield
     finally:
         del os.environ[attention.VARIABLE]
         if before is not None:
             os.environ[attention.VARIABLE] = before
-        mmcv_bridge.uninstall()
-        mmcv_bridge.install()
 
 
 def build(config: Path, amp: str | None, device: str) -> tuple[BaseModel, OptimWrapper]:

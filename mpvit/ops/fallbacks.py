@@ -1,5 +1,6 @@
 """Stand-ins, in plain PyTorch, for the compiled mmcv ops that this project's models call.
 
+mmdet's focal loss calls its op on GPUs, the merging of mirrored images (``--tta``) calls nms.
 Signatures are those of ``mmcv._ext`` (outputs are written in place where mmcv does so), so that
 mmcv's own autograd functions and modules work on top of them, on any device.
 """
@@ -8,40 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms as torchvision_nms
-
-from mpvit.ops import attention
-
-
-def ms_deform_attn_forward(
-    value: Tensor,
-    spatial_shapes: Tensor,
-    level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    im2col_step: int,
-) -> Tensor:
-    """Multi-scale deformable attention; shapes as in `attention.ms_deform_attn`."""
-    return attention.forward(value, spatial_shapes, sampling_locations, attention_weights)
-
-
-def ms_deform_attn_backward(
-    value: Tensor,
-    spatial_shapes: Tensor,
-    level_start_index: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    grad_output: Tensor,
-    grad_value: Tensor,
-    grad_sampling_loc: Tensor,
-    grad_attn_weight: Tensor,
-    im2col_step: int,
-) -> None:
-    """Write the three gradients into the given tensors."""
-    grads = attention.backward(
-        grad_output, value, spatial_shapes, sampling_locations, attention_weights
-    )
-    for target, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads, strict=True):
-        target.copy_(grad)
 
 
 def _sigmoid_focal_loss(
@@ -94,12 +61,5 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 PROVIDED = {
-    op.__name__: op
-    for op in (
-        ms_deform_attn_forward,
-        ms_deform_attn_backward,
-        sigmoid_focal_loss_forward,
-        sigmoid_focal_loss_backward,
-        nms,
-    )
+    op.__name__: op for op in (sigmoid_focal_loss_forward, sigmoid_focal_loss_backward, nms)
 }

@@ -1,27 +1,26 @@
 """The only file that touches mmcv's internals.
 
 mmdet instantiates mmcv's `MultiScaleDeformableAttention`; it and its parameters stay mmcv's.
-`install` acts at two seams, and `uninstall` undoes both:
+`install` acts at two seams:
 
 1. The registry's mmcv is built without its compiled extension ``mmcv._ext``, and then neither
    ``mmcv.ops`` nor mmdet can be imported. A stand-in takes its place: it provides the ops our
    models need (`mpvit.ops.fallbacks`); every other op raises an error that names the remedy. A
    compiled extension that loads is never touched.
-2. mmcv's slow plain version of deformable attention is replaced by `mpvit.ops.attention`, and so
-   is the autograd function for GPUs where mmcv has no compiled op for it to call. The forward
-   method of the module is replaced by `mpvit.ops.module.forward`, which computes the same.
+2. The forward method of the module is replaced by `mpvit.ops.module.forward`, which computes the
+   same by `mpvit.ops.attention`; so is mmcv's slow plain version of the operator.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 from torch import Tensor  # a compiled extension needs torch's libraries loaded first
@@ -32,11 +31,6 @@ from mpvit.ops.fallbacks import PROVIDED
 
 _NAME = 'mmcv._ext'
 _ATTENTION = 'mmcv.ops.multi_scale_deform_attn'
-_PLAIN = 'multi_scale_deformable_attn_pytorch'
-_FUNCTION = 'MultiScaleDeformableAttnFunction'
-_MODULE = 'MultiScaleDeformableAttention'
-# mmcv says so before it calls its plain version with bfloat16, which here is not plain any more.
-_OUTDATED_WARNING = 'MultiScaleDeformableAttnFunction does not support torch.bfloat16'
 _REMEDY = (
     'Compile mmcv with its ops (docs/install.md, "Compiled mmcv ops"): FORCE_CUDA=1 pip install '
     '--no-build-isolation --no-deps --force-reinstall --no-binary onedl-mmcv onedl-mmcv'
@@ -59,32 +53,6 @@ def _missing(name: str) -> Callable[..., NoReturn]:
     return op
 
 
-class _Function:
-    """Stands in for mmcv's autograd function; unlike it, does not round the locations.
-
-    Args:
-        op: Deformable attention without the arguments that only the compiled op needs.
-    """
-
-    def __init__(self, op: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
-        self._op = op
-
-    def apply(
-        self,
-        value: Tensor,
-        value_spatial_shapes: Tensor,
-        value_level_start_index: Tensor,
-        sampling_locations: Tensor,
-        attention_weights: Tensor,
-        im2col_step: int,
-    ) -> Tensor:
-        """Deformable attention, with the arguments of mmcv's function."""
-        return self._op(value, value_spatial_shapes, sampling_locations, attention_weights)
-
-
-_originals: list[tuple[Any, str, Any]] = []  # what was replaced: where, its name, itself
-
-
 def install() -> None:
     """Make ``mmcv.ops`` and mmdet importable, and deformable attention fast.
 
@@ -94,17 +62,8 @@ def install() -> None:
         ImportError: mmcv is not installed at all.
     """
     _supply_extension()
-    _route_attention()
-
-
-def uninstall() -> None:
-    """Give mmcv back what `install` replaced.
-
-    Modules that already imported the stand-in of the extension keep their reference.
-    """
-    _restore_attention()
-    if is_substituted():
-        del sys.modules[_NAME]
+    _stock()
+    _set(attention.ms_deform_attn, attention_module.forward)
 
 
 def is_substituted() -> bool:
@@ -128,18 +87,32 @@ def stock_attention() -> Iterator[None]:
 
     To compare with. Not for use in several threads.
     """
-    replaced = bool(_originals)
-    _restore_attention()
-    module = importlib.import_module(_ATTENTION)
-    function = getattr(module, _FUNCTION)
+    plain, forward = _stock()
+    module: Any = importlib.import_module(_ATTENTION)
+    function = module.MultiScaleDeformableAttnFunction
     if compiled_attention() is None:
-        setattr(module, _FUNCTION, _Function(getattr(module, _PLAIN)))
+        module.MultiScaleDeformableAttnFunction = SimpleNamespace(
+            apply=lambda value, shapes, starts, *rest: plain(value, shapes, *rest[:-1])
+        )
+    _set(plain, forward)
     try:
         yield
     finally:
-        setattr(module, _FUNCTION, function)
-        if replaced:
-            _route_attention()
+        _set(attention.ms_deform_attn, attention_module.forward)
+        module.MultiScaleDeformableAttnFunction = function
+
+
+@functools.cache
+def _stock() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """The plain operator and module's method of mmcv, remembered from before `_set` is called."""
+    module = importlib.import_module(_ATTENTION)
+    return module.multi_scale_deformable_attn_pytorch, module.MultiScaleDeformableAttention.forward
+
+
+def _set(plain: Callable[..., Tensor], forward: Callable[..., Tensor]) -> None:
+    module: Any = importlib.import_module(_ATTENTION)
+    module.multi_scale_deformable_attn_pytorch = plain
+    module.MultiScaleDeformableAttention.forward = forward
 
 
 def sources() -> Path:
@@ -174,28 +147,3 @@ def _supply_extension() -> None:
     # mmengine looks for the extension with find_spec, which wants a spec on a loaded module.
     module.__spec__ = ModuleSpec(_NAME, None)
     sys.modules[_NAME] = module
-
-
-def _route_attention() -> None:
-    """Lead mmcv's attention to ours, but for what its compiled op serves."""
-    if _originals:
-        return
-    module = importlib.import_module(_ATTENTION)
-    _replace(module, _PLAIN, attention.ms_deform_attn)
-    _replace(getattr(module, _MODULE), 'forward', attention_module.forward)
-    if compiled_attention() is None or os.environ.get(attention.VARIABLE):
-        _replace(module, _FUNCTION, _Function(attention.ms_deform_attn))
-    warnings.filterwarnings('ignore', message=_OUTDATED_WARNING)
-
-
-def _replace(owner: Any, name: str, replacement: Any) -> None:
-    _originals.append((owner, name, getattr(owner, name)))
-    setattr(owner, name, replacement)
-
-
-def _restore_attention() -> None:
-    while _originals:
-        setattr(*_originals.pop())
-    outdated = [f for f in warnings.filters if f[1] and f[1].pattern == _OUTDATED_WARNING]  # type: ignore[union-attr]
-    for entry in outdated:
-        warnings.filters.remove(entry)  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mpvit.ops import attention, mmcv_bridge
+from mpvit.ops import attention
 
 
 def test_a_training_step_of_the_toy_detector(gpu_table, root):
@@ -30,7 +30,6 @@ def test_forcing_is_undone(gpu_table, monkeypatch):
     with gpu_table.forced('reference'):
         assert os.environ[attention.VARIABLE] == 'reference'
     assert os.environ[attention.VARIABLE] == 'cpu'
-    assert mmcv_bridge._originals
 
 
 def test_inputs_of_the_op_and_its_bytes(gpu_table):
