@@ -19,7 +19,9 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mpvit.checkpoints.names_detector import detector_from_official, detector_name_from_official
+from mpvit.checkpoints.classes import ClassLayers, uncut
+from mpvit.checkpoints.convert import OTHER_ROWS, to_ours
+from mpvit.checkpoints.names_detector import detector_name_from_official
 from mpvit.config.reading import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +70,7 @@ class DetectorParity:
         tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in official.items()}
         self.config = load_config(ROOT / 'configs' / 'deformable_detr' / f'{CONFIGS[name]}.py')
         self.model = _build(self.config)
-        self.model.load_state_dict(detector_from_official(tensors, keep_all_channels=True))
+        self.model.load_state_dict(_with_all_channels(tensors))
         self.model.to(self.dtype)
         self._prepare_batch()
         self.forward()
@@ -301,6 +303,16 @@ class DetectorParity:
         """All of the above."""
         found = {**self.forward_errors(), **self.detection_errors(), **self.loss_errors()}
         return {**found, **self.gradient_errors()}
+
+
+def _with_all_channels(official: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An official file under our names, its class layers with 91 channels again."""
+    converted = to_ours({'model': official})
+    assert converted is not None
+    ours, others = converted[0]['state_dict'], converted[0]['meta'][OTHER_ROWS]
+    for name, proposals in ClassLayers(ours).proposals.items():
+        ours[name] = uncut(ours[name], others[name], proposals)
+    return ours
 
 
 def _build(config: Any) -> nn.Module:

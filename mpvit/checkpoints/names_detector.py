@@ -1,7 +1,6 @@
 """Names of an official Deformable DETR file translated to ours and back, backbone included.
 
-Pure maps over names and, in `detector_from_official`, tensors. Three layouts exist: plain, box
-refinement, and box refinement with two stages.
+Three layouts exist: plain, box refinement, and box refinement with two stages.
 """
 
 import contextlib
@@ -11,8 +10,6 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from mpvit.checkpoints.classes import ClassLayers, official_rows
-from mpvit.checkpoints.coco import OFFICIAL_CHANNELS
 from mpvit.checkpoints.names import (
     apply,
     mpvit_from_official,
@@ -132,40 +129,6 @@ def refines_boxes(weights: Mapping[str, Tensor]) -> bool:
         for name, value in weights.items()
         if (match := pattern.fullmatch(name))
     )
-
-
-def detector_from_official(
-    weights: Mapping[str, Tensor], keep_all_channels: bool = False
-) -> dict[str, Tensor]:
-    """Tensors of an official detector under our names.
-
-    Args:
-        weights: Tensors of an official file, without prefixes of wrappers.
-        keep_all_channels: Keep the 91 channels of the class layers. Otherwise the 80 that are
-            COCO classes are taken, in the order of labels; layers of another size stay whole.
-
-    Returns:
-        Tensors as the model of a config needs them, step counters of a ResNet's batch norm
-        included.
-
-    Raises:
-        KeyError: A name does not belong to an official detector.
-        UserError: The file holds a second name of a tensor with other values.
-    """
-    check_copies(weights)
-    class_layers = ClassLayers(weights).proposals
-    result: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        ours = detector_name_from_official(name)
-        if ours is None:
-            continue
-        cut = name in class_layers and len(value) == OFFICIAL_CHANNELS
-        if cut and not keep_all_channels:
-            value = value[official_rows(class_layers[name])]
-        result[ours] = value
-        if name.startswith(_RESNET_PREFIX) and name.endswith('.running_var'):
-            result.setdefault(ours.replace('running_var', 'num_batches_tracked'), torch.tensor(0))
-    return result
 
 
 def copies_of(names: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Names of official detectors: every one has its place here, and back."""
+"""Names, copies and class rows of official detectors."""
 
 import json
 
@@ -7,13 +7,8 @@ import torch
 
 from mpvit.checkpoints.classes import official_rows
 from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
-from mpvit.checkpoints.names_detector import (
-    copies_of,
-    detector_from_official,
-    detector_name_from_official,
-    detector_names_to_official,
-    refines_boxes,
-)
+from mpvit.checkpoints.convert import to_ours
+from mpvit.checkpoints.names_detector import copies_of, detector_name_from_official
 from mpvit.errors import UserError
 
 DETECTORS = [
@@ -35,27 +30,6 @@ def test_coco_table_is_that_of_the_libraries():
 
 
 @pytest.mark.parametrize('name', DETECTORS)
-@pytest.mark.parametrize('channels', [80, 91])
-def test_official_tensors_are_those_of_our_model(official, detector, name, channels):
-    ours = detector_from_official(official(f'detector_{name}'), keep_all_channels=channels == 91)
-    detector(name, channels).load_state_dict(ours, strict=True)
-
-
-@pytest.mark.parametrize('name', DETECTORS)
-def test_every_official_name_comes_back_with_its_value(official, name):
-    weights = official(f'detector_{name}')
-    ours = detector_from_official(weights, keep_all_channels=True)
-    refine = refines_boxes(ours)
-    assert refine == ('refine' in name)
-    back = detector_names_to_official(ours, refine)
-    names = [official_name for to in back.values() for official_name in to]
-    assert sorted(names) == sorted(weights)
-    for our_name, to in back.items():
-        for official_name in to:
-            assert torch.equal(ours[our_name], weights[official_name]), official_name
-
-
-@pytest.mark.parametrize('name', DETECTORS)
 def test_copies_are_those_of_the_released_files(keys, name):
     listed = keys(f'detector_{name}')
     copies = copies_of(listed['keys'])
@@ -66,7 +40,7 @@ def test_copies_are_those_of_the_released_files(keys, name):
 
 def test_class_rows_are_taken_by_category_id(official):
     weights = official('detector_r50')
-    ours = detector_from_official(weights)['bbox_head.cls_branches.5.weight']
+    ours = to_ours({'model': weights})[0]['state_dict']['bbox_head.cls_branches.5.weight']
     assert torch.equal(ours[0], weights['class_embed.5.weight'][1])  # person
     assert torch.equal(ours[79], weights['class_embed.5.weight'][90])  # toothbrush
     assert official_rows() == list(COCO_IDS)
@@ -74,7 +48,7 @@ def test_class_rows_are_taken_by_category_id(official):
 
 def test_objectness_of_proposals_stays_the_first_channel(official):
     weights = official('detector_r50_refine_two_stage')
-    ours = detector_from_official(weights)
+    ours = to_ours({'model': weights})[0]['state_dict']
     proposals, decoder = (ours[f'bbox_head.cls_branches.{i}.bias'] for i in (6, 5))
     # proposals are ranked by channel 0, which means 'object' in the official file
     assert proposals[0] == weights['class_embed.6.bias'][0]
@@ -98,7 +72,7 @@ def test_copy_with_other_values_is_an_error(official, name, copy):
     weights = official(f'detector_{name}')
     weights[copy] = weights[copy] + 1
     with pytest.raises(UserError, match=f'{copy} must be a copy of'):
-        detector_from_official(weights)
+        to_ours({'model': weights})
 
 
 @pytest.mark.parametrize(
@@ -115,4 +89,4 @@ def test_a_missing_repeated_tensor_is_named(root):
     weights = {name: torch.zeros(1) for name in json.loads(text)['keys']}
     del weights['class_embed.0.weight']
     with pytest.raises(UserError, match=r'class_embed\.0\.weight, which class_embed\.\d\.weight'):
-        detector_from_official(weights)
+        to_ours({'model': weights})
