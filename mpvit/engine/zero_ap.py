@@ -1,37 +1,50 @@
-"""An AP of 0 does not pass silently: what was found to explain it goes to the log."""
+"""An AP of 0 does not pass silently: one line of the log says what may explain it.
 
-from collections.abc import Sequence
-from typing import Any
+Named is what only the training knows: its losses, learning rate and detections. Annotations and
+image files are those of the dataset checker, which the line points to.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from mmengine.dataset import BaseDataset
 from mmengine.dist import is_main_process
-from mmengine.fileio import load
 from mmengine.hooks import Hook
-from mmengine.optim import LinearLR
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-
-from mpvit.engine.zero_ap_causes import (
-    Detected,
-    Progress,
-    annotation_causes,
-    detection_causes,
-    image_causes,
-    training_causes,
-)
+from torch import Tensor
+from torchvision.ops import box_area, box_iou
 
 _KEPT = 256  # images whose detections are looked at
 _SUFFIX = 'bbox_mAP'  # of the number that counts
+# Focal loss starts at scores of 0.01, and the first steps raise some of them to 0.1 or 0.2 wherever
+# the boxes are; what is below this says nothing.
+_SURE = 0.3
+_IOU = 0.5
+_ENOUGH = 3  # overlaps of a class from which its usual name counts
+_LOW = 0.05  # part of the learning rate that is too small to learn with
+_TREND = 50  # losses from which a trend shows
+_SHOWN = 4
+
+
+class Detected(NamedTuple):
+    """Detections and objects of one image; boxes are ``(x1, y1, x2, y2)`` in pixels."""
+
+    boxes: Tensor  # (N, 4)
+    scores: Tensor  # (N,) in [0, 1]
+    labels: Tensor  # (N,)
+    truth: Tensor  # (M, 4)
+    truth_labels: Tensor  # (M,)
 
 
 @HOOKS.register_module()
 class ZeroAPHook(Hook):
     """Says the likely causes when the first evaluations of a training find nothing.
 
-    It looks at the detections and objects of the first images of the validation, the losses and
-    the learning rate, both annotation files and the sizes of some images. In a distributed run the
-    main process looks at its share.
+    In a distributed run the main process looks at the detections of its share of the validation.
 
     Args:
         evaluations: How many evaluations it watches after the start or a resume.
@@ -43,33 +56,20 @@ class ZeroAPHook(Hook):
     def __init__(self, evaluations: int = 2, threshold: float = 0.001) -> None:
         self.evaluations, self.threshold = evaluations, threshold
         self._done = 0
-        self._samples: list[dict[str, Any]] = []
+        self._samples: list[Any] = []
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Keep some detections.
-
-        Args:
-            runner: Not used.
-            batch_idx: Not used.
-            data_batch: Not used.
-            outputs: Samples with ``pred_instances`` and ``img_id``.
-        """
-        if self._done >= self.evaluations or not is_main_process():
-            return
-        for sample in (outputs or [])[: _KEPT - len(self._samples)]:
-            found = sample.pred_instances
-            arrays = {key: found[key].cpu().numpy() for key in ('bboxes', 'scores', 'labels')}
-            self._samples.append(dict(arrays, img_id=sample.img_id))
+        """Keep the detections of the first images: samples with ``pred_instances``, ``img_id``."""
+        if self._done < self.evaluations and is_main_process():
+            for sample in (outputs or [])[: _KEPT - len(self._samples)]:
+                found = sample.pred_instances
+                tensors = (found[key].cpu() for key in ('bboxes', 'scores', 'labels'))
+                self._samples.append((sample.img_id, *tensors))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Look for causes if the AP is 0.
-
-        Args:
-            runner: Runner of the training.
-            metrics: Numbers of the evaluation.
-        """
+        """Warn if the AP among the numbers of an evaluation is 0."""
         samples, self._samples = self._samples, []
         if self._done >= self.evaluations or not is_main_process():
             return
@@ -78,91 +78,135 @@ class ZeroAPHook(Hook):
         if ap is None or ap >= self.threshold:
             return
         try:
-            causes = find_causes(runner, samples)
+            causes = _causes(runner, samples)
+            found = f'likely causes found: {"; ".join(causes)}' if causes else 'no cause was found'
         except Exception as error:  # it explains a training and must not end one
-            runner.logger.warning(f'AP {ap:.3f}; looking for causes failed: {error!r}')
-            return
-        numbered = [f'\n  {number}. {cause}' for number, cause in enumerate(causes, start=1)]
-        text = 'likely causes found:' + ''.join(numbered) if causes else 'no cause was found.'
-        runner.logger.warning(f'AP {max(ap, 0):.3f} after {runner.iter} steps; {text}')
+            found = f'looking for causes failed: {error!r}'
+        runner.logger.warning(
+            f'AP {max(ap, 0):.3f} after {runner.iter} steps; {found}. '
+            'Run tools/check_dataset.py DIR to check the data'
+        )
 
 
-def find_causes(runner: Runner, samples: Sequence[dict[str, Any]]) -> list[str]:
-    """Look for causes of an AP of 0.
-
-    Args:
-        runner: Runner of a training.
-        samples: What was detected: ``img_id``, ``bboxes``, ``scores`` and ``labels``.
-
-    Returns:
-        A sentence for each cause, those about the data first.
-    """
-    causes = []
-    for where, loader in (
-        ('training', runner.train_dataloader),
-        ('validation', runner.val_dataloader),
-    ):
-        dataset = _innermost(loader.dataset)
-        if isinstance(dataset, BaseDataset):
-            causes += _data_causes(dataset, where)
-    if isinstance(dataset, BaseDataset):
-        images = _with_truth(dataset, samples)
-        causes += detection_causes(images, dataset.metainfo['classes'])
-    return causes + training_causes(_progress(runner))
+def _causes(runner: Runner, samples: Sequence[Any]) -> list[str]:
+    loss = runner.message_hub.log_scalars.get('train/loss')
+    losses = np.zeros(0) if loss is None else np.asarray(loss.data[0], float)
+    causes = loss_causes(losses, runner.iter, runner.max_iters)
+    group = runner.optim_wrapper.optimizer.param_groups[0]
+    lr, full = group['lr'], group.get('initial_lr', group['lr'])
+    if lr < max(_LOW * full, 1e-8):
+        causes.append(
+            f'the learning rate is {lr:.2g}, far below {full:.2g}: it is still in the warm-up, or '
+            'param_scheduler has ended it'
+        )
+    dataset = runner.val_dataloader.dataset
+    while not isinstance(dataset, BaseDataset):  # wrappers
+        dataset = dataset.dataset if hasattr(dataset, 'dataset') else dataset.datasets[0]
+    return detection_causes(_with_truth(dataset, samples), dataset.metainfo['classes']) + causes
 
 
-def _data_causes(dataset: BaseDataset, where: str) -> list[str]:
-    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
-    kept, images = 0, []
-    for info in infos:
-        kept += sum(not instance['ignore_flag'] for instance in info['instances'])
-        images.append((info['img_path'], info['width'], info['height']))
-    return annotation_causes(
-        load(dataset.ann_file, file_format='json'), kept, where
-    ) + image_causes(images, where)
-
-
-def _with_truth(dataset: BaseDataset, samples: Sequence[dict[str, Any]]) -> list[Detected]:
-    wanted = {sample['img_id'] for sample in samples}
+def _with_truth(dataset: BaseDataset, samples: Sequence[Any]) -> list[Detected]:
     truth = {}
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        if info['img_id'] in wanted:
-            truth[info['img_id']] = [i for i in info['instances'] if not i['ignore_flag']]
+    for info in map(dataset.get_data_info, range(len(dataset))):
+        truth[info['img_id']] = [i for i in info['instances'] if not i['ignore_flag']]
     return [
         Detected(
-            boxes=sample['bboxes'],
-            scores=sample['scores'],
-            labels=sample['labels'],
-            truth=np.array([i['bbox'] for i in truth[sample['img_id']]], float).reshape(-1, 4),
-            truth_labels=np.array([i['bbox_label'] for i in truth[sample['img_id']]], int),
+            boxes,
+            scores,
+            labels,
+            torch.tensor([i['bbox'] for i in truth[img_id]]).float().reshape(-1, 4),
+            torch.tensor([i['bbox_label'] for i in truth[img_id]]).long(),
         )
-        for sample in samples
+        for img_id, boxes, scores, labels in samples
     ]
 
 
-def _progress(runner: Runner) -> Progress:
-    loss = runner.message_hub.log_scalars.get('train/loss')
-    warm_up = 0
-    for scheduler in runner.param_schedulers or []:
-        if isinstance(scheduler, LinearLR) and scheduler.start_factor < scheduler.end_factor:
-            unit = len(runner.train_dataloader) if scheduler.by_epoch else 1
-            warm_up = max(warm_up, scheduler.end * unit)
-    group = runner.optim_wrapper.optimizer.param_groups[0]
-    return Progress(
-        step=runner.iter,
-        total=runner.max_iters,
-        lr=group['lr'],
-        full_lr=group.get('initial_lr', group['lr']),
-        warm_up=warm_up,
-        losses=np.zeros(0) if loss is None else np.asarray(loss.data[0], float),
-    )
+def loss_causes(losses: np.ndarray, step: int, total: int) -> list[str]:
+    """Causes that show in the loss of every step, after ``step`` of ``total`` steps."""
+    if not np.isfinite(losses).all():
+        return ['losses that are not finite: the learning rate is too high']
+    if not len(losses):
+        return []
+    if len(losses) < _TREND:
+        return [f'the training had {step} steps of {total} so far, which is few']
+    tenth = len(losses) // 10
+    first, last = losses[:tenth].mean(), losses[-tenth:].mean()
+    change = f'from {first:.2f} to {last:.2f} in {step} of {total} steps'
+    if last > 1.2 * first:
+        return [f'the loss has grown, {change}: the learning rate is too high']
+    if last > 0.95 * first:
+        return [f'the loss has hardly fallen, {change}: the learning rate is too low or too high']
+    return [f'the loss is falling, {change}: the training may just be too short so far']
 
 
-def _innermost(dataset: Any) -> Any:
-    """The dataset inside wrappers; of several the first."""
-    while True:
-        inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-        if inner[0] is None:
-            return dataset
-        dataset = inner[0]
+def detection_causes(images: Sequence[Detected], classes: Sequence[str]) -> list[str]:
+    """Causes that show in what was detected on the validated images."""
+    if not any(len(image.truth) for image in images):
+        return []
+    scores = torch.cat([image.scores for image in images])
+    highest = max(scores.tolist(), default=0)
+    if highest < _SURE:  # what the boxes are then is chance
+        return [
+            f'the highest score of {len(scores)} detections is {highest:.3f}: the detector has '
+            'not learned to tell objects from background yet'
+        ]
+    return _class_causes(images, classes) + _box_causes(images)
+
+
+def _class_causes(images: Sequence[Detected], classes: Sequence[str]) -> list[str]:
+    present = {label for image in images for label in image.truth_labels.tolist()}
+    predicted: set[int] = set()
+    called: dict[int, Counter[int]] = defaultdict(Counter)
+    for image in images:
+        best = image.scores.argsort(descending=True)[: len(image.truth)]
+        predicted |= set(image.labels[best].tolist())
+        hits = (box_iou(image.truth, image.boxes) >= _IOU) & (image.scores >= _SURE)
+        for label, hit in zip(image.truth_labels.tolist(), hits, strict=True):
+            if hit.any():
+                called[label][int(image.labels[(image.scores * hit).argmax()])] += 1
+    wrong = _wrong_names(called)
+    if wrong:
+        names = [f'{classes[label]!r} is called {classes[other]!r}' for label, other in wrong]
+        return [
+            f'boxes are right and their classes are not ({_listed(names)}): training and '
+            'validation number the classes differently'
+        ]
+    if not predicted & present:
+        detected, real = ([classes[i] for i in sorted(labels)] for labels in (predicted, present))
+        return [f'the classes detected ({_listed(detected)}) are not those there ({_listed(real)})']
+    if len(predicted) == 1 and len(present) > 2:
+        return [f'the best detections are all of one class, {classes[predicted.pop()]!r}']
+    return []
+
+
+def _wrong_names(called: Mapping[int, Counter[int]]) -> list[tuple[int, int]]:
+    """Classes that are nearly always taken for another one, if most classes are."""
+    usual = {label: counts for label, counts in called.items() if counts.total() >= _ENOUGH}
+    wrong = [
+        (label, other)
+        for label, counts in usual.items()
+        for other, count in counts.most_common(1)
+        if other != label and count > 0.6 * counts.total()
+    ]
+    # everything taken for one and the same class is no exchange of names
+    exchanged = len(usual) == 1 or len({other for _, other in wrong}) > 1
+    return sorted(wrong) if exchanged and len(wrong) > 0.5 * len(usual) else []
+
+
+def _box_causes(images: Sequence[Detected]) -> list[str]:
+    """Detections that are sure of themselves and lie nowhere on the objects."""
+    sure = [image.boxes[image.scores >= _SURE] for image in images]
+    truth = [image.truth for image in images]
+    pairs = zip(truth, sure, strict=True)
+    hits = torch.cat([(box_iou(*pair) >= _IOU).any(1) for pair in pairs]).float()
+    if hits.mean() > 0.02:
+        return []
+    found, real = (box_area(torch.cat(boxes)).sqrt().median() for boxes in (sure, truth))
+    return [
+        f'no box fits: {hits.mean():.0%} of {len(hits)} objects are covered with an IoU of {_IOU} '
+        f'or more (detections have a side of {found:.0f} px in the median, objects {real:.0f} px)'
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
