@@ -1,8 +1,8 @@
 """The commands of the documentation do what they say.
 
-What stands in a ```sh or ```python fence of docs/ runs here, a page after the other, each in a
-folder of its own, with small things in the place of WORDS. All other commands, also those in the
-text, are checked against the arguments that the tools really take.
+What stands in a ```sh or ```python fence of README.md and docs/ runs here, a page after the other,
+each in a folder of its own, with small things in the place of WORDS. All other commands, also those
+in the text, are checked against the arguments that the tools really take.
 """
 
 import argparse
@@ -163,7 +163,7 @@ def to_run(page: Path) -> list[Fence]:
 
 def pages_to_run() -> list:
     slow = pytest.mark.slow
-    pages = [page for page in DOCS if to_run(page)]
+    pages = [page for page in [ROOT / 'README.md', *DOCS] if to_run(page)]
     return [pytest.param(page, marks=slow if page.stem in HEAVY else ()) for page in pages]
 
 
