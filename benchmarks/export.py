@@ -21,12 +21,11 @@ from torch import nn
 from benchmarks.models import our_model
 from mpvit.config.reading import load_config
 from mpvit.errors import UserError
-from mpvit.export import export
-from mpvit.export.files import SUFFIXES
-from mpvit.export.verify import TOLERANCES, detected, differences, picture
-from mpvit.exported import RUNTIMES
+from mpvit.export.comparison import TOLERANCES, detected, differences, picture
+from mpvit.export.files import SUFFIXES, export
 from mpvit.inference import load_detector
-from mpvit.ops.attention import EXPORTED_FORMS
+from mpvit.models.exported import RUNTIMES
+from mpvit.ops.msda.op import EXPORTED_FORMS
 
 TORCH = 'PyTorch'
 SIZES = ('240x320', '320x240', '256x256', '300x400')

@@ -22,8 +22,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 import mpvit.register  # noqa: F401  (makes mmdet importable)
-from mpvit.ops import attention, choice
-from mpvit.runner import enable_amp
+from mpvit.engine.train import enable_amp
+from mpvit.ops.msda import op as attention
+from mpvit.ops.msda import selection as choice
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'deformable_detr' / 'mpvit_s_ddetr_50e.py'
 BACKENDS = ('cuda', 'triton', 'reference')

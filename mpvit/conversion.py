@@ -7,10 +7,10 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from mpvit.checkpoints.convert import Report, to_official, to_ours
-from mpvit.checkpoints.fit import check_fit
+from mpvit.checkpoints.compatibility import check_fit
+from mpvit.checkpoints.conversion import Report, to_official, to_ours
+from mpvit.checkpoints.loading import read
 from mpvit.config.reading import load_config
-from mpvit.engine.loading import read
 from mpvit.errors import UserError
 from mpvit.files.paths import new_file
 

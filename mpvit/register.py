@@ -32,18 +32,18 @@ MODULES = (
     'mpvit.models.detector',
     'mpvit.models.head',
     'mpvit.models.mpvit',
-    'mpvit.engine.checkpoint_hook',
+    'mpvit.engine.hooks.checkpoint_fit',
     'mpvit.engine.coco_metric',
-    'mpvit.engine.durable_checkpoint',
-    'mpvit.engine.ema',
-    'mpvit.engine.finite',
-    'mpvit.engine.hooks',
+    'mpvit.engine.hooks.checkpoint',
+    'mpvit.engine.hooks.ema',
+    'mpvit.engine.hooks.finite_steps',
+    'mpvit.engine.hooks.progress_bar',
     'mpvit.engine.optimizer',
-    'mpvit.engine.portable_runner',
-    'mpvit.engine.prepare',
+    'mpvit.engine.runner',
+    'mpvit.engine.hooks.prepare_inference',
     'mpvit.engine.trackers',
-    'mpvit.engine.train_loop',
-    'mpvit.engine.zero_ap',
+    'mpvit.engine.loop',
+    'mpvit.engine.hooks.zero_ap',
 )
 
 
@@ -87,7 +87,8 @@ def add_scope() -> None:
 
 def read_safely() -> None:
     """Replace mmengine's readers of checkpoints, pickles and YAML, which may execute a file."""
-    from mpvit.engine import loading, safe_files
+    from mpvit.checkpoints import loading
+    from mpvit.checkpoints import safe_readers as safe_files
 
     for prefixes, loader in loading.LOADERS.items():
         CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)
@@ -102,7 +103,7 @@ def read_safely() -> None:
 
 def write_durably() -> None:
     """Have `Runner.save_checkpoint` write files that are whole or not there."""
-    from mpvit.engine.durable_checkpoint import write_checkpoint
+    from mpvit.engine.hooks.checkpoint import write_checkpoint
 
     mmengine.runner.runner.save_checkpoint = write_checkpoint
 

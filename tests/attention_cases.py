@@ -2,7 +2,7 @@
 
 import torch
 
-from mpvit.ops import reference
+from mpvit.ops.msda import reference
 
 CASES = {  # (H, W) of the levels, channels of a head, lowest and highest location
     'inside': ([(6, 8), (3, 4)], 8, (0.1, 0.9)),

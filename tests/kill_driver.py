@@ -18,7 +18,7 @@ from pathlib import Path
 
 from interruptions import InterruptHook
 
-from mpvit.runner import train
+from mpvit.engine.train import train
 
 # after how many steps, saves and evaluated batches a kill comes, and how many seconds later
 MOST_EVENTS, LONGEST = 7, 0.25

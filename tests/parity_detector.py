@@ -19,8 +19,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mpvit.checkpoints.classes import ClassLayers, uncut
-from mpvit.checkpoints.convert import OTHER_ROWS, to_ours
+from mpvit.checkpoints.class_layers import ClassLayers, uncut
+from mpvit.checkpoints.conversion import OTHER_ROWS, to_ours
 from mpvit.checkpoints.names_detector import detector_name_from_official
 from mpvit.config.reading import load_config
 

@@ -14,8 +14,8 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from parity_detector import CONFIGS, PARITY, TOLERANCES, DetectorParity
 
-from mpvit.checkpoints.names import mpvit_from_official, rename
 from mpvit.checkpoints.names_coat import coat_from_official
+from mpvit.checkpoints.names_mpvit import mpvit_from_official, rename
 
 PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'faithfulness.md'
 START, END = '<!-- parity: written by `make parity` -->', '<!-- end of parity -->'

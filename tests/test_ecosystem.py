@@ -14,9 +14,9 @@ from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 import mpvit
 from mpvit.config.names import find_config, shipped_configs
 from mpvit.config.reading import load_config
+from mpvit.engine.train import evaluate, train
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
-from mpvit.runner import evaluate, train
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'deformable_detr'
 LEAVES = sorted(path.stem for path in CONFIGS.glob('*.py'))

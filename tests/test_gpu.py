@@ -8,8 +8,10 @@ import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.losses import FocalLoss
 
-from mpvit import runner
-from mpvit.ops import attention, choice, reference
+from mpvit.engine import train as runner
+from mpvit.ops.msda import op as attention
+from mpvit.ops.msda import reference
+from mpvit.ops.msda import selection as choice
 
 pytestmark = pytest.mark.gpu
 
@@ -42,7 +44,7 @@ def test_every_backend_equals_the_reference_in_float64(name, case, dtype):
     reason = attention.unavailable(name, torch.device('cuda'), dtype)
     if reason:
         pytest.skip(f'{name}: {reason}')
-    attention_cases.check(importlib.import_module(f'mpvit.ops.{name}'), case, dtype, 'cuda')
+    attention_cases.check(importlib.import_module(f'mpvit.ops.msda.{name}'), case, dtype, 'cuda')
 
 
 def test_choice_is_measured_and_kept():

@@ -42,7 +42,7 @@ print(time.process_time() - start)
 def test_the_tools_that_draw_do_not_wait_for_torch(root):
     code = """
 import sys
-import mpvit.plots, mpvit.analysis, mpvit.report, mpvit.datasets.check
+import mpvit.visualization.report, mpvit.visualization.error_pictures, mpvit.datasets.check
 print({'torch', 'mmdet'} & {*sys.modules})
 """
     assert fresh(root, code) == 'set()'
@@ -54,7 +54,7 @@ def test_registering_again_changes_nothing():
     import mmengine.runner.runner
     from mmdet.registry import MODELS
 
-    from mpvit.engine.durable_checkpoint import write_checkpoint
+    from mpvit.engine.hooks.checkpoint import write_checkpoint
 
     importlib.import_module('mpvit.register')
     assert MODELS.get('MPViT') is not None

@@ -100,8 +100,8 @@ OUTSIDE = {  # which heavy packages each part may import; parts not listed may i
 HEAVY = {'torch', 'torchvision', 'timm', 'mmcv', 'mmengine', 'mmdet', 'matplotlib', 'PIL'}
 HEAVY |= {'numba', 'llvmlite', 'triton'}
 WITHOUT_MMDET = ['mpvit/checkpoints/', 'mpvit/datasets/check/', 'mpvit/datasets/toy.py']
-WITHOUT_MMDET += ['mpvit/datasets/layout.py', 'mpvit/datasets/search.py']
-WITHOUT_MMDET += ['mpvit/datasets/convert.py']
+WITHOUT_MMDET += ['mpvit/datasets/layout.py', 'mpvit/datasets/layout_search.py']
+WITHOUT_MMDET += ['mpvit/datasets/conversion.py']
 PACKAGE = Path(__file__).resolve().parent.parent / 'mpvit'
 FILES = sorted(PACKAGE.rglob('*.py'))
 

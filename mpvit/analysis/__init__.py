@@ -7,9 +7,7 @@ from mpvit.analysis.errors import ERROR_TYPES, ErrorTypes, error_types
 from mpvit.analysis.images import ImageScores, score_images
 from mpvit.analysis.matching import OUTCOMES, Outcomes, judge
 from mpvit.analysis.results import Detected, Objects, Results, read_results
-from mpvit.analysis.run import Run, find_run
 from mpvit.analysis.study import Analysis, analyse
-from mpvit.analysis.training_log import History, read_history
 from mpvit.datasets.check.table import SIZE_LIMITS
 
 __all__ = [
@@ -19,17 +17,13 @@ __all__ = [
     'Analysis',
     'Detected',
     'ErrorTypes',
-    'History',
     'ImageScores',
     'Objects',
     'Outcomes',
     'Results',
-    'Run',
     'analyse',
     'error_types',
-    'find_run',
     'judge',
-    'read_history',
     'read_results',
     'score_images',
 ]

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpvit.app.sources import Source
-from mpvit.engine.faults import explained_faults
+from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError
 from mpvit.inference import Detections, Detector
-from mpvit.sampling_points import SamplingPoints, record
+from mpvit.visualization.queries import SamplingPoints, record
 
 #: Scores below are not kept: a detector gives hundreds, and nobody looks at them.
 LOWEST_SCORE = 0.05

@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mpvit.checkpoints.coco import category_ids
-from mpvit.colours import class_colour, ink_on, level_colour
+from mpvit.checkpoints.coco_categories import category_ids
+from mpvit.datasets.palette import class_colour, ink_on, level_colour
 from mpvit.inference import Detections
-from mpvit.sampling_points import SamplingPoints
+from mpvit.visualization.queries import SamplingPoints
 
 _FAINTEST = 1e-3  # of the strongest sample; fainter ones cannot be seen
 

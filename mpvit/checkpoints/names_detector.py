@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from mpvit.checkpoints.names import (
+from mpvit.checkpoints.names_coat import coat_from_official, coat_layers, coat_to_official
+from mpvit.checkpoints.names_mpvit import (
     apply,
     mpvit_from_official,
     mpvit_to_official,
     two_way,
 )
-from mpvit.checkpoints.names_coat import coat_from_official, coat_layers, coat_to_official
 from mpvit.errors import UserError
 
 # Official name and ours, as in `names.py`.

@@ -93,7 +93,7 @@ def run(
     if files['json']:
         Path(files['json']).write_text(json.dumps(check.json_report(found), indent=1) + '\n')
     if files['picture']:
-        from mpvit.datasets.check.picture import draw_picture
+        from mpvit.visualization.dataset_picture import draw_picture
 
         draw_picture(found, files['picture'])
     for role, target in (('train', files['fix']), ('val', files['fix_val'])):

@@ -15,6 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(data: str, target: str) -> None:
     """Convert, and say what was written."""
-    from mpvit.datasets.convert import convert_dataset
+    from mpvit.datasets.conversion import convert_dataset
 
     print('\n'.join([*convert_dataset(data, target), f'written to {target}']))

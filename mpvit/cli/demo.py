@@ -31,9 +31,10 @@ def run(config: str, work_dir: str | None) -> None:
     from mpvit.config.reading import load_config
     from mpvit.datasets.toy import describe
     from mpvit.engine.coco_metric import format_table
-    from mpvit.plots import contact_sheet, plot_curves
-    from mpvit.report import write_report
-    from mpvit.runner import check_data, run_test, run_training
+    from mpvit.engine.train import check_data, run_test, run_training
+    from mpvit.visualization.curves import plot_curves
+    from mpvit.visualization.report import write_report
+    from mpvit.visualization.sheets import contact_sheet
 
     cfg = load_config(config, work_dir=work_dir)
     cfg.console_log_level = 'ERROR'  # a progress bar instead of log lines; all is in the log file

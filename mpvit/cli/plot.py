@@ -94,8 +94,8 @@ def run(kind: str, **arguments: Any) -> None:
 
 
 def _curves(work_dirs: list[str], target: str | None) -> None:
-    from mpvit.analysis import find_run
-    from mpvit.plots import plot_curves
+    from mpvit.engine.run_folder import find_run
+    from mpvit.visualization.curves import plot_curves
 
     for folder in work_dirs:
         find_run(folder)
@@ -112,8 +112,9 @@ def _errors(
     count: int,
     format: str,
 ) -> None:
-    from mpvit.analysis import analyse, find_run, read_results
-    from mpvit.plots import draw_errors
+    from mpvit.analysis import analyse, read_results
+    from mpvit.engine.run_folder import find_run
+    from mpvit.visualization.error_pictures import draw_errors
 
     if val_ann is not None and detections is not None:
         results = read_results(val_ann, detections, val_images or '')

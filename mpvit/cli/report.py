@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(work_dir: str, target: str | None, **options: Any) -> None:
     """Write the report and say what is not in it."""
-    from mpvit.report import write_report
+    from mpvit.visualization.report import write_report
 
     place = Path(target) if target else Path(work_dir) / 'report.html'
     replaced = ' (it replaces the last one)' if place.exists() else ''

@@ -38,6 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(figure: str, **arguments: Any) -> None:
     """Detect and draw."""
     import mpvit.register  # noqa: F401
-    from mpvit.sampling_points import show_queries
+    from mpvit.visualization.queries import show_queries
 
     print(f'{figure}: {", ".join(show_queries(figure=figure, **arguments))}')

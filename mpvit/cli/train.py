@@ -48,6 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(**arguments: Any) -> None:
     """Train."""
     import mpvit.register  # noqa: F401
-    from mpvit.runner import train
+    from mpvit.engine.train import train
 
     train(**arguments)

@@ -7,7 +7,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
-from mpvit.datasets.unreadable import SkippedImages, check_folder, why_unreadable
+from mpvit.datasets.unreadable_images import SkippedImages, check_folder, why_unreadable
 from mpvit.errors import UserError, did_you_mean
 
 _MAX_SKIPPED = 'train_dataloader.dataset.max_skipped_images'

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpvit.datasets.search import Search, Split, listed
+from mpvit.datasets.layout_search import Search, Split, listed
 from mpvit.errors import UserError
 
 

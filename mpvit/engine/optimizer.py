@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMI
 from mmengine.runner.amp import autocast
 from torch import nn
 
-from mpvit.engine.finite import FiniteOptimWrapper
+from mpvit.engine.hooks.finite_steps import FiniteOptimWrapper
 from mpvit.errors import UserError
 
 Group = dict[str, Any]

@@ -8,8 +8,8 @@ from pathlib import Path
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 
-from mpvit.engine.durable_checkpoint import POINTER
-from mpvit.engine.loading import read
+from mpvit.checkpoints.loading import read
+from mpvit.engine.hooks.checkpoint import POINTER
 from mpvit.errors import UserError
 
 _NAME = re.compile(r'(epoch|iter)_\d+\.pth')

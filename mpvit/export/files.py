@@ -15,9 +15,11 @@ from torch import nn
 
 from mpvit import __version__
 from mpvit.errors import UserError
+from mpvit.export.comparison import TOLERANCES, Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
-from mpvit.export.verify import TOLERANCES, Differences, verify
-from mpvit.exported import (
+from mpvit.inference.loading import load_detector
+from mpvit.inference.pipeline import evaluated_dataset
+from mpvit.models.exported import (
     SECTION,
     encoded,
     is_exported,
@@ -26,9 +28,7 @@ from mpvit.exported import (
     pixel_facts,
     required,
 )
-from mpvit.inference.loading import load_detector
-from mpvit.inference.pipeline import evaluated_dataset
-from mpvit.ops.attention import EXPORTED_FORMS, exported_as
+from mpvit.ops.msda.op import EXPORTED_FORMS, exported_as
 
 #: Format to the suffix of its files.
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}

@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpvit.engine.prepare import prepare
+    from mpvit.engine.hooks.prepare_inference import prepare
     from mpvit.inference.detections import Detections
     from mpvit.inference.detector import Detector
     from mpvit.inference.loading import load_detector
@@ -20,7 +20,7 @@ _PLACES = {
     'Detector': 'mpvit.inference.detector',
     'infer': 'mpvit.inference.run',
     'load_detector': 'mpvit.inference.loading',
-    'prepare': 'mpvit.engine.prepare',
+    'prepare': 'mpvit.engine.hooks.prepare_inference',
 }
 
 

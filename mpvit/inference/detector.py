@@ -9,17 +9,17 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
 
+from mpvit.config.tta import tta_model
 from mpvit.engine.device import chosen_device
-from mpvit.engine.faults import explained_faults
-from mpvit.engine.tta import tta_model
+from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError, closest
-from mpvit.exported import default_device, is_exported
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
 from mpvit.inference.loading import load_detector
 from mpvit.inference.pipeline import array_pipeline
 from mpvit.inference.sources import Loader, Source, ahead, as_list, loaders
 from mpvit.inference.tiles import TiledDetector
+from mpvit.models.exported import default_device, is_exported
 
 _LESS_MEMORY = (
     'lower --batch-size, detect in tiles (--tile) or compute in --dtype bf16 (docs/inference.md)'

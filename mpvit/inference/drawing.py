@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib import get_data_path
 
-from mpvit.colours import CLASSES, ink_on
+from mpvit.datasets.palette import CLASSES, ink_on
 from mpvit.errors import optional
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels

@@ -10,14 +10,14 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 import mpvit.register  # noqa: F401  (a detector is built from mmdet's parts and ours)
-from mpvit.checkpoints.classes import class_names
-from mpvit.checkpoints.layouts import weights_of
+from mpvit.checkpoints.class_layers import class_names
+from mpvit.checkpoints.formats import weights_of
 from mpvit.config.reading import load_config
-from mpvit.engine.checkpoint_hook import check_loadable
-from mpvit.engine.prepare import prepare
+from mpvit.engine.hooks.checkpoint_fit import check_loadable
+from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
-from mpvit.exported import is_exported, load_exported
 from mpvit.inference.pipeline import names_by_label
+from mpvit.models.exported import is_exported, load_exported
 
 __all__ = ['load_detector', 'prepare']
 

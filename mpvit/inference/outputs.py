@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from mpvit.checkpoints.coco import category_ids
+from mpvit.checkpoints.coco_categories import category_ids
 from mpvit.errors import UserError
 from mpvit.inference.detections import Detections
 from mpvit.inference.pictures import Pictures

@@ -10,7 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from mpvit.config.reading import leaf_datasets
-from mpvit.engine.tta import tta_pipeline
+from mpvit.config.tta import tta_pipeline
 from mpvit.errors import UserError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mpvit.engine.faults import explained_faults
+from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError, optional
 from mpvit.files.paths import new_folder
 from mpvit.inference.detector import Detector

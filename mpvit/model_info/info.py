@@ -21,8 +21,8 @@ from torch import nn
 
 from mpvit.config.reading import load_config
 from mpvit.engine.device import chosen_device
-from mpvit.engine.faults import explain
-from mpvit.engine.prepare import prepare
+from mpvit.engine.hooks.prepare_inference import prepare
+from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
 from mpvit.model_info.measure import (
     Size,

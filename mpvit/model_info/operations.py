@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry
 
-import mpvit.ops.attention  # noqa: F401  (registers the operator)
+import mpvit.ops.msda.op  # noqa: F401  (registers the operator)
 
 Shape = Sequence[int]
 _aten = torch.ops.aten

@@ -153,7 +153,8 @@ def _cost_matrices(
 
 def _pairs(matrices: Sequence[Tensor]) -> Tensor:
     # The solver refuses NaN and infinity. Any pairs do then: the losses are not finite either way,
-    # and what follows from that is decided for all processes together (mpvit.engine.finite).
+    # and what follows from that is decided for all processes together
+    # (mpvit.engine.hooks.finite_steps).
     matrices = [matrix.nan_to_num(0.0, 0.0, 0.0) for matrix in matrices]
     layers = []
     for layer in range(len(matrices[0])):

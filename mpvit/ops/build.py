@@ -2,7 +2,7 @@
 
 All of mmcv takes about half an hour to compile; this one op takes minutes. Its sources are those
 inside the installed mmcv, only the binding (binding.cpp) is ours. The result goes to PyTorch's
-cache of extensions, from where `mpvit.ops.cuda` loads it in every later process, without a
+cache of extensions, from where `mpvit.ops.msda.cuda` loads it in every later process, without a
 compiler. ``TORCH_CUDA_ARCH_LIST`` chooses the GPUs to build for, ``MAX_JOBS`` the processes.
 """
 
@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 
 from mpvit.errors import UserError
-from mpvit.ops import cuda, mmcv_bridge
+from mpvit.ops import mmcv_bridge
+from mpvit.ops.msda import cuda
 
 _KERNELS = 'pytorch/cuda/ms_deform_attn_cuda.cu'
 _WITHOUT_GPU = '7.5;8.0;9.0+PTX'  # from Turing on: the later ones run the code of their generation

@@ -7,8 +7,8 @@ mmdet instantiates mmcv's `MultiScaleDeformableAttention`; it and its parameters
    ``mmcv.ops`` nor mmdet can be imported. A stand-in takes its place: it provides the ops our
    models need (`mpvit.ops.fallbacks`); every other op raises an error that names the remedy. A
    compiled extension that loads is never touched.
-2. The forward method of the module is replaced by `mpvit.ops.module.forward`, which computes the
-   same by `mpvit.ops.attention`; so is mmcv's slow plain version of the operator.
+2. The forward method of the module is replaced by `mpvit.ops.msda.module.forward`, which computes
+   the same by `mpvit.ops.msda.op`; so is mmcv's slow plain version of the operator.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from typing import Any, NoReturn
 
 from torch import Tensor  # a compiled extension needs torch's libraries loaded first
 
-from mpvit.ops import attention
-from mpvit.ops import module as attention_module
 from mpvit.ops.fallbacks import PROVIDED
+from mpvit.ops.msda import module as attention_module
+from mpvit.ops.msda import op as attention
 
 _NAME = 'mmcv._ext'
 _ATTENTION = 'mmcv.ops.multi_scale_deform_attn'

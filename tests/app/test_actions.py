@@ -17,7 +17,7 @@ from mpvit.app.pictures import read_picture
 from mpvit.app.sources import Source, find_pictures, find_sources
 from mpvit.errors import UserError
 from mpvit.inference import Detector, load_detector
-from mpvit.sampling_points import record
+from mpvit.visualization.queries import record
 
 NAME = 'tiny/epoch_1.pth'
 

@@ -16,9 +16,9 @@ from mpvit.app.results import (
     picture_html,
     table_html,
 )
-from mpvit.checkpoints.coco import COCO_NAMES
+from mpvit.checkpoints.coco_categories import COCO_NAMES
 from mpvit.inference import Detections
-from mpvit.sampling_points import SamplingPoints
+from mpvit.visualization.queries import SamplingPoints
 
 EVERYTHING = Filter(0, range(10))
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mpvit.ops import attention
+from mpvit.ops.msda import op as attention
 
 
 def test_a_training_step_of_the_toy_detector(gpu_table, root):

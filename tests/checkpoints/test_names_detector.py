@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from mpvit.checkpoints.classes import official_rows
-from mpvit.checkpoints.coco import COCO_IDS, COCO_NAMES
-from mpvit.checkpoints.convert import to_ours
+from mpvit.checkpoints.class_layers import official_rows
+from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES
+from mpvit.checkpoints.conversion import to_ours
 from mpvit.checkpoints.names_detector import copies_of, detector_name_from_official
 from mpvit.errors import UserError
 

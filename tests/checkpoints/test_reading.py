@@ -11,8 +11,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
+from mpvit.checkpoints.loading import OWN_OBJECTS, read
 from mpvit.checkpoints.reading import guarded_getattr, read_checkpoint
-from mpvit.engine.loading import OWN_OBJECTS, read
 from mpvit.errors import UserError
 
 WEIGHTS = {'model': {'a': torch.arange(50_000.0)}, 'args': argparse.Namespace(lr=1e-4)}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mpvit.datasets.check import CHECKS, SEVERITIES, Scales, json_report, text_report
-from mpvit.datasets.check.picture import _worst, draw_picture
+from mpvit.visualization.dataset_picture import _worst, draw_picture
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_errors_from_elsewhere_pass(folder):
 def test_another_image_takes_the_place_and_each_is_counted_once(folder, monkeypatch):
     lines = []
     monkeypatch.setattr(
-        'mpvit.datasets.unreadable.print_log', lambda text, **options: lines.append(text)
+        'mpvit.datasets.unreadable_images.print_log', lambda text, **options: lines.append(text)
     )
     dataset = build(folder, max_skipped_images=2)
     for index in (1, 4):

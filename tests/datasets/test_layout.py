@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mpvit.datasets.layout import files_to_check, find_test_data, find_training_data
-from mpvit.datasets.search import split_of
+from mpvit.datasets.layout_search import split_of
 from mpvit.errors import UserError
 
 

@@ -15,7 +15,11 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.structures import InstanceData
 from torch import distributed, multiprocessing, nn
 
-from mpvit.engine.finite import FiniteAmpOptimWrapper, FiniteOptimWrapper, FiniteStepHook
+from mpvit.engine.hooks.finite_steps import (
+    FiniteAmpOptimWrapper,
+    FiniteOptimWrapper,
+    FiniteStepHook,
+)
 from mpvit.engine.optimizer import AutocastOptimWrapper
 from mpvit.errors import UserError
 

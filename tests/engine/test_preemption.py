@@ -9,8 +9,8 @@ import pytest
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from mpvit.engine.portable_runner import PortableRunner
 from mpvit.engine.preemption import PreemptionHook, QuietWorker, TrainingPaused
+from mpvit.engine.runner import PortableRunner
 
 
 @pytest.fixture(autouse=True)

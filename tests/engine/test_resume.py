@@ -13,12 +13,12 @@ from interruptions import Crash, InterruptHook, differences
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
 
-from mpvit.engine import durable_checkpoint
-from mpvit.engine.loading import read
+from mpvit.checkpoints.loading import read
+from mpvit.engine.hooks.progress_bar import checkpoint as durable_checkpoint
 from mpvit.engine.preemption import TrainingPaused
 from mpvit.engine.resume import newest_checkpoint
+from mpvit.engine.train import train
 from mpvit.errors import UserError
-from mpvit.runner import train
 
 # how the workers are run changes nothing
 ALONE = ('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False')
@@ -241,7 +241,7 @@ def test_which_checkpoint_is_the_newest_checkpoint(folder):
 @pytest.mark.parametrize('name', ['TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'])
 def test_restarted_jobs_resume(folder, tiny, monkeypatch, name):
     configs = []
-    monkeypatch.setattr('mpvit.runner.run_training', lambda cfg, notes: configs.append(cfg))
+    monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, notes: configs.append(cfg))
     start = dict(work_dir=str(folder), cfg_options=[f'load_from={folder}/epoch_1.pth'])
     for count in ('', '0', '1'):
         monkeypatch.setenv(name, count)

@@ -10,7 +10,7 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 
-from mpvit.engine.zero_ap import Detected, ZeroAPHook, detection_causes, loss_causes
+from mpvit.engine.hooks.zero_ap import Detected, ZeroAPHook, detection_causes, loss_causes
 
 CLASSES = ('cat', 'dog', 'cow')
 BOXES = torch.tensor([[30.0, 40, 70, 80], [100, 20, 160, 80], [20, 120, 90, 190]])
@@ -158,7 +158,7 @@ def test_hook_speaks_twice_at_most_and_only_of_zero(dataset, caplog):
 
 
 def test_hook_finds_exchanged_classes_in_a_whole_validation(dataset, caplog, monkeypatch):
-    monkeypatch.setattr('mpvit.engine.zero_ap._ENOUGH', 1)  # a handful of images
+    monkeypatch.setattr('mpvit.engine.hooks.zero_ap._ENOUGH', 1)  # a handful of images
     with caplog.at_level('WARNING', 'zero_ap'):
         validate(ZeroAPHook(), FakeRunner(dataset), 0.0)
     assert 'boxes are right and their classes are not' in caplog.text

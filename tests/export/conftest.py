@@ -13,7 +13,7 @@ from torch import nn
 
 from mpvit.config.reading import load_config
 from mpvit.datasets.toy import CLASSES
-from mpvit.export import export
+from mpvit.export.files import export
 from mpvit.inference import load_detector
 
 

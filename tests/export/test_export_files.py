@@ -13,7 +13,8 @@ from mmdet.apis import inference_detector
 from PIL import Image
 
 from mpvit.errors import UserError
-from mpvit.export import export, files
+from mpvit.export import files
+from mpvit.export.files import export
 
 
 @pytest.fixture(scope='module')

@@ -12,11 +12,11 @@ import torch
 from mmdet.apis import inference_detector
 from onnx import TensorProto, helper
 
+from mpvit.engine.train import evaluate
 from mpvit.errors import UserError
-from mpvit.export import export
-from mpvit.exported import default_device
+from mpvit.export.files import export
 from mpvit.inference import Detector, load_detector
-from mpvit.runner import evaluate
+from mpvit.models.exported import default_device
 
 
 def metrics(config, checkpoint, work_dir, options, **settings):

@@ -8,11 +8,11 @@ from parity_detector import DetectorParity
 from torch.nn import functional as F
 
 from mpvit.config.reading import load_config
+from mpvit.export.comparison import verify
 from mpvit.export.files import _facts, write_onnx
 from mpvit.export.graph import _inside
-from mpvit.export.verify import verify
-from mpvit.exported import load_exported
 from mpvit.inference import prepare
+from mpvit.models.exported import load_exported
 
 
 def test_padding_of_maps_is_that_of_mmdets_interpolation():

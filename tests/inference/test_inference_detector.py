@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.ops import batched_nms
 
 from mpvit.config.reading import load_config
-from mpvit.engine.tta import tta_pipeline
+from mpvit.config.tta import tta_pipeline
 from mpvit.errors import UserError
 from mpvit.inference import Detector
 from mpvit.inference.images import read_image

@@ -9,7 +9,7 @@ from hand_count import COAT, MPVIT, Transformer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpvit.engine.prepare import prepare
+from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.model_info import count_operations, model_info
 from mpvit.model_info.info import _build
 from mpvit.model_info.measure import made_up, predict

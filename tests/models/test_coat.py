@@ -12,8 +12,8 @@ from mmdet.registry import MODELS
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from mpvit.checkpoints.names import rename
 from mpvit.checkpoints.names_coat import coat_from_official
+from mpvit.checkpoints.names_mpvit import rename
 from mpvit.models.coat import ARCHS, CoaT
 
 PUBLISHED_PARAMETERS = {'lite_small': (19_324_480, 244), 'small': (21_370_984, 316)}

@@ -210,7 +210,7 @@ def test_broadcast_cost_is_bit_for_bit_mmdets(box_format, dtype):
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('objects', [(2, 2), (0, 0)], ids=['objects', 'empty images'])
 def test_losses_say_that_predictions_are_not_finite(value, objects):
-    """What follows from it is not decided here, by one process alone (mpvit.engine.finite)."""
+    """What follows is not decided here, by one process alone (mpvit.engine.hooks.finite_steps)."""
     inputs = [copy.deepcopy(t.detach()) if t is not None else None for t in predictions()]
     inputs[0][2, 1, 4] = inputs[1][2, 1, :] = value
     losses = build_head().loss_by_feat(*inputs, targets(*objects), METAS)

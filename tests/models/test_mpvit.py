@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 import mpvit
-from mpvit.checkpoints.names import mpvit_from_official, rename
+from mpvit.checkpoints.names_mpvit import mpvit_from_official, rename
 from mpvit.models.mpvit import ARCHS, MPViT, PatchEmbed
 
 PUBLISHED_PARAMETERS = {  # millions would hide a missing bias

@@ -4,8 +4,8 @@ import attention_cases
 import pytest
 import torch
 
-from mpvit.ops import attention
-from mpvit.ops import triton as backend
+from mpvit.ops.msda import op as attention
+from mpvit.ops.msda import triton as backend
 
 
 @pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)

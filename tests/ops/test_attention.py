@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from mpvit.errors import UserError
-from mpvit.ops import attention, choice, reference
+from mpvit.ops.msda import op as attention
+from mpvit.ops.msda import reference
+from mpvit.ops.msda import selection as choice
 
 SHAPES = torch.tensor([[6, 8], [3, 4]])
 CUDA = torch.device('cuda', 0)

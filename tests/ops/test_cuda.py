@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mpvit.errors import UserError
-from mpvit.ops import build, cuda, mmcv_bridge
+from mpvit.ops import build, mmcv_bridge
+from mpvit.ops.msda import cuda
 
 GPU = torch.device('cuda', 0)
 needs_cuda_torch = pytest.mark.skipif(

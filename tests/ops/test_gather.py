@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mpvit.ops import attention, gather, reference
-from mpvit.ops.module import sampling_locations
+from mpvit.ops.msda import gather, reference
+from mpvit.ops.msda import op as attention
+from mpvit.ops.msda.module import sampling_locations
 
 SHAPES = [(7, 5), (4, 3), (1, 2)]
 

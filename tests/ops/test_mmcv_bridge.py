@@ -12,8 +12,9 @@ import torch
 from mmcv.ops import MultiScaleDeformableAttention, batched_nms, multi_scale_deform_attn
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 
-from mpvit.ops import fallbacks, mmcv_bridge, reference
-from mpvit.ops.reference import ms_deform_attn
+from mpvit.ops import fallbacks, mmcv_bridge
+from mpvit.ops.msda import reference
+from mpvit.ops.msda.reference import ms_deform_attn
 
 needs_substitute = pytest.mark.skipif(
     not mmcv_bridge.is_substituted(), reason='mmcv has its compiled ops, which are used untouched'
@@ -225,7 +226,7 @@ def test_an_extension_that_does_not_load_is_replaced_with_a_warning(mmcv_ext):
 
 def test_mmdet_imports_in_a_fresh_process():
     result = subprocess.run(
-        [sys.executable, '-c', 'import mpvit; import mmdet.models'],
+        [sys.executable, '-c', 'import mpvit.register; import mmdet.models'],
         capture_output=True,
         text=True,
         check=False,

@@ -4,7 +4,8 @@ import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 
-from mpvit.ops import mmcv_bridge, module
+from mpvit.ops import mmcv_bridge
+from mpvit.ops.msda import module
 
 SHAPES = torch.tensor([[6, 8], [3, 4]])
 

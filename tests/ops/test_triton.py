@@ -14,7 +14,7 @@ from triton import compile as compile_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from mpvit.ops import triton as backend
+from mpvit.ops.msda import triton as backend
 
 CPU = torch.device('cpu')
 

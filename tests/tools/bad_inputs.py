@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from mpvit.engine.loading import read
+from mpvit.checkpoints.loading import read
 
 _TESTED_BELOW = (
     'no image',

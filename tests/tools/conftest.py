@@ -48,7 +48,7 @@ def tool(root, monkeypatch, capfd):
 @pytest.fixture(scope='session')
 def trained(tiny, tmp_path_factory):
     """Work folder of a finished tiny training, made through the package as the tool does."""
-    from mpvit.runner import train
+    from mpvit.engine.train import train
 
     config, places = tiny
     forget_earlier_runs()

@@ -134,7 +134,7 @@ def test_pictures_of_unknown_formats_are_refused_at_once(tool, data, tmp_path, n
 @pytest.mark.parametrize('suffix', ['jpg', 'webp', 'tiff', 'svg', 'pdf'])
 def test_pictures_of_known_formats_can_be_drawn(data, tmp_path, suffix):
     from mpvit.datasets.check import Split, inspect_dataset
-    from mpvit.datasets.check.picture import draw_picture
+    from mpvit.visualization.dataset_picture import draw_picture
 
     split = Split(data / 'annotations' / 'instances_val2017.json', data / 'val2017')
     draw_picture(inspect_dataset(split, workers=1), tmp_path / f'picture.{suffix}')

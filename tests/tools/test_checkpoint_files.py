@@ -6,7 +6,7 @@ import parity_fill
 import pytest
 import torch
 
-from mpvit.engine.loading import read
+from mpvit.checkpoints.loading import read
 
 OTHER_NAMES = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
 

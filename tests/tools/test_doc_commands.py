@@ -179,7 +179,7 @@ def test_commands_run(page, tool, small_things, monkeypatch):
             assert call, f'{fence.place}: only the tools can be run here, not {words[0]}'
             name, arguments = call
             if name == '--help':
-                continue  # tests/test_cli.py
+                continue  # tests/cli/test_cli.py
             result = tool(name, *arguments)
             assert result.status == 0, f'{fence.place}: {shlex.join(words)}\n{result.err}'
 

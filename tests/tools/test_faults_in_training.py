@@ -13,7 +13,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mpvit.engine.loading import read
+from mpvit.checkpoints.loading import read
 
 
 @HOOKS.register_module(force=True)

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from mpvit.engine.loading import read
+from mpvit.checkpoints.loading import read
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mpvit import sampling_points
 from mpvit.errors import UserError
-from mpvit.sampling_points import show_queries
+from mpvit.visualization import queries as sampling_points
+from mpvit.visualization.queries import show_queries
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import interruptions
 import pytest
 from interruptions import differences
 
-from mpvit.engine.loading import read
+from mpvit.checkpoints.loading import read
 
 WANTED = dict(SIGKILL='SIGKILL', SIGTERM='0')
 

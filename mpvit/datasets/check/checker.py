@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mpvit.datasets.check.boxes import BoxFaults, box_faults, box_problems
 from mpvit.datasets.check.classes import balance_problems, config_problems, split_problems
-from mpvit.datasets.check.facts import Facts, look_at, sample_paths
+from mpvit.datasets.check.image_files import Facts, look_at, sample_paths
 from mpvit.datasets.check.images import copy_problems, image_problems, orphan_problems
 from mpvit.datasets.check.problems import Problem, problem
 from mpvit.datasets.check.scales import Scales, scale_problems

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mpvit.datasets.check.facts import Facts
+from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.problems import Problem, problem
 from mpvit.datasets.check.table import Table, size_text
 

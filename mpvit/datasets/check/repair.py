@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpvit.datasets.check.boxes import box_faults, image_sizes
-from mpvit.datasets.check.facts import Facts
+from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.images import boxes_by_image, boxes_fit
 from mpvit.datasets.check.table import (
     Entry,

@@ -1,0 +1,221 @@
+"""Whole checkpoints from official form to ours and back, with a report of every tensor."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpvit.checkpoints.class_layers import UNUSED_BIAS, ClassLayers, class_names, cut, uncut
+from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES, OFFICIAL_CHANNELS
+from mpvit.checkpoints.formats import Layout, layout_of, weights_of, without_counters
+from mpvit.checkpoints.names_detector import (
+    backbone_name_from_official,
+    backbone_names_to_official,
+    check_copies,
+    copies_of,
+    detector_name_from_official,
+    detector_names_to_official,
+    refines_boxes,
+)
+from mpvit.errors import UserError
+
+#: Entry of ``meta`` that keeps, by our name, the official class rows without a place in ours.
+OTHER_ROWS = 'official_class_rows'
+_CLASSIFIER = re.compile(r'(backbone\.0\.\w+\.)?(cls_head|fc|head|aggregate|norm[1-4])\.')
+_SHOWN = 5  # names listed in an error
+
+
+@dataclass
+class Report:
+    """What a conversion did with every tensor.
+
+    Attributes:
+        source: What the checkpoint holds.
+        matched: How many tensors have a place in the result.
+        dropped: Reason to names of the tensors left out on purpose.
+        notes: What else was done.
+    """
+
+    source: Layout
+    matched: int = 0
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def drop(self, reason: str, *names: str) -> None:
+        """Note tensors left out on purpose."""
+        if names:
+            self.dropped.setdefault(reason, []).extend(names)
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        return [
+            f'{self.source}: {self.matched} tensors matched',
+            *(f'  {len(n)} dropped: {why} ({n[0]}, ...)' for why, n in self.dropped.items()),
+            *(f'  {note}' for note in self.notes),
+        ]
+
+
+def to_ours(
+    checkpoint: Mapping[str, Any], ema: bool = False
+) -> tuple[dict[str, Any], Report] | None:
+    """A checkpoint in official form, of a detector or a backbone, as one of ours.
+
+    Args:
+        checkpoint: Content of a file.
+        ema: Take the exponential moving average of the weights.
+
+    Returns:
+        Weights as ``state_dict`` with a ``meta``, and what was done. None if the checkpoint is
+        not in a known official form.
+
+    Raises:
+        UserError: It is, but holds unknown tensors or copies of tensors that differ.
+    """
+    weights, counters = without_counters(weights_of(checkpoint, ema))
+    layout = layout_of(weights)
+    if layout is None or not layout.official:
+        return None
+    wrong = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise UserError(f'the checkpoint looks like an {layout}, but {wrong[0]} is no tensor')
+    report = Report(layout)
+    report.drop('counter of a profiler', *counters)
+    check_copies(weights)
+    named = _named(weights, layout, report)
+    meta: dict[str, Any] = {'converted_from': str(layout)}
+    if layout.detector:
+        named, others = _cut_classes(named, report)
+        if others:
+            meta |= {OTHER_ROWS: others, 'dataset_meta': {'classes': COCO_NAMES}}
+    _add_step_counters(named, report)
+    return {'state_dict': named, 'meta': meta}, report
+
+
+def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[str, Any], Report]:
+    """One of our checkpoints, of a detector or a backbone, in official form.
+
+    Args:
+        checkpoint: Content of a file.
+        ema: Take the exponential moving average of the weights.
+
+    Returns:
+        Weights as ``model``, and what was done.
+
+    Raises:
+        UserError: The checkpoint is not one of ours, or holds unknown tensors.
+    """
+    weights = weights_of(checkpoint, ema)
+    layout = layout_of(weights)
+    if layout is None or (layout.official and not _is_resnet(weights)):
+        raise UserError(f'expected one of our checkpoints, found {layout or "unknown tensors"}')
+    report = Report(layout)
+    try:
+        if layout.detector:
+            refine = 'memory_trans_fc.weight' in weights or refines_boxes(weights)
+            names = detector_names_to_official(weights, refine)
+        else:
+            names = backbone_names_to_official(weights)
+    except KeyError as error:
+        raise UserError(f'unexpected tensor: {error.args[0]}') from error
+    weights = _uncut_classes(weights, checkpoint, report)
+    result = {official: weights[name] for name, to in names.items() for official in to}
+    unnamed = [name for name, to in names.items() if not to]
+    report.drop("step counter of batch norm, which the official ResNet doesn't have", *unnamed)
+    report.matched = len(weights) - len(unnamed)
+    if len(result) > report.matched:
+        report.notes.append(f'{len(result) - report.matched} copies of shared tensors added')
+    return {'model': result}, report
+
+
+def _is_resnet(weights: Mapping[str, Tensor]) -> bool:
+    return 'layer1.0.conv1.weight' in weights
+
+
+def _named(weights: Mapping[str, Tensor], layout: Layout, report: Report) -> dict[str, Tensor]:
+    rule = detector_name_from_official if layout.detector else backbone_name_from_official
+    copies = copies_of(weights)
+    named: dict[str, Tensor] = {}
+    unexpected = []
+    for name, value in weights.items():
+        try:
+            ours = rule(name)
+        except KeyError:
+            unexpected.append(name)
+            continue
+        if ours is not None:
+            named[ours] = value
+        elif name in copies:
+            report.drop('copy of another tensor, verified equal', name)
+        elif _CLASSIFIER.match(name):
+            report.drop('ImageNet classifier', name)
+        else:
+            unexpected.append(name)
+    if unexpected:
+        shown = ', '.join(unexpected[:_SHOWN]) + (', ...' if len(unexpected) > _SHOWN else '')
+        raise UserError(
+            f'the checkpoint looks like an {layout}, but holds {len(unexpected)} unexpected '
+            f'tensors ({shown})'
+        )
+    report.matched = len(named)
+    return named
+
+
+def _cut_classes(
+    weights: Mapping[str, Tensor], report: Report
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights with class layers of 80 channels, and the rows left over by our name."""
+    result, others = dict(weights), {}
+    for name, proposals in ClassLayers(weights).proposals.items():
+        channels = len(weights[name])
+        if channels == OFFICIAL_CHANNELS:
+            result[name], others[name] = cut(weights[name], proposals)
+        elif not report.notes:
+            report.notes.append(
+                f'class layers of {channels} channels are not those of COCO and stay as they are'
+            )
+    if others:
+        report.notes.append(
+            f'class layers cut from {OFFICIAL_CHANNELS} to {len(COCO_IDS)} channels by COCO '
+            f'category id; the others are kept in meta.{OTHER_ROWS}'
+        )
+    return result, others
+
+
+def _uncut_classes(
+    weights: Mapping[str, Tensor], checkpoint: Mapping[str, Any], report: Report
+) -> dict[str, Tensor]:
+    classes = class_names(checkpoint)
+    if classes not in (None, list(COCO_NAMES)):
+        return dict(weights)  # 80 classes by chance: they have no COCO ids to be spread over
+    others = (checkpoint.get('meta') or {}).get(OTHER_ROWS, {})
+    result = dict(weights)
+    for name, proposals in ClassLayers(weights).proposals.items():
+        if len(weights[name]) == len(COCO_IDS):
+            result[name] = uncut(weights[name], others.get(name), proposals)
+    if any(len(result[name]) != len(weights[name]) for name in weights if result[name].dim()):
+        report.notes.append(
+            f'class layers extended from {len(COCO_IDS)} to {OFFICIAL_CHANNELS} channels; the '
+            'others '
+            + (
+                'are those of the official file'
+                if others
+                else f'have weight 0 and bias {UNUSED_BIAS:.1f}'
+            )
+        )
+    return result
+
+
+def _add_step_counters(weights: dict[str, Tensor], report: Report) -> None:
+    """Give every batch norm the counter that PyTorch's has and the official frozen one has not."""
+    missing = [
+        counter
+        for name in list(weights)
+        if name.endswith('.running_var')
+        and (counter := name.replace('running_var', 'num_batches_tracked')) not in weights
+    ]
+    weights.update({name: torch.tensor(0) for name in missing})
+    if missing:
+        report.notes.append(f'{len(missing)} step counters of batch norm added (0)')

@@ -1,0 +1,176 @@
+"""YOLO- and Pascal-VOC-format folders made into a COCO-format dataset by `supervision`.
+
+The library reads and writes the formats. What is done here: the folders of the splits are found,
+and the splits of a VOC dataset, whose files have no list of classes, get the same one.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mpvit.datasets.layout_search import SPLITS, other_format, scan, split_of
+from mpvit.errors import UserError, optional
+
+_ORIENTATION = 0x0112  # of EXIF
+_IMAGES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
+_IMAGE_FOLDERS = ('JPEGImages', 'images')
+
+
+def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[str]:
+    """Write a COCO-format copy of a dataset, images included.
+
+    The folder appears in one step when it is complete.
+
+    Args:
+        source: Folder in YOLO format (``data.yaml``, ``images`` and ``labels``) or in Pascal VOC's
+            (``Annotations``, ``JPEGImages`` and ``ImageSets/Main``, or images and XML files in
+            folders named after the splits).
+        target: Folder to write, which does not exist yet: ``annotations/instances_<split>.json``
+            and ``<split>/``.
+
+    Returns:
+        Lines that say what was written.
+
+    Raises:
+        UserError: The library is missing, the folder is in neither format, or a file is broken.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists():
+        raise UserError(f'{target} exists already; choose another name')
+    library = optional('supervision', 'conversions of datasets')
+    kind = other_format(source)
+    if kind is None:
+        raise UserError(f'{source} is in neither YOLO nor Pascal VOC format (docs/data.md)')
+    try:
+        datasets = (_read_yolo if kind == 'YOLO' else _read_voc)(library, source)
+    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: broken XML
+        raise UserError(f'{source} cannot be read as {kind}: {error}') from error
+    lines = [f'{source} is in {kind} format']
+    work = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
+    try:
+        _write(datasets, work)
+        work.chmod(0o755)
+        work.rename(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f'{target} cannot be written: {error}') from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    for split, dataset in datasets.items():
+        boxes = sum(len(found) for found in dataset.annotations.values())
+        lines.append(f'{split}: {len(dataset)} images, {boxes} boxes')
+    turned = sum(_is_turned(path) for dataset in datasets.values() for path in dataset.image_paths)
+    if turned:
+        lines.append(
+            f'{turned} images are turned by their EXIF orientation, for which the boxes were taken '
+            'to be meant: train with color_type=color (docs/data.md)'
+        )
+    return lines
+
+
+def _write(datasets: Mapping[str, Any], folder: Path) -> None:
+    next_ids = (1, 1)
+    for split, dataset in datasets.items():
+        next_ids = dataset.as_coco(
+            str(folder / split),
+            str(folder / 'annotations' / f'instances_{split}.json'),
+            starting_image_id=next_ids[0],
+            starting_annotation_id=next_ids[1],
+            show_progress=sys.stderr.isatty(),
+        )
+
+
+def _read_yolo(library: Any, root: Path) -> dict[str, Any]:
+    files = [*root.glob('*.yaml'), *root.glob('*.yml')]
+    files = [path for path in files if path.stem == 'data'] or files
+    if len(files) != 1:
+        raise UserError(f'{root} needs one data.yaml with the names of the classes')
+    datasets = {}
+    for split, images in _image_folders(root).items():
+        labels = _beside(root, images, 'images', 'labels', '*.txt')
+        dataset = library.DetectionDataset.from_yolo(
+            str(images), str(labels), str(files[0]), show_progress=sys.stderr.isatty()
+        )
+        datasets[split] = _part(dataset, sorted(dataset.image_paths), dataset.classes)
+    return datasets
+
+
+def _read_voc(library: Any, root: Path) -> dict[str, Any]:
+    lists = {
+        path.stem: path.read_text().split()
+        for path in root.glob('ImageSets/Main/*.txt')
+        if path.stem in SPLITS
+    }
+    if lists:
+        folders = [root / name for name in _IMAGE_FOLDERS if (root / name).is_dir()]
+        if not folders:
+            raise UserError(f'{root} has no folder {" or ".join(_IMAGE_FOLDERS)}')
+        whole = _voc_folder(library, folders[0], root / 'Annotations')
+        classes = sorted(whole.classes)
+        chosen = {
+            split: [path for path in whole.image_paths if Path(path).stem in set(names)]
+            for split, names in lists.items()
+        }
+        return {split: _part(whole, paths, classes) for split, paths in chosen.items()}
+    parts = {}
+    for split, images in _image_folders(root).items():
+        annotations = _beside(root, images, 'JPEGImages', 'Annotations', '*.xml')
+        parts[split] = _voc_folder(library, images, annotations)
+    classes = sorted({name for dataset in parts.values() for name in dataset.classes})
+    return {split: _part(part, part.image_paths, classes) for split, part in parts.items()}
+
+
+def _voc_folder(library: Any, images: Path, annotations: Path) -> Any:
+    return library.DetectionDataset.from_pascal_voc(
+        str(images), str(annotations), show_progress=sys.stderr.isatty()
+    )
+
+
+def _part(dataset: Any, paths: list[str], classes: list[str]) -> Any:
+    """Some of the images of a dataset, with classes numbered as in ``classes``."""
+    number = np.array([classes.index(name) for name in dataset.classes], int)
+    annotations = {}
+    for path in paths:
+        found = dataset.annotations[path]
+        if len(found):
+            found.class_id = number[found.class_id]
+        annotations[path] = found
+    return type(dataset)(classes=classes, images=paths, annotations=annotations)
+
+
+def _image_folders(root: Path) -> dict[str, Path]:
+    """Folders with images by the split they are named after."""
+    found: dict[str, list[Path]] = {}
+    for folder in scan(root)[0]:
+        names = reversed(folder.relative_to(root).parts)
+        split = next((split for split in map(split_of, names) if split), None)
+        if split and any(path.suffix.lower() in _IMAGES for path in folder.iterdir()):
+            found.setdefault(split, []).append(folder)
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise UserError(
+                f'{root} has several folders of {split} images: {", ".join(map(str, folders))}'
+            )
+    if not found:
+        raise UserError(f'{root} has no folder named after a split, such as train or images/train')
+    return {split: found[split][0] for split in SPLITS if split in found}
+
+
+def _beside(root: Path, images: Path, name: str, other: str, kind: str) -> Path:
+    """The folder of the annotations: ``other`` in place of ``name``, or the one of the images."""
+    parts = [other if part == name else part for part in images.relative_to(root).parts]
+    folder = root.joinpath(*parts)
+    if not any(folder.glob(kind)):
+        raise UserError(f'images are in {images}, but {folder} holds no {kind}')
+    return folder
+
+
+def _is_turned(path: str) -> bool:
+    with Image.open(path) as image:
+        return image.getexif().get(_ORIENTATION, 1) != 1

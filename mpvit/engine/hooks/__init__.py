@@ -1,0 +1,1 @@
+"""mmengine's hooks: checkpoints, steps that are not finite, moving averages, progress."""

@@ -1,0 +1,149 @@
+"""What stands between a checkpoint that was read and a model that loads it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
+
+from mpvit.checkpoints.class_layers import CLASS_LAYERS, class_names, remap_classes
+from mpvit.checkpoints.compatibility import check_fit
+from mpvit.checkpoints.formats import weights_of
+from mpvit.checkpoints.names_detector import refines_boxes
+from mpvit.engine.optimizer import fit_optimizer_state
+from mpvit.errors import UserError
+
+_SHOWN = 8  # class names listed in a line
+_LOAD_FROM = 'start a new training from its weights with --cfg-options load_from=FILE instead'
+_RESUMABLE = ('meta', 'message_hub', 'optimizer')
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """Refuses a checkpoint whose tensors are not those of the model.
+
+    mmengine loads what matches and goes on with random numbers for the rest, which shows as an
+    AP of 0 much later. Only the class layers may differ, in a training that starts from
+    ``load_from``: classes of the same name keep their weights, others are trained from scratch,
+    and a line says so. What cannot be resumed is refused.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Compare a checkpoint that was read with the model, before it is loaded.
+
+        Args:
+            runner: Runner that holds the model.
+            checkpoint: What the file held; classes may change their places in it.
+
+        Raises:
+            UserError: Tensors are missing, unexpected or of another shape, or a training cannot
+                be resumed from it.
+        """
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        # fine-tuning may be for other classes; a resumed or tested model may not
+        training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
+        classes = _classes_of(runner._train_loop if training else runner._test_loop)
+        if training and runner._resume:
+            _check_resumable(checkpoint, classes)
+        elif training:
+            line = _match_classes(checkpoint, model.state_dict(), classes)
+            if line:
+                runner.logger.warning(line)
+        elif None not in (classes, old := class_names(checkpoint)) and classes != old:
+            runner.logger.warning('The checkpoint names other classes than the test set.')
+        if training:
+            check_fit(checkpoint, model.state_dict())
+            _fit_optimizer(runner, checkpoint, model)
+        else:
+            check_loadable(checkpoint, model)
+
+
+def check_loadable(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
+    """Make sure that a checkpoint is of a detector, before it is used for detecting.
+
+    Args:
+        checkpoint: What a loader of `mpvit.checkpoints.loading` returned.
+        model: The detector.
+
+    Raises:
+        UserError: Tensors are missing, unexpected or of another shape, or only one of the two
+            refines boxes.
+    """
+    check_fit(checkpoint, model.state_dict())
+    _check_refinement(weights_of(checkpoint), model)
+
+
+def _classes_of(loop: Any) -> list[str] | None:
+    if not isinstance(loop, BaseLoop):
+        return None
+    classes = getattr(loop.dataloader.dataset, 'metainfo', {}).get('classes')
+    return None if classes is None else list(classes)
+
+
+def _check_resumable(checkpoint: dict[str, Any], classes: list[str] | None) -> None:
+    missing = [key for key in _RESUMABLE if key not in checkpoint]
+    if missing:
+        raise UserError(
+            'cannot resume: the checkpoint holds weights only, without the state of a training '
+            f'({", ".join(missing)} missing); {_LOAD_FROM}'
+        )
+    old = class_names(checkpoint)
+    if None not in (old, classes) and old != classes:
+        raise UserError(
+            f'cannot resume: the checkpoint was trained on other classes ({_listed(old or [])}); '
+            f'{_LOAD_FROM}'
+        )
+    # a config as source code; mmengine would execute it to look for an entry long obsolete
+    checkpoint['meta'].pop('config', None)
+
+
+def _fit_optimizer(runner: Runner, checkpoint: dict[str, Any], model: nn.Module) -> None:
+    if runner._resume and isinstance(runner.optim_wrapper, OptimWrapper):
+        line = fit_optimizer_state(checkpoint, model, runner.optim_wrapper.optimizer)
+        if line:
+            runner.logger.info(line)
+
+
+def _match_classes(
+    checkpoint: dict[str, Any], model: Mapping[str, Tensor], classes: list[str] | None
+) -> str | None:
+    """Bring the class layers of a checkpoint to the model's classes; the line that says so."""
+    weights = weights_of(checkpoint)
+    layers = [name for name in model if name.startswith(CLASS_LAYERS)]
+    if not layers or any(name not in weights for name in layers):
+        return None  # for the check that follows to tell
+    rows, wanted = len(weights[layers[0]]), len(model[layers[0]])
+    old = class_names(checkpoint)
+    old = old if old is not None and len(old) == rows else None
+    new = classes if classes is not None and len(classes) == wanted else None
+    if rows == wanted and (old == new or old is None or new is None):
+        return None
+    checkpoint['state_dict'], kept = remap_classes(weights, model, old, new)
+    if not kept:
+        return f'Class layers: all {wanted} classes start from scratch ({rows} in the checkpoint).'
+    fresh = [name for name in new or () if name not in kept]
+    return (
+        f'Class layers: {len(kept)} of {wanted} classes keep their weights by name '
+        f'({_listed(kept)}); {len(fresh)} start from scratch ({_listed(fresh) or "none"}).'
+    )
+
+
+def _check_refinement(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    refine = getattr(model, 'with_box_refine', False) and not getattr(model, 'as_two_stage', False)
+    if refine and not refines_boxes(weights):
+        raise UserError(
+            'the checkpoint is of another model than the config: it has one box layer for all '
+            'decoder layers and the config refines boxes (model.with_box_refine)'
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')

@@ -1,0 +1,318 @@
+"""Multi-scale deformable attention on the CPU, forward and backward, compiled by Numba.
+
+Equation 3 of "Deformable DETR" (Zhu et al., ICLR 2021), as in `mpvit.ops.msda.reference`, in one
+pass: what is read is the values at the corners of each sample, what is written is the result.
+Nothing of size queries x points x channels is stored. Values are float32 or bfloat16; sums are
+float32.
+
+* The loop over the channels of a head is LLVM vector arithmetic of exactly that width
+  (`weighted_sum`, `dot_and_add`); left to LLVM's vectoriser it takes twice as long.
+* Threads are those of `mpvit.ops.threads`, as many as torch's.
+* Everything is copied into the order of heads first, so that what neighbouring queries read stays
+  in the cache. The backward pass deals out heads of images, whose gradients do not overlap: no
+  atomics, the same result every time, and at most as many threads as there are heads x images.
+* Compiled on the first call for a number of channels, in about two seconds, and cached on disk.
+
+docs/benchmarks.md says why Numba, with figures.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpvit.ops.msda.llvm_vectors import dots_and_sums, weighted_sum
+from mpvit.ops.threads import compiled, run
+
+_INLINE_SAMPLES = 1 << 16  # below this many samples, waking threads costs more than it saves
+_TASKS_PER_THREAD = 4  # more than one, so that all threads end together
+_PLAIN: Any = dict(dtype=torch.float32, device='cpu')  # whatever torch's defaults are
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why this backend cannot serve, or None if it can.
+
+    Args:
+        device: Device of the inputs.
+        dtype: Type of the values.
+    """
+    if device.type != 'cpu':
+        return f'the cpu backend takes CPU tensors, not {device.type}'
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f'the cpu backend takes float32, bfloat16 and float16, not {dtype}'
+    return None
+
+
+def forward(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Weighted sum of bilinear samples; shapes as in `mpvit.ops.msda.reference.ms_deform_attn`.
+
+    Args:
+        value: Float32, bfloat16 or float16, shape ``(B, sum(H_l * W_l), heads, C)``.
+        spatial_shapes: ``(H_l, W_l)`` of every level, shape ``(levels, 2)``.
+        sampling_locations: ``(x, y)`` in [0, 1], shape ``(B, queries, heads, levels, points, 2)``.
+        attention_weights: Shape ``(B, queries, heads, levels, points)``.
+
+    Returns:
+        Tensor of shape ``(B, queries, heads * C)``, of the type of ``value``.
+    """
+    batch, tokens, heads, channels = value.shape
+    queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
+    output = torch.empty(batch, heads, queries, channels, **_PLAIN)
+    arrays = (
+        _head_by_head(value),
+        _sample_table(spatial_shapes, points),
+        _head_by_head(sampling_locations.float()),
+        _head_by_head(attention_weights.float()),
+        output.view(-1).numpy(),
+        tokens,
+        queries,
+    )
+    pairs = batch * heads
+    chunks = -(-_TASKS_PER_THREAD * torch.get_num_threads() // pairs)
+    tasks = [
+        (pair, queries * i // chunks, queries * (i + 1) // chunks)
+        for pair in range(pairs)
+        for i in range(chunks)
+    ]
+    samples = pairs * queries * levels * points
+    run(_forward_kernel(channels), arrays, tasks, inline=samples < _INLINE_SAMPLES)
+    return output.transpose(1, 2).to(value.dtype).reshape(batch, queries, -1)
+
+
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `forward`.
+
+    Args:
+        grad_output: Gradient of the output, shape ``(B, queries, heads * C)``.
+        value: As for `forward`.
+        spatial_shapes: As for `forward`.
+        sampling_locations: As for `forward`.
+        attention_weights: As for `forward`.
+
+    Returns:
+        Gradients of ``value``, ``sampling_locations`` and ``attention_weights``, each in the
+        shape and type of its input.
+    """
+    batch, tokens, heads, channels = value.shape
+    queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
+    grad_value = torch.zeros(batch, heads, tokens, channels, **_PLAIN)
+    grad_locations = torch.empty(batch, heads, queries, levels, points, 2, **_PLAIN)
+    grad_weights = torch.empty(batch, heads, queries, levels, points, **_PLAIN)
+    arrays = (
+        _head_by_head(grad_output.float().view(batch, queries, heads, channels)),
+        _head_by_head(value),
+        _sample_table(spatial_shapes, points),
+        _head_by_head(sampling_locations.float()),
+        _head_by_head(attention_weights.float()),
+        grad_value.view(-1).numpy(),
+        grad_locations.view(-1).numpy(),
+        grad_weights.view(-1).numpy(),
+        tokens,
+        queries,
+    )
+    tasks = [(pair,) for pair in range(batch * heads)]
+    samples = len(tasks) * queries * levels * points
+    run(_backward_kernel(channels), arrays, tasks, inline=samples < _INLINE_SAMPLES)
+    return (
+        grad_value.transpose(1, 2).to(value.dtype),
+        grad_locations.transpose(1, 2).to(sampling_locations.dtype),
+        grad_weights.transpose(1, 2).to(attention_weights.dtype),
+    )
+
+
+def _head_by_head(tensor: Tensor) -> Any:
+    """``(B, rows, heads, ...)`` as a flat array ``(B, heads, rows, ...)``, bfloat16 as int16."""
+    if tensor.dtype == torch.float16:
+        tensor = tensor.float()
+    flat = tensor.detach().transpose(1, 2).contiguous().view(-1)
+    return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
+
+
+def _sample_table(spatial_shapes: Tensor, points: int) -> Any:
+    """Width, height and first pixel of the level of every sample of a query, three rows."""
+    shapes = spatial_shapes.detach().cpu().numpy()
+    sizes = shapes.prod(axis=1)
+    table = np.stack([shapes[:, 1], shapes[:, 0], sizes.cumsum() - sizes])
+    return np.ascontiguousarray(table.repeat(points, axis=1), dtype=np.float32)
+
+
+@compiled
+def _between(low: Any, size: Any) -> Any:
+    """The two pixels from ``low`` on, kept on the map, and whether each lies there: 1 or 0."""
+    last = size - np.float32(1)
+    high = low + np.float32(1)
+    has_low = np.float32(1) if 0 <= low <= last else np.float32(0)
+    has_high = np.float32(1) if 0 <= high <= last else np.float32(0)
+    low = low if low > 0 else np.float32(0)  # NaN becomes 0: safe to read
+    high = high if high > 0 else np.float32(0)
+    return low if low < last else last, high if high < last else last, has_low, has_high
+
+
+@compiled
+def _find_corners(
+    locations: Any, weights: Any, samples: Any, first: int, indices: Any, products: Any
+) -> None:
+    """The four pixels around each sample of a query and head, and what each counts.
+
+    Without branches, so that LLVM takes several samples at a time. Positions are whole numbers in
+    float32, exact for maps of up to 2 ** 24 pixels.
+
+    Args:
+        locations: ``(x, y)`` in [0, 1] of all samples, flat.
+        weights: Attention weights of all samples, flat.
+        samples: Width, height and first pixel of the level of each sample, three rows.
+        first: The first sample.
+        indices: Takes the pixels, four rows.
+        products: Takes attention weight times bilinear weight, four rows; 0 off the map.
+    """
+    count = samples.shape[1]
+    for i in range(count):
+        at = np.uint64(first) + np.uint64(i)  # unsigned: no test for an index from the end
+        width, height, start = samples[0, i], samples[1, i], samples[2, i]
+        x = locations[np.uint64(2) * at] * width - np.float32(0.5)
+        y = locations[np.uint64(2) * at + np.uint64(1)] * height - np.float32(0.5)
+        weight = weights[at]
+        weight = weight if x == x and y == y else np.float32(np.nan)  # NaN in, NaN out
+        x_low, y_low = np.floor(x), np.floor(y)
+        left, right, has_left, has_right = _between(x_low, width)
+        top, bottom, has_top, has_bottom = _between(y_low, height)
+        # off the map a distance may be infinite: choose, do not multiply by 0
+        x1 = x - x_low if has_right else np.float32(0)
+        x0 = np.float32(1) - (x - x_low) if has_left else np.float32(0)
+        y1 = weight * (y - y_low) if has_bottom else np.float32(0)
+        y0 = weight * (np.float32(1) - (y - y_low)) if has_top else np.float32(0)
+        indices[0, i] = np.int32(start + top * width + left)
+        indices[1, i] = np.int32(start + top * width + right)
+        indices[2, i] = np.int32(start + bottom * width + left)
+        indices[3, i] = np.int32(start + bottom * width + right)
+        products[0, i] = y0 * x0
+        products[1, i] = y0 * x1
+        products[2, i] = y1 * x0
+        products[3, i] = y1 * x1
+
+
+@compiled
+def _differentiate_samples(
+    locations: Any,
+    weights: Any,
+    samples: Any,
+    first: int,
+    dots: Any,
+    grad_locations: Any,
+    grad_weights: Any,
+) -> None:
+    """Gradients of locations and weights from those of the four pixels around each sample.
+
+    Args:
+        locations: As for `_find_corners`.
+        weights: As for `_find_corners`.
+        samples: As for `_find_corners`.
+        first: The first sample.
+        dots: Gradient of the output times the pixels of `_find_corners`, four rows.
+        grad_locations: Takes the gradient of ``locations``.
+        grad_weights: Takes the gradient of ``weights``.
+    """
+    for i in range(samples.shape[1]):
+        at = np.uint64(first) + np.uint64(i)  # unsigned: no test for an index from the end
+        width, height = samples[0, i], samples[1, i]
+        x = locations[np.uint64(2) * at] * width - np.float32(0.5)
+        y = locations[np.uint64(2) * at + np.uint64(1)] * height - np.float32(0.5)
+        x_low, y_low = np.floor(x), np.floor(y)
+        _, _, has_left, has_right = _between(x_low, width)
+        _, _, has_top, has_bottom = _between(y_low, height)
+        is_near = has_left + has_right > 0 and has_top + has_bottom > 0
+        x1 = x - x_low if is_near else np.float32(0)
+        y1 = y - y_low if is_near else np.float32(0)
+        x0, y0 = np.float32(1) - x1, np.float32(1) - y1
+        d00, d01 = has_top * has_left * dots[0, i], has_top * has_right * dots[1, i]
+        d10, d11 = has_bottom * has_left * dots[2, i], has_bottom * has_right * dots[3, i]
+        grad_weights[at] = y0 * (x0 * d00 + x1 * d01) + y1 * (x0 * d10 + x1 * d11)
+        slope_x = y0 * (d01 - d00) + y1 * (d11 - d10)
+        slope_y = x0 * (d10 - d00) + x1 * (d11 - d01)
+        grad_locations[np.uint64(2) * at] = weights[at] * slope_x * width
+        grad_locations[np.uint64(2) * at + np.uint64(1)] = weights[at] * slope_y * height
+
+
+@functools.cache
+def _forward_kernel(channels: int) -> Callable[..., None]:
+    @compiled
+    def kernel(
+        value: Any,
+        samples: Any,
+        locations: Any,
+        weights: Any,
+        output: Any,
+        tokens: int,
+        queries: int,
+        pair: int,
+        first: int,
+        last: int,
+    ) -> None:
+        """Queries ``first`` to ``last`` of a pair of image and head, ``image * heads + head``."""
+        count = samples.shape[1]
+        indices = np.empty((4, count), np.int32)
+        products = np.empty((4, count), np.float32)
+        base = pair * tokens * channels
+        for query in range(first, last):
+            row = pair * queries + query
+            _find_corners(locations, weights, samples, row * count, indices, products)
+            weighted_sum(
+                value, base, indices, products, 4 * count, output, row * channels, channels
+            )
+
+    return kernel
+
+
+@functools.cache
+def _backward_kernel(channels: int) -> Callable[..., None]:
+    @compiled
+    def kernel(
+        grad_output: Any,
+        value: Any,
+        samples: Any,
+        locations: Any,
+        weights: Any,
+        grad_value: Any,
+        grad_locations: Any,
+        grad_weights: Any,
+        tokens: int,
+        queries: int,
+        pair: int,
+    ) -> None:
+        """All queries of a pair of image and head, ``image * heads + head``."""
+        count = samples.shape[1]
+        indices = np.empty((4, count), np.int32)
+        products = np.empty((4, count), np.float32)
+        dots = np.empty((4, count), np.float32)
+        base = pair * tokens * channels
+        for query in range(queries):
+            row = pair * queries + query
+            _find_corners(locations, weights, samples, row * count, indices, products)
+            dots_and_sums(
+                grad_output,
+                row * channels,
+                value,
+                grad_value,
+                base,
+                indices,
+                products,
+                4 * count,
+                dots,
+                channels,
+            )
+            _differentiate_samples(
+                locations, weights, samples, row * count, dots, grad_locations, grad_weights
+            )
+
+    return kernel

@@ -1,0 +1,154 @@
+"""mmcv's own CUDA kernels of deformable attention, as a backend of `mpvit.ops.msda.op`.
+
+They come from mmcv's complete extension where it is installed, otherwise from the op built alone
+(`mpvit.ops.build`). The kernels have one dtype for all their inputs. float16 values are therefore
+computed in float32: sampling locations rounded to float16 would be off by up to 0.04 pixels on a
+level 167 wide.
+"""
+
+import functools
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from mpvit.ops import mmcv_bridge
+
+NAME = 'mpvit_msda'  # of the extension module
+_COMPUTED_IN = {
+    torch.float16: torch.float32,
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+}
+
+
+def forward(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Output in the dtype of ``value``."""
+    extension = _extension()
+    assert extension is not None, 'ask unavailable() first'
+    inputs = _as_the_kernels_want(value, spatial_shapes, sampling_locations, attention_weights)
+    return extension.ms_deform_attn_forward(*inputs, value.shape[0]).to(value.dtype)
+
+
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, locations and weights, each in the dtype of its input."""
+    extension = _extension()
+    assert extension is not None, 'ask unavailable() first'
+    inputs = _as_the_kernels_want(value, spatial_shapes, sampling_locations, attention_weights)
+    wide_value, _, _, wide_locations, wide_weights = inputs
+    grads = [torch.zeros_like(t) for t in (wide_value, wide_locations, wide_weights)]
+    grad_output = grad_output.to(wide_value.dtype).contiguous()
+    extension.ms_deform_attn_backward(*inputs, grad_output, *grads, value.shape[0])
+    return (
+        grads[0].to(value.dtype),
+        grads[1].to(sampling_locations.dtype),
+        grads[2].to(attention_weights.dtype),
+    )
+
+
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why it cannot serve values of this dtype on this device, or ``None`` if it can."""
+    if device.type != 'cuda' or torch.version.cuda is None:
+        return 'it needs an NVIDIA GPU'
+    if dtype not in _COMPUTED_IN:
+        return f'mmcv has no kernel for {str(dtype).removeprefix("torch.")}'
+    try:
+        extension = _extension()
+    except (ImportError, OSError) as error:
+        return f'{library()} does not load ({error})'
+    if extension is None:
+        return 'it is not built; run `python -m mpvit.ops.build`'
+    capability = torch.cuda.get_device_capability(device)
+    if not is_mmcvs() and not covers(built_for(), capability):
+        return (
+            f'it is built for {built_for()}, not for {".".join(map(str, capability))} of this '
+            'GPU; run `python -m mpvit.ops.build`'
+        )
+    return None
+
+
+def is_mmcvs() -> bool:
+    """Whether the kernels are those of mmcv's complete extension."""
+    return mmcv_bridge.compiled_attention() is not None
+
+
+def library() -> Path:
+    """Where the op built alone lies, or will lie: one file for each set of versions it depends on.
+
+    The folder is that of all PyTorch extensions, ``TORCH_EXTENSIONS_DIR`` or a user cache.
+    """
+    from torch.utils import cpp_extension  # imports setuptools
+
+    root = os.environ.get('TORCH_EXTENSIONS_DIR') or cpp_extension.get_default_build_root()
+    python = sys.implementation.cache_tag
+    versions = f'torch-{torch.__version__}-cuda-{torch.version.cuda}-mmcv-{mmcv_bridge.version()}'
+    return Path(root) / NAME / f'{python}-{versions}' / f'{NAME}.so'
+
+
+def built_for() -> str:
+    """Compute capabilities of the op built alone, as in ``TORCH_CUDA_ARCH_LIST``."""
+    record = library().with_name('capabilities.txt')
+    return record.read_text().strip() if record.exists() else ''
+
+
+def covers(capabilities: str, device: tuple[int, int]) -> bool:
+    """Whether code for these capabilities runs on a device.
+
+    Machine code runs on later minor versions of its generation, PTX on every later device.
+
+    Args:
+        capabilities: As in ``TORCH_CUDA_ARCH_LIST``, such as ``'8.0;9.0+PTX'``.
+        device: Compute capability of the device.
+    """
+    for major, minor, ptx in re.findall(r'(\d+)\.(\d+)a?(\+PTX)?', capabilities):
+        code = (int(major), int(minor))
+        if code <= device and (ptx or code[0] == device[0]):
+            return True
+    return False
+
+
+def _extension() -> ModuleType | None:
+    return mmcv_bridge.compiled_attention() or built()
+
+
+@functools.lru_cache
+def built() -> ModuleType | None:
+    """The op built alone, if it is there."""
+    path = library()
+    if not path.exists():
+        return None
+    spec = importlib.util.spec_from_file_location(NAME, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _as_the_kernels_want(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Contiguous inputs of one dtype, with the first position of each level; nothing waits."""
+    dtype = _COMPUTED_IN[value.dtype]
+    shapes = spatial_shapes.to(value.device, torch.int64).contiguous()
+    positions = shapes.prod(1)
+    return (
+        value.to(dtype).contiguous(),
+        shapes,
+        positions.cumsum(0) - positions,
+        sampling_locations.to(dtype).contiguous(),
+        attention_weights.to(dtype).contiguous(),
+    )

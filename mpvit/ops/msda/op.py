@@ -1,0 +1,250 @@
+"""Multi-scale deformable attention on any device: one operator, several backends.
+
+A backend is a module of this package with three plain functions; tensors are those of
+`mpvit.ops.msda.reference.ms_deform_attn`:
+
+- ``forward(value, spatial_shapes, sampling_locations, attention_weights)`` returns the output in
+  the dtype of ``value``;
+- ``backward(grad_output, value, spatial_shapes, sampling_locations, attention_weights)`` returns
+  the gradients of value, locations and weights, each in the dtype of its input;
+- ``unavailable(device, dtype)`` says in a few words why the backend cannot serve values of this
+  dtype there, or returns ``None`` if it can.
+
+The forward and the backward pass choose for themselves; nothing but the inputs is kept between
+them. The environment variable ``MPVIT_MSDA`` forces a backend.
+
+Precision: sampling locations stay as they come, float32 as a rule, whatever the dtype of the
+values: rounded to bfloat16 a location would be off by up to 0.7 pixels on a level 167 wide.
+Sums are accumulated in float32. Autocast does not touch the operator: it takes its inputs as they
+come, so under autocast the values have the low precision of the projection that made them.
+"""
+
+import contextlib
+import functools
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from mpvit.errors import UserError
+from mpvit.ops.msda import selection as choice
+from mpvit.ops.msda.reference import Shapes
+
+VARIABLE = 'MPVIT_MSDA'
+BACKENDS = ('reference', 'cpu', 'triton', 'cuda')
+#: What an exported graph is made of, by the operator that samples; each is a backend.
+EXPORTED_FORMS = {'grid_sample': 'reference', 'gather': 'gather'}
+_exported_form = ContextVar('exported_form', default='grid_sample')
+_AUTOMATIC = {'cpu': ('cpu',), 'cuda': ('cuda', 'triton')}  # by device type, best first
+# Older torch cannot tell; there torch.jit.is_tracing and is_in_onnx_export must do.
+_is_exporting = getattr(torch.compiler, 'is_exporting', torch.onnx.is_in_onnx_export)
+
+
+def ms_deform_attn(
+    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Weighted sum of bilinear samples over levels and points, differentiable, on any device.
+
+    Args:
+        value: Values of all levels in a row, shape ``(B, sum(H_l * W_l), heads, C)``.
+        spatial_shapes: ``(H_l, W_l)`` of every level, integers of shape ``(levels, 2)``. On a GPU
+            they are read there, without waiting; they must then fit ``value``. Or pairs of numbers,
+            which an exported graph leaves open.
+        sampling_locations: ``(x, y)`` in [0, 1] of each level (outside is allowed and samples
+            zeros), shape ``(B, queries, heads, levels, points, 2)``.
+        attention_weights: Shape ``(B, queries, heads, levels, points)``.
+
+    Returns:
+        Tensor of shape ``(B, queries, heads * C)`` and of the dtype of ``value``.
+
+    Raises:
+        ValueError: The shapes do not fit each other.
+        UserError: ``MPVIT_MSDA`` names no backend, or one that cannot serve this call.
+    """
+    if _is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+        form = _load(EXPORTED_FORMS[_exported_form.get()])
+        return form.forward(value, spatial_shapes, sampling_locations, attention_weights)
+    if not isinstance(spatial_shapes, Tensor):
+        spatial_shapes = torch.tensor(spatial_shapes, device=value.device)
+    _check(value, spatial_shapes, sampling_locations, attention_weights)
+    return _forward_op(value, spatial_shapes, sampling_locations, attention_weights)
+
+
+@contextlib.contextmanager
+def exported_as(form: str) -> Iterator[None]:
+    """While it lasts, exported graphs contain attention in this form.
+
+    Args:
+        form: A key of `EXPORTED_FORMS`.
+    """
+    token = _exported_form.set(form)
+    try:
+        yield
+    finally:
+        _exported_form.reset(token)
+
+
+def forward(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """`ms_deform_attn` by the backend of choice, without autograd."""
+    if spatial_shapes.device.type == 'cpu':
+        positions = int(spatial_shapes.prod(1).sum())
+        if positions != value.shape[1]:
+            raise ValueError(
+                f'levels {spatial_shapes.tolist()} have {positions} positions, but value '
+                f'{tuple(value.shape)} has {value.shape[1]}'
+            )
+    inputs = (value, spatial_shapes, sampling_locations, attention_weights)
+    return backend('forward', *inputs).forward(*inputs).contiguous()
+
+
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, locations and weights by the backend of choice."""
+    inputs = (grad_output, value, spatial_shapes, sampling_locations, attention_weights)
+    grad_value, grad_locations, grad_weights = backend('backward', *inputs).backward(*inputs)
+    return grad_value.contiguous(), grad_locations.contiguous(), grad_weights.contiguous()
+
+
+_forward_op = torch.library.custom_op('mpvit::ms_deform_attn', forward, mutates_args=())
+_backward_op = torch.library.custom_op('mpvit::ms_deform_attn_backward', backward, mutates_args=())
+
+
+@_forward_op.register_fake
+def _(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    batch, _, heads, channels = value.shape
+    return value.new_empty(batch, sampling_locations.shape[1], heads * channels)
+
+
+@_backward_op.register_fake
+def _(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    like = (value, sampling_locations, attention_weights)
+    grad_value, grad_locations, grad_weights = (t.new_empty(t.shape) for t in like)
+    return grad_value, grad_locations, grad_weights
+
+
+def _keep_inputs(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(
+    ctx: torch.autograd.function.FunctionCtx, grad_output: Tensor
+) -> tuple[Tensor | None, ...]:
+    inputs = ctx.saved_tensors  # type: ignore[attr-defined]
+    grad_value, grad_locations, grad_weights = _backward_op(grad_output, *inputs)
+    return grad_value, None, grad_locations, grad_weights
+
+
+_forward_op.register_autograd(_differentiate, setup_context=_keep_inputs)
+
+
+def backend(direction: str, *inputs: Tensor) -> ModuleType:
+    """The module that serves a call.
+
+    Args:
+        direction: ``'forward'`` or ``'backward'``.
+        *inputs: Arguments of that function of the backend, the last four those of the operator.
+
+    Raises:
+        UserError: ``MPVIT_MSDA`` names no backend, or one that cannot serve this call.
+    """
+    value, _, locations, _ = inputs[-4:]
+    forced = os.environ.get(VARIABLE)
+    if forced:
+        return _forced(forced, value.device, value.dtype)
+    usable = _usable(value.device, value.dtype)
+    if not usable or not locations.numel():
+        return _load('reference')
+    if value.device.type != 'cuda' or _mmcv_is_complete(usable):
+        return _load(usable[0])
+    return _measured(usable, direction, *inputs)
+
+
+def _measured(usable: tuple[str, ...], direction: str, *inputs: Tensor) -> ModuleType:
+    """The fastest of the usable backends on a GPU."""
+    value, _, locations, _ = inputs[-4:]
+    width = value.shape[2] * value.shape[3]
+    levels, points = locations.shape[3:5]
+    key = (direction, value.device, value.dtype, width, levels, points)
+    runs = {name: functools.partial(getattr(_load(name), direction), *inputs) for name in usable}
+    with torch.no_grad(), torch.cuda.device(value.device):
+        name = choice.fastest(key, runs)
+    return _load(name or 'reference')
+
+
+def _forced(name: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
+    if name not in BACKENDS:
+        raise UserError(f'{VARIABLE}={name} names no backend; valid are {", ".join(BACKENDS)}')
+    reason = unavailable(name, device, dtype)
+    if reason:
+        kind = str(dtype).removeprefix('torch.')
+        raise UserError(
+            f'{VARIABLE}={name} cannot serve {kind} values on {device}: {reason}; unset it to '
+            'choose automatically'
+        )
+    return _load(name)
+
+
+@functools.lru_cache
+def _usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """Fast backends for a device and dtype, best first; says once where a GPU has none."""
+    names = _AUTOMATIC.get(device.type, ())
+    reasons = {name: unavailable(name, device, dtype) for name in names}
+    usable = tuple(name for name in names if reasons[name] is None)
+    if reasons and not usable and dtype != torch.float64:
+        why = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+        warnings.warn(f'deformable attention runs in slow plain PyTorch ({why})', stacklevel=2)
+    return usable
+
+
+def _mmcv_is_complete(usable: tuple[str, ...]) -> bool:
+    """Whether the cuda backend is mmcv's own compiled extension, which is always preferred."""
+    return 'cuda' in usable and _load('cuda').is_mmcvs()
+
+
+def unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a backend cannot serve values of a dtype on a device, or ``None`` if it can."""
+    try:
+        return _load(name).unavailable(device, dtype)
+    except ImportError as error:
+        return f'it cannot be imported ({error})'
+
+
+def _load(name: str) -> ModuleType:
+    """A backend, imported when first needed: they bring compilers with them."""
+    return importlib.import_module(f'mpvit.ops.msda.{name}')
+
+
+def _check(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> None:
+    """What keeps a kernel from reading outside of its tensors."""
+    levels = shapes.shape[0]
+    batch, _, heads, _ = value.shape
+    queries, points = locations.shape[1], locations.shape[4]
+    if weights.shape != (batch, queries, heads, levels, points) or locations.shape != (
+        *weights.shape,
+        2,
+    ):
+        raise ValueError(
+            f'locations {tuple(locations.shape)} and weights {tuple(weights.shape)} do not fit '
+            f'values {tuple(value.shape)} of {levels} levels; expected (B, queries, heads, levels, '
+            'points, 2) and (B, queries, heads, levels, points)'
+        )

@@ -1,0 +1,308 @@
+"""Looking at a dataset: what is annotated, and what the detector is fed."""
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.datasets import CocoDataset, MultiImageMixDataset
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
+
+from mpvit.config.own_data import palette, use_dataset
+from mpvit.config.reading import leaf_datasets, load_config
+from mpvit.datasets.layout import find_training_data
+from mpvit.engine.train import check_data
+from mpvit.errors import UserError, did_you_mean
+from mpvit.visualization.browse_sheets import Box, Panel, draw_sheets, sheet_names
+
+_WIDTH = 42  # characters over a picture
+_LOADING = ('LoadImage', 'LoadAnnotations')
+
+
+def browse_dataset(
+    config: str | os.PathLike[str],
+    sheets: str | os.PathLike[str],
+    *,
+    data: str | None = None,
+    train_ann: str | None = None,
+    val_ann: str | None = None,
+    train_images: str | None = None,
+    val_images: str | None = None,
+    split: str = 'train',
+    count: int = 12,
+    draws: int | None = None,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+    cfg_options: Sequence[str] = (),
+) -> list[Path]:
+    """Draw contact sheets: images as they are annotated, beside what the detector is fed.
+
+    The same seed gives the same images, augmented in the same ways.
+
+    Args:
+        config: Config file.
+        sheets: Folder for the sheets, made where it is not there; no file in it is written over.
+        data: As for `mpvit.engine.train.train`, like the four that follow.
+        train_ann: Annotation file of the training images.
+        val_ann: Annotation file of the validation images.
+        train_images: Folder of the training images.
+        val_images: Folder of the validation images.
+        split: 'train' or 'val'.
+        count: How many images.
+        draws: How often each is sent through the pipeline; None for 3 in training and 1 in
+            validation, where nothing is random.
+        classes: Names of classes, one of which has to be in an image; none for any image.
+        seed: Of the choice of images and of their augmentation.
+        cfg_options: Overrides, ``key=value``.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: Config, data or arguments do not fit together, or a sheet exists.
+    """
+    taken = [name for name in sheet_names(sheets, split, count) if name.exists()]
+    if taken:
+        raise UserError(f'{taken[0]} exists already; choose another folder with --out')
+    edit = None
+    if any((data, train_ann, val_ann, train_images, val_images)):
+        layout = find_training_data(
+            data,
+            train_ann=train_ann,
+            val_ann=val_ann,
+            train_images=train_images,
+            val_images=val_images,
+        )
+        edit = partial(use_dataset, layout=layout)
+    cfg = load_config(config, cfg_options, edit=edit)
+    if cfg.get(f'{split}_dataloader') is None:
+        raise UserError(f'config {cfg.filename} has no {split}_dataloader')
+    check_data(cfg, split)
+    sources = list(_sources(cfg, split))
+    names = sources[0].classes
+    chosen = _choose(sources, count, _labels(names, classes), seed)
+    draws = draws or (3 if split == 'train' else 1)
+    feed = _Feed(cfg, training=split == 'train')
+    rows = []
+    for source, index in chosen:
+        fed = [source.fed_panel(index, feed, seed, draw) for draw in range(draws)]
+        rows.append([source.raw_panel(index), *fed])
+    colours = sources[0].palette
+    return draw_sheets(rows, names, colours, sheet_names(sheets, split, len(rows)))
+
+
+@dataclass
+class _Source:
+    """A dataset to look at.
+
+    Attributes:
+        dataset: The dataset.
+        mixed: It again, within a wrapper that mixes images; None if there is none.
+        raw: Boxes ``(x, y, width, height)``, each with the id of its category, as they are in the
+            annotation file, shape ``(N, 5)``, by image file; empty where that is unknown.
+    """
+
+    dataset: Any
+    mixed: MultiImageMixDataset | None
+    raw: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.dataset.metainfo.get('classes') or ())
+
+    @property
+    def palette(self) -> list[tuple[int, int, int]]:
+        given = self.dataset.metainfo.get('palette') or ()
+        return list(given) if len(given) >= len(self.classes) else palette(len(self.classes))
+
+    def raw_panel(self, index: int) -> Panel:
+        """The image with all of its annotations, also those that nothing is trained on."""
+        info = self.dataset.get_data_info(index)
+        load = self.dataset.pipeline.transforms[0]
+        pixels = load(dict(img_path=info['img_path']))['img'][..., ::-1]
+        boxes = [
+            Box(tuple(i['bbox']), int(i['bbox_label']), 'crowd' if i.get('ignore_flag') else '')
+            for i in info['instances']
+        ]
+        if info['img_path'] in self.raw:
+            boxes += _odd_boxes(self.dataset, self.raw[info['img_path']], info)
+        height, width = pixels.shape[:2]
+        name = Path(info['img_path']).name
+        return Panel(pixels, boxes, f'{_shortened(name)}, {width} x {height}\n{_count(boxes)}')
+
+    def fed_panel(self, index: int, feed: '_Feed', seed: int, draw: int) -> Panel:
+        """The image and its boxes as they arrive in the detector."""
+        state = np.random.SeedSequence([seed, index, draw]).generate_state(1)[0]
+        random.seed(int(state))
+        np.random.seed(int(state))
+        torch.manual_seed(int(state))
+        if self.mixed is not None:
+            sample = self.mixed[index]
+        else:
+            sample = self.dataset.prepare_data(index)
+        if sample is None:
+            return Panel(None, [], 'left out by the pipeline')
+        return feed(sample)
+
+
+class _Feed:
+    """The detector's own preparation of a batch, undone as far as its pixels go.
+
+    Args:
+        cfg: Config of the detector.
+        training: Augment batches where the config says so.
+    """
+
+    def __init__(self, cfg: Config, training: bool) -> None:
+        model = cfg.model.get('module', cfg.model)
+        self.settings = model.data_preprocessor
+        self.preprocess = MODELS.build(self.settings)
+        self.training = training
+
+    def __call__(self, sample: dict[str, Any]) -> Panel:
+        """Feed one sample of a pipeline."""
+        batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+        fed = self.preprocess(batch, training=self.training)
+        pixels, found = fed['inputs'][0], fed['data_samples'][0]
+        if 'mean' in self.settings:
+            pixels = pixels * self.preprocess.std + self.preprocess.mean
+        array = pixels.clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+        if not self.settings.get('bgr_to_rgb'):
+            array = array[..., ::-1]
+        boxes = _boxes_of(found)
+        height, width = found.img_shape[:2]
+        title = f'{width} x {height}'
+        if (height, width) != array.shape[:2]:
+            title += f', padded to {array.shape[1]} x {array.shape[0]}'
+        title += ', mirrored' if found.get('flip') else ''
+        return Panel(array, boxes, f'{title}\n{_count(boxes)}', (width, height))
+
+
+def _boxes_of(sample: DetDataSample) -> list[Box]:
+    boxes = []
+    for name, note in (('gt_instances', ''), ('ignored_instances', 'crowd')):
+        instances = sample.get(name)
+        if instances is not None:
+            pairs = zip(instances.bboxes.tolist(), instances.labels.tolist(), strict=True)
+            boxes += [Box(tuple(box), label, note) for box, label in pairs]
+    return boxes
+
+
+def _sources(cfg: Config, split: str) -> Iterator[_Source]:
+    """The datasets of a split, read."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    outer = cfg[f'{split}_dataloader'].dataset
+    for settings in leaf_datasets(outer):
+        settings = ConfigDict(settings, lazy_init=True, pipeline=_in_order(settings.pipeline))
+        source = _Source(DATASETS.build(settings), None)
+        if isinstance(source.dataset, CocoDataset):
+            _keep_raw(source)
+        _read(source.dataset)
+        if outer.type == 'MultiImageMixDataset':
+            kept = {key: value for key, value in outer.items() if key not in ('type', 'dataset')}
+            source.mixed = MultiImageMixDataset(dataset=source.dataset, **kept)
+        yield source
+
+
+def _read(dataset: Any) -> None:
+    """Have a dataset read its files; one without images fails in mmengine's own words."""
+    try:
+        dataset.full_init()
+        empty = not len(dataset)
+    except ValueError:
+        empty = not dataset.data_list
+        if not empty:
+            raise
+    if empty:
+        raise UserError(f'{dataset.ann_file}: filter_cfg and classes of the config leave no image')
+
+
+def _in_order(pipeline: Sequence[ConfigDict]) -> list[ConfigDict]:
+    """Boxes loaded with the image; tests load them last, for they compare in the original image."""
+    first = [step for step in pipeline if step.type.startswith(_LOADING)]
+    return [*first, *(step for step in pipeline if step not in first)]
+
+
+def _keep_raw(source: _Source) -> None:
+    """While the dataset reads its file, keep what it may not show as it is in the file."""
+    parse = source.dataset.parse_data_info
+
+    def parse_and_keep(raw: dict[str, Any]) -> Any:
+        info = parse(raw)
+        found = [[*entry['bbox'], entry['category_id']] for entry in raw['raw_ann_info']]
+        source.raw[info['img_path']] = np.array(found, dtype=float).reshape(-1, 5)
+        return info
+
+    source.dataset.parse_data_info = parse_and_keep
+
+
+def _odd_boxes(dataset: CocoDataset, raw: NDArray[np.float64], info: dict[str, Any]) -> list[Box]:
+    """Boxes of the file that the dataset left out or cut."""
+    limits = np.array([info['width'], info['height']] * 2)
+    used = np.array([i['bbox'] for i in info['instances']], dtype=float).reshape(-1, 4)
+
+    def is_used(corners: NDArray[np.float64]) -> bool:
+        return bool(np.isclose(corners, used, atol=1e-3).all(axis=1).any())
+
+    odd = []
+    for x, y, width, height, category in raw:
+        corners = np.array([x, y, x + width, y + height])
+        if not is_used(corners):
+            label = dataset.cat2label.get(int(category), -1)
+            note = 'cut' if is_used(corners.clip(0, limits)) else 'left out'
+            odd.append(Box(tuple(corners.tolist()), label, note))
+    return odd
+
+
+def _labels(names: Sequence[str], wanted: Sequence[str]) -> set[int]:
+    for name in wanted:
+        if name not in names:
+            hint = did_you_mean(name, names) or f'; there are {", ".join(names[:20])}'
+            raise UserError(f'--classes {name}: the data has no such class{hint}')
+    return {names.index(name) for name in wanted}
+
+
+def _choose(
+    sources: Sequence[_Source], count: int, labels: set[int], seed: int
+) -> list[tuple[_Source, int]]:
+    """Images at random, in the order of the dataset; each once."""
+    places = [(source, index) for source in sources for index in range(len(source.dataset))]
+    order = np.random.default_rng(seed).permutation(len(places))
+    chosen: list[int] = []
+    for place in order:
+        source, index = places[place]
+        if not labels or labels & _labels_in(source, index):
+            chosen.append(place)
+        if len(chosen) == count:
+            break
+    if not chosen:
+        raise UserError('--classes: no image has an object of them')
+    return [places[place] for place in sorted(chosen)]
+
+
+def _labels_in(source: _Source, index: int) -> set[int]:
+    return {i['bbox_label'] for i in source.dataset.get_data_info(index)['instances']}
+
+
+def _count(boxes: Sequence[Box]) -> str:
+    plain = sum(not box.note for box in boxes)
+    if not boxes:
+        return 'no objects'
+    notes = [box.note for box in boxes if box.note]
+    parts = [f'{notes.count(note)} {note}' for note in dict.fromkeys(notes)]
+    return '\n'.join(wrap(', '.join([f'{plain} object{"s" * (plain != 1)}', *parts]), _WIDTH))
+
+
+def _shortened(name: str, length: int = 24) -> str:
+    """A file name with its end, which tells it from others."""
+    return name if len(name) <= length else f'...{name[3 - length :]}'

@@ -1,0 +1,154 @@
+"""Whole checkpoints, there and back."""
+
+import argparse
+
+import pytest
+import torch
+
+from mpvit.checkpoints.class_layers import UNUSED_BIAS, class_names, other_rows, remap_classes
+from mpvit.checkpoints.compatibility import check_fit
+from mpvit.checkpoints.conversion import to_official, to_ours
+from mpvit.errors import UserError
+
+DETECTORS = [
+    'r50',
+    'r50_refine',
+    'r50_refine_two_stage',
+    'mpvit_small',
+    'coat_lite_small',
+    'coat_small',
+]
+BACKBONES = [
+    'mpvit_tiny',
+    'mpvit_xsmall',
+    'mpvit_small',
+    'mpvit_base',
+    'coat_lite_small',
+    'coat_small',
+    'resnet50',
+]
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_detector_comes_back_bit_for_bit(official, detector, name, tmp_path):
+    weights = official(f'detector_{name}')
+    ours, report = to_ours({'model': weights, 'epoch': 49, 'args': argparse.Namespace(lr=1)})
+    check_fit(ours, detector(name).state_dict())
+    assert len(class_names(ours)) == 80
+    assert report.matched + sum(map(len, report.dropped.values())) == len(weights)
+    torch.save(ours, tmp_path / 'ours.pth')
+    back, report = to_official(torch.load(tmp_path / 'ours.pth', weights_only=True))
+    assert_equal(back['model'], weights)
+    assert 'the others are those of the official file' in ' '.join(report.lines())
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_backbone_comes_back_bit_for_bit(official, name):
+    weights = official(f'backbone_{name}')
+    ours, _ = to_ours({'model': weights})
+    back, _ = to_official(ours)
+    # torchvision's own files may have the counters; the list of names has none
+    assert_equal(back['model'], weights)
+
+
+def test_imagenet_classifier_and_counters_are_dropped_and_told(official):
+    weights = official('backbone_mpvit_tiny')
+    weights |= {'cls_head.cls.weight': torch.zeros(2), 'stem.total_ops': torch.zeros(1)}
+    _, report = to_ours({'model': weights})
+    text = '\n'.join(report.lines())
+    assert '1 dropped: ImageNet classifier (cls_head.cls.weight, ...)' in text
+    assert '1 dropped: counter of a profiler (stem.total_ops, ...)' in text
+    assert '322 dropped: copy of another tensor, verified equal' in text
+
+
+def test_prefix_of_a_distributed_wrapper(official):
+    weights = official('detector_r50')
+    wrapped = {f'module.{name}': value for name, value in weights.items()}
+    ours, _ = to_ours({'model': wrapped})
+    assert_equal(ours['state_dict'], to_ours({'model': weights})[0]['state_dict'])
+
+
+def test_moving_average_is_taken_only_when_asked_for(official):
+    weights = official('backbone_mpvit_tiny')
+    average = {name: value + 1 for name, value in weights.items()}
+    checkpoint = {'model': weights, 'model_ema': average}
+    name = 'stem.0.conv.weight'
+    assert torch.equal(to_ours(checkpoint)[0]['state_dict'][name], weights[name])
+    assert torch.equal(to_ours(checkpoint, ema=True)[0]['state_dict'][name], average[name])
+    with pytest.raises(UserError, match="no moving average .*'model_ema' is missing"):
+        to_ours({'model': weights}, ema=True)
+    with pytest.raises(UserError, match='no weights but their EMA'):
+        to_ours({'model_ema': average})
+
+
+def test_mmengine_saves_the_moving_average_as_the_weights(official):
+    ours, _ = to_ours({'model': official('backbone_mpvit_tiny')})
+    plain = {f'module.{name}': value + 1 for name, value in ours['state_dict'].items()}
+    checkpoint = {**ours, 'ema_state_dict': {**plain, 'steps': torch.tensor(3)}}
+    for ema in (False, True):
+        assert_equal(to_official(checkpoint, ema)[0]['model'], official('backbone_mpvit_tiny'))
+
+
+def test_unknown_names_are_an_error(official):
+    weights = official('detector_r50')
+    weights['transformer.extra.weight'] = torch.zeros(1)
+    with pytest.raises(UserError, match=r'1 unexpected tensors \(transformer\.extra\.weight\)'):
+        to_ours({'model': weights})
+
+
+def test_missing_tensor_is_found_by_the_model(official, detector):
+    weights = official('detector_r50')
+    del weights['transformer.level_embed']
+    ours, _ = to_ours({'model': weights})
+    with pytest.raises(UserError, match=r'1 missing \(level_embed\)'):
+        check_fit(ours, detector('r50').state_dict())
+
+
+def test_other_forms_are_left_alone():
+    assert to_ours({'state_dict': {'bbox_head.x': torch.zeros(1), 'backbone.x': 0}}) is None
+    assert to_ours({'anything': 1}) is None
+    with pytest.raises(UserError, match='found official detector'):
+        to_official({'model': {'transformer.x': 0, 'class_embed.0.bias': 0}})
+
+
+def test_rows_without_a_known_value_are_never_detected(official):
+    ours, _ = to_ours({'model': official('detector_r50')})
+    back, report = to_official({'state_dict': ours['state_dict']})
+    bias = back['model']['class_embed.0.bias']
+    assert bias[other_rows()].eq(UNUSED_BIAS).all()
+    assert back['model']['class_embed.0.weight'][other_rows()].eq(0).all()
+    assert 'weight 0 and bias -13.8' in ' '.join(report.lines())
+
+
+def test_class_layers_of_another_size_stay(official):
+    weights = {
+        name: value[:21] if name.startswith('class_embed.') else value
+        for name, value in official('detector_r50').items()
+    }
+    ours, report = to_ours({'model': weights})
+    assert len(ours['state_dict']['bbox_head.cls_branches.0.bias']) == 21
+    assert class_names(ours) is None
+    assert 'class layers of 21 channels' in ' '.join(report.lines())
+    assert_equal(to_official(ours)[0]['model'], weights)
+
+
+def test_classes_of_the_same_name_keep_their_rows():
+    old = {f'bbox_head.cls_branches.{i}.bias': torch.arange(3.0) + 10 * i for i in (5, 6)}
+    old['memory_trans_fc.weight'] = torch.zeros(1)  # two stages: layer 6 scores proposals
+    model = {**old} | {name: torch.full((4,), -4.595) for name in old if 'cls' in name}
+    result, kept = remap_classes(old, model, ['a', 'b', 'c'], ['b', 'x', 'a', 'c'])
+    assert kept == ['b', 'a', 'c']
+    decoder, proposals = (result[f'bbox_head.cls_branches.{i}.bias'].tolist() for i in (5, 6))
+    assert decoder == pytest.approx([51, -4.595, 50, 52])
+    # channel 0 means 'object' and stays; 'a' had no channel of its own
+    assert proposals == pytest.approx([60, -4.595, -4.595, 62])
+    result, kept = remap_classes(old, model, None, ['b', 'x', 'a', 'c'])
+    assert kept == []
+    assert result['bbox_head.cls_branches.5.bias'].tolist() == pytest.approx([-4.595] * 4)

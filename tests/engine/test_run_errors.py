@@ -1,0 +1,146 @@
+"""What ends a run from outside, made to happen, and the line it leaves."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed, multiprocessing
+from torch.utils.data import DataLoader, Dataset
+
+from mpvit.engine.run_errors import explain, explained_faults, last_checkpoint
+from mpvit.errors import UserError
+
+
+class Deadly(Dataset):
+    """A dataset whose worker comes to harm at the second image."""
+
+    def __init__(self, harm):
+        self.harm = harm
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index:
+            self.harm()
+        return index
+
+
+def kill(number):
+    os.kill(os.getpid(), number)
+
+
+HARM = {
+    'killed': (lambda: kill(signal.SIGKILL), 'worker of a dataloader died .killed by signal: Kill'),
+    'exited': (lambda: os._exit(1), 'worker of a dataloader died .exited unexpectedly'),
+    # what the kernel sends where /dev/shm is full
+    'bus error': (lambda: kill(signal.SIGBUS), 'out of shared memory .* --shm-size'),
+    'numpy': (lambda: np.empty(1 << 50, np.int64), 'the machine is out of memory'),
+    'torch': (lambda: torch.empty(1 << 50), 'the machine is out of memory'),
+}
+
+
+@pytest.mark.parametrize('kind', HARM)
+def test_a_worker_that_dies(kind, tmp_path):
+    harm, message = HARM[kind]
+    (tmp_path / 'last_checkpoint').write_text(f'{tmp_path}/epoch_7.pth')
+    with pytest.raises(UserError, match=message) as raised, explained_faults(tmp_path):
+        list(DataLoader(Deadly(harm), num_workers=1))
+    assert f'the last checkpoint is {tmp_path}/epoch_7.pth' in str(raised.value)
+    assert 'num_workers' in str(raised.value)
+    assert '\n' not in str(raised.value)
+
+
+def test_memory_of_this_process():
+    for allocate in (lambda: np.empty(1 << 50, np.int64), lambda: torch.empty(1 << 50)):
+        with pytest.raises(UserError, match='machine is out of memory: .*batch_size.*num_cp'):
+            with explained_faults():
+                allocate()
+
+
+def test_memory_of_a_gpu():
+    error = torch.OutOfMemoryError(
+        'CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23 GiB'
+    )
+    line = explain(error)
+    assert line.startswith('the GPU is out of memory (no room for 20.00 GiB): lower train_dataload')
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        (
+            RuntimeError(
+                'NCCL error: remote process exited or network error\nncclRemoteError: A '
+                'call failed possibly due to a network error or a remote process exiting'
+            ),
+            'another process of this run ended or cannot be reached (NCCL error: remote process '
+            'exited or network error); its own output has the cause',
+        ),
+        (RuntimeError('ProcessGroupNCCL is only supported with GPUs, no GPUs found!'), None),
+        (
+            RuntimeError('[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0'),
+            'no space left to write a file: free some and go on',
+        ),
+        (
+            RuntimeError('unable to write to file </torch_12_3_4>: No space left on device (28)'),
+            'the workers of a dataloader are out of shared memory (/dev/shm): give a container '
+            'more (docker run --shm-size=8g or --ipc=host), or lower num_workers or '
+            'prefetch_factor of the dataloaders',
+        ),
+        (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), None),
+    ],
+)
+def test_texts_that_no_test_can_bring_about(error, message):
+    assert explain(error) == message
+
+
+def test_full_disk():
+    with pytest.raises(UserError, match='no space left to write a file'), explained_faults():
+        Path('/dev/full').write_text('x')
+
+
+def test_other_errors_and_users_mistakes_pass():
+    for error in (ValueError('x'), RuntimeError('shape mismatch'), UserError('as it was')):
+        with pytest.raises(type(error), match=str(error)), explained_faults('nowhere'):
+            raise error
+
+
+def meet_until_the_other_dies(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
+    )
+    distributed.barrier()
+    if rank == 1:
+        kill(signal.SIGKILL)
+    try:
+        with explained_faults(folder):
+            distributed.all_reduce(torch.ones(1000))
+    except UserError as error:
+        with open(f'{folder}/line', 'w') as file:
+            file.write(f'{error.every_rank} {error}')
+
+
+def test_a_process_whose_peer_dies_says_so_at_once(tmp_path):
+    start = time.monotonic()
+    context = multiprocessing.start_processes(
+        meet_until_the_other_dies, (str(tmp_path),), nprocs=2, start_method='fork', join=False
+    )
+    context.processes[0].join(60)
+    for process in context.processes:
+        process.kill()
+    line = (tmp_path / 'line').read_text()
+    assert line.startswith('True another process of this run ended or cannot be reached (')
+    assert 'no checkpoint had been written' in line
+    assert time.monotonic() - start < 60
+
+
+def test_before_the_first_checkpoint_none_is_named(tmp_path):
+    assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
+    (tmp_path / 'last_checkpoint').write_text('')  # as a training that begins leaves it
+    assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
