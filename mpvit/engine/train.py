@@ -69,7 +69,7 @@ def train(
 
     Raises:
         UserError: Config, data or arguments do not fit together.
-        TrainingPaused: The training was asked to stop by a signal and can be resumed.
+        mpvit.engine.TrainingPaused: The training was asked to stop by a signal and can be resumed.
     """
     layout = None
     if any((data, train_ann, val_ann, train_images, val_images)):

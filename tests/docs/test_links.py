@@ -39,15 +39,3 @@ def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r'^(?:[\w ]+ <)?(/?[\w/]+)>?$', index, re.MULTILINE))
     pages = [page for page in (ROOT / 'docs').glob('*.md') if page.stem != 'index']
     assert {page.stem for page in pages} <= listed
-
-
-def test_every_module_is_in_the_reference():
-    """By itself, or as part of a package that is listed as a whole."""
-    text = ''.join(page.read_text(encoding='utf-8') for page in ROOT.glob('docs/api/*.md'))
-    listed = set(re.findall(r'auto(?:module|function):: (\S+)', text))
-    missing = []
-    for path in sorted(ROOT.glob('mpvit/**/[!_]*.py')):
-        name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
-        if not {name, name.rpartition('.')[0]} & listed:
-            missing.append(name)
-    assert missing == []
