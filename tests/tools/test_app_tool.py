@@ -309,28 +309,6 @@ def test_nothing_stays_on_disk(served):
     assert not list(served.temporary.glob('mpvit-app-*'))
 
 
-@pytest.mark.parametrize(
-    ('words', 'status', 'message'),
-    [
-        (['x.py'], 2, 'name CONFIG and CHECKPOINT, or neither'),
-        (['--port', '0'], 2, '--port must be from 1 to 65535'),
-        (['--max-upload', '0'], 2, '--max-upload must be 1 or more'),
-        (['--work-dirs', 'tests'], 1, 'in tests: run `make demo` first'),
-        (['tests/data/tiny.py', 'none.pth'], 1, 'checkpoint none.pth not found'),
-        (
-            ['tests/data/tiny.py', 'setup.py', '--images', 'none'],
-            1,
-            '--images none: there is no such folder',
-        ),
-        (['tests/data/tiny.py', 'setup.py', '--images', 'configs'], 1, 'no picture in it'),
-    ],
-)
-def test_mistakes_are_answered_before_anything_heavy_starts(tool, words, status, message):
-    result = tool('app', *words)
-    assert (result.status, 'Starting' in result.out) == (status, False)
-    assert message in result.err
-
-
 def test_what_only_shows_at_the_start(tool, root, tmp_path, monkeypatch):
     checkpoint = write_checkpoint(root / 'tests/data/tiny.py', tmp_path)
     with socket.socket() as taken:

@@ -49,27 +49,6 @@ def test_counting_alone_measures_nothing(tool, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('words', 'message'),
-    [
-        ([TOY, 'configs/deformable_detr/mpvit_x_ddetr_50e.py'], 'mpvit_x_ddetr_50e.py not found'),
-        ([TOY, '--size', '0', '100'], '--size 0 100: height and width must be 1 or more'),
-        ([TOY, '--runs', '0'], '--runs must be 1 or more, got 0; --no-latency measures none'),
-        ([TOY, '--json', 'README.md'], 'README.md exists already; choose another name'),
-        ([TOY, '--device', 'tpu'], 'device tpu is not to be had here ('),
-        ([TOY, '--device', 'meta'], 'device meta is not to be had here ('),
-        ([COAT, '--size', '31', '64'], '31x64 px does not go through the detector: images of'),
-        ([TOY, '--size', '90000', '90000'], '90000x90000 px needs '),
-    ],
-)
-def test_mistakes_are_one_line(tool, words, message):
-    result = tool('model_info', *words)
-    assert result.status == 1
-    assert result.err.strip().splitlines()[-1].startswith('error: ')
-    assert message in result.err.strip().splitlines()[-1]
-    assert 'Traceback' not in result.err
-
-
-@pytest.mark.parametrize(
     ('text', 'message'),
     [
         ('x = 1\n', 'has no model'),
@@ -83,11 +62,6 @@ def test_configs_that_describe_no_detector(tool, tmp_path, text, message):
     result = tool('model_info', config, '--no-latency', '--no-memory')
     assert result.status == 1
     assert message in result.err.strip().splitlines()[-1]
-
-
-def test_no_config_is_status_2(tool):
-    assert tool('model_info').status == 2
-    assert tool('model_info', TOY, '--size', '100').status == 2
 
 
 @pytest.mark.parametrize(

@@ -53,22 +53,6 @@ def test_one_command_trains_and_the_run_can_be_repeated_without_it(tool, root, t
     assert numbers.findall((work / 'metrics.json').read_text()) == numbers.findall(metrics)
 
 
-def test_mistakes_end_in_one_line(tool, root, tmp_path):
-    config = root / 'tests' / 'data' / 'tiny.py'
-    (tmp_path / 'empty').mkdir()
-    for flags, message in (
-        (['--data', tmp_path / 'none'], f'error: folder {tmp_path}/none not found'),
-        (['--data', config], 'tiny.py is a file; name the folder of the dataset'),
-        (['--data', tmp_path / 'empty'], 'has no annotation file for train'),
-        (['--val-ann', 'none.json'], 'error: annotation file none.json not found'),
-        (['--train-images', tmp_path], 'no data to train on; add --data DIR or --train-ann FILE'),
-    ):
-        result = tool('train', config, *flags)
-        assert result.status == 1
-        assert message in result.err.splitlines()[-1]
-        assert 'Traceback' not in result.err
-
-
 @pytest.mark.slow
 def test_foreign_layouts_train_to_the_ap_of_the_reference(tool, root, tmp_path):
     """Four trainings of 6 epochs, minutes each: the toy config as it is, and on three layouts."""

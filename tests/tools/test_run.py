@@ -29,13 +29,6 @@ sys.exit(3)
     assert result.out.endswith("__main__ ['--flag', 'value'] 42\n")
 
 
-@pytest.mark.parametrize('name', ['none.py', 'mmdet/tools/none.py', 'README.md', 'tools', 'mmdet'])
-def test_no_script(tool, name):
-    result = tool('run', name)
-    assert result.status == 1
-    assert result.err.startswith(f'error: there is no Python script {name}; ')
-
-
 @pytest.mark.slow
 def test_mmdets_own_train_and_test(root, trained, tmp_path):
     """In processes of their own: test.py gives our numbers, train.py leaves our checkpoint."""
