@@ -124,7 +124,7 @@ def test_mmengines_hub_finds_configs_and_weights(metafile):
 def test_a_name_of_no_config_is_not_guessed_from_files_nearby(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('shot.py').write_text('')
-    with pytest.raises(UserError, match='config nosuch not found; `mpvit configs` lists them'):
+    with pytest.raises(UserError, match='nosuch .*`mpvit configs`'):
         find_config('nosuch')
     with pytest.raises(UserError, match='did you mean shot.py'):
         find_config('shots.py')

@@ -94,7 +94,7 @@ def test_numbers_that_the_page_never_sends(actions, result, index):
 
 
 def test_layer_that_is_not_there(actions, result):
-    with pytest.raises(UserError, match='layer 7: the decoder has layers 0 to 1'):
+    with pytest.raises(UserError, match='layer 7'):
         actions.select(result, 0, 7)
 
 
@@ -149,10 +149,10 @@ def test_full_memory_is_said_in_terms_of_the_page(actions, result, work_dirs, mo
     detectors.load(NAME)
     monkeypatch.setattr(module, 'record', allocate)
     pixels = read_picture(result.path)
-    with pytest.raises(UserError, match=r'20.00 MiB\): use a smaller picture, or start the page'):
+    with pytest.raises(UserError, match='20.00 MiB.*picture'):
         detectors.look(NAME, pixels, 0)
     monkeypatch.setattr(Detector, '_plain', allocate)
-    with pytest.raises(UserError, match=r'20.00 MiB\): use a smaller picture, or start the page'):
+    with pytest.raises(UserError, match='20.00 MiB.*picture'):
         detectors.detect(NAME, pixels)
 
 

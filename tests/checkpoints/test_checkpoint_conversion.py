@@ -82,9 +82,9 @@ def test_moving_average_is_taken_only_when_asked_for(official):
     name = 'stem.0.conv.weight'
     assert torch.equal(to_ours(checkpoint)[0]['state_dict'][name], weights[name])
     assert torch.equal(to_ours(checkpoint, ema=True)[0]['state_dict'][name], average[name])
-    with pytest.raises(UserError, match="no moving average .*'model_ema' is missing"):
+    with pytest.raises(UserError, match='model_ema'):
         to_ours({'model': weights}, ema=True)
-    with pytest.raises(UserError, match='no weights but their EMA'):
+    with pytest.raises(UserError, match='EMA'):
         to_ours({'model_ema': average})
 
 

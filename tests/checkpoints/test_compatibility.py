@@ -38,5 +38,5 @@ def test_what_is_one_tensor_in_the_model_must_be_one_in_the_file():
     shared = torch.zeros(2)
     model = {'a': shared, 'b': shared}
     check_fit({'a': torch.ones(2), 'b': torch.ones(2)}, model)
-    with pytest.raises(UserError, match='b and a differ, but are one tensor in the model'):
+    with pytest.raises(UserError, match='b and a'):
         check_fit({'a': torch.ones(2), 'b': torch.zeros(2)}, model)

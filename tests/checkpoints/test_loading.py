@@ -1,14 +1,12 @@
 """Official files through mmengine's own doors, and files that do not fit there."""
 
 import argparse
-import functools
 import json
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import parity_fill
 import pytest
 import torch
+import web
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_checkpoint
@@ -131,16 +129,8 @@ def server(tmp_path, monkeypatch):
     folder = tmp_path / 'web'
     folder.mkdir()
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        yield folder, f'http://127.0.0.1:{web.server_port}'
-        web.shutdown()
+    with web.serving(folder) as url:
+        yield folder, url
 
 
 def test_download_is_converted_and_kept(server, imagenet):

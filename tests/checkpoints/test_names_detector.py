@@ -71,7 +71,7 @@ def test_objectness_of_proposals_stays_the_first_channel(official):
 def test_copy_with_other_values_is_an_error(official, name, copy):
     weights = official(f'detector_{name}')
     weights[copy] = weights[copy] + 1
-    with pytest.raises(UserError, match=f'{copy} must be a copy of'):
+    with pytest.raises(UserError, match=copy):
         to_ours({'model': weights})
 
 

@@ -44,14 +44,15 @@ def test_own_training_file_is_read(tmp_path):
 
 WRONG_BYTES = {
     b'': 'is empty',
-    b'\n<!DOCTYPE html>\n<html><head>': 'is a web page, not a checkpoint: the link it came from',
-    b'<HTML>\xff': 'is a web page',
-    b'<?xml version="1.0"?><Error><Code>AccessDenied': 'is a web page',
-    b'404: Not Found': 'is a text file',
-    b'version https://git-lfs.github.com/spec/v1\n': 'is a Git LFS pointer',
-    b'\x00\x01\x02' * 50: 'truncated, damaged or no checkpoint',
-    b'PK\x03\x04' + b'\x00' * 50: 'truncated, damaged or no checkpoint',
-    b'\x80\x02}q\x00.': 'truncated, damaged or no checkpoint',
+    b'\n<!DOCTYPE html>\n<html><head>': 'web page',
+    b'<HTML>\xff': 'web page',
+    b'\xef\xbb\xbf' + b'<!---->' * 70: 'web page',
+    b'<?xml version="1.0"?><Error><Code>AccessDenied': 'web page',
+    b'404: Not Found': 'text file',
+    b'version https://git-lfs.github.com/spec/v1\n': 'Git LFS',
+    b'\x00\x01\x02' * 50: 'damaged',
+    b'PK\x03\x04' + b'\x00' * 50: 'damaged',
+    b'\x80\x02}q\x00.': 'damaged',
 }
 
 
@@ -77,7 +78,7 @@ def test_truncated(tmp_path, zipped, kept):
     torch.save(WEIGHTS, path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(UserError, match='truncated, damaged'):
+    with pytest.raises(UserError, match='damaged'):
         read_checkpoint(path)
 
 
@@ -85,20 +86,20 @@ def test_damaged_in_the_middle(good):
     content = bytearray(good.read_bytes())
     content[len(content) // 2] ^= 1  # one bit of one weight
     good.write_bytes(content)
-    with pytest.raises(UserError, match='wrong checksum of good/data/0'):
+    with pytest.raises(UserError, match='good/data/0'):
         read_checkpoint(good)
 
 
 def test_archive_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / 'x.pth', 'w') as archive:
         archive.writestr('readme.txt', 'weights')
-    with pytest.raises(UserError, match='zip archive, but no PyTorch checkpoint; unpack it'):
+    with pytest.raises(UserError, match='zip archive'):
         read_checkpoint(tmp_path / 'x.pth')
 
 
 def test_other_content(tmp_path):
     torch.save([1, 2], tmp_path / 'x.pth')
-    with pytest.raises(UserError, match='no checkpoint: it holds a list'):
+    with pytest.raises(UserError, match='list'):
         read_checkpoint(tmp_path / 'x.pth')
 
 
@@ -165,19 +166,13 @@ def test_sha256(good, joint):
     digest = hashlib.sha256(good.read_bytes()).hexdigest()
     for expected in (digest, digest.upper(), digest[:8]):
         read_checkpoint(good, sha256=expected)
-    with pytest.raises(UserError, match=f'has the sha256 {digest}, but should have 00000000;'):
+    with pytest.raises(UserError, match=f'{digest}.* 00000000'):
         read_checkpoint(good, sha256='0' * 8)
     with pytest.raises(UserError, match='is not a sha256'):
         read_checkpoint(good, sha256='abc')
     named = good.with_name(f'good{joint}{digest[:7]}{"a" if digest[7] != "a" else "b"}.pth')
     good.rename(named)
-    with pytest.raises(UserError, match='should by its name have'):
+    with pytest.raises(UserError, match='by its name'):
         read_checkpoint(named)
     dated = named.rename(good.with_name('good-20261123.pth'))
     read_checkpoint(dated)
-
-
-def test_a_page_of_comments_is_told_at_once(tmp_path):
-    (tmp_path / 'page.pth').write_bytes(b'\xef\xbb\xbf' + b'<!---->' * 70)
-    with pytest.raises(UserError, match='web page'):
-        read_checkpoint(tmp_path / 'page.pth')

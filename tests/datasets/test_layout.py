@@ -191,50 +191,44 @@ def roboflow(train=USUAL['roboflow']['train/_annotations.coco.json'], val=None):
 @pytest.mark.parametrize(
     ('tree', 'message'),
     [
-        ({}, 'no annotation file for train: looked for .* found no JSON file; .* --train-ann FILE'),
-        ({'boxes.json': content('1.jpg')}, r'found .*boxes.json; name it with --train-ann'),
+        ({}, 'train: .*--train-ann'),
+        ({'boxes.json': content('1.jpg')}, r'boxes.json.*--train-ann'),
         (
             {'train/1.jpg': IMAGE, 'train/_annotations.coco.json': content('1.jpg')},
-            r'has no validation split \(found .*\); move some of the images .* --val-ann FILE',
+            '--val-ann',
         ),
-        (
-            roboflow(train=IMAGE),
-            'no valid JSON',
-        ),
+        (roboflow(train=IMAGE), 'JSON'),
         (
             {'a/train.json': content('1.jpg'), 'b/train.json': content('1.jpg')},
-            r'several annotation files for train: .*a/train.json, .*b/train.json; say which',
+            'a/train.json, .*b/train.json',
         ),
         (
             {**USUAL['images_of_a_split'], 'train/1.jpg': IMAGE},
-            r'images of .*train.json are in several folders: .*images/train, .*train; say',
+            'train.json .*images/train, .*train',
         ),
         (
             roboflow(val=content('1.jpg', classes=('cat', 'cow'))),
-            "different classes: only train has 'dog', only val has 'cow'; both need",
+            "'dog'.*'cow'",
         ),
         (
             roboflow(val=content('1.jpg', classes=('dog', 'cat'))),
-            "in another order, .* number 1, 'cat' in train and 'dog' in val; both need",
+            "order.*'cat'.*'dog'",
         ),
         (
             roboflow(train=content('1.jpg', classes=('cat', 'cat'))),
-            r"several categories named 'cat' \(ids 1, 2\); rename",
+            r"'cat' \(ids 1, 2\)",
         ),
         (roboflow(train=content()), 'lists no images'),
         (roboflow(train=dict(images=[])), 'not in COCO format'),
         (roboflow(train='[1]'), 'not in COCO format'),
-        (
-            roboflow(train=content('1.jpg', classes=())),
-            'has no categories',
-        ),
+        (roboflow(train=content('1.jpg', classes=())), 'categories'),
         (
             {'data.yaml': 'names: [cat]', 'train/images/1.jpg': IMAGE, 'train/labels/1.txt': ''},
-            'is in YOLO format; convert it first: python tools/convert_dataset.py',
+            'YOLO .*tools/convert_dataset.py',
         ),
         (
             {'Annotations/1.xml': '', 'JPEGImages/1.jpg': IMAGE},
-            'is in Pascal VOC format; convert it first: python tools/convert_dataset.py',
+            'Pascal VOC .*tools/convert_dataset.py',
         ),
     ],
 )  # fmt: skip
@@ -263,7 +257,7 @@ def test_a_test_split_that_is_incomplete(tmp_path):
 
 def test_one_named_file_asks_for_the_other(tmp_path):
     root = make(tmp_path, USUAL['roboflow'])
-    with pytest.raises(UserError, match='no data to validate on; add --data DIR or --val-ann'):
+    with pytest.raises(UserError, match='--val-ann'):
         find_training_data(None, train_ann=str(root / 'train' / '_annotations.coco.json'))
 
 

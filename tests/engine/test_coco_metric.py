@@ -56,9 +56,10 @@ def evaluate(toy, results, **kwargs):
     return metric.evaluate(size=len(results))
 
 
-def test_numbers_are_pycocotools_own(toy, results, tmp_path):
+def test_numbers_and_table_are_pycocotools_own(toy, results, tmp_path):
     metrics = evaluate(toy, results, outfile_prefix=str(tmp_path / 'det'))
-    with contextlib.redirect_stdout(io.StringIO()):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         truth = COCO(toy / 'annotations' / 'instances_val2017.json')
         evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / 'det.bbox.json')), 'bbox')
         evaluation.evaluate()
@@ -69,6 +70,8 @@ def test_numbers_are_pycocotools_own(toy, results, tmp_path):
     assert 0.05 < actual[0] < 0.95
     assert len(set(actual)) > 6  # a swapped pair would show
     np.testing.assert_allclose(actual, evaluation.stats, atol=5.1e-4)  # rounded to 3 digits
+    expected = [line for line in printed.getvalue().splitlines() if line.startswith(' Average')]
+    assert format_table(metrics).splitlines() == expected
 
 
 def test_precision_of_each_class_on_request(toy, results):
@@ -88,7 +91,7 @@ def test_no_annotation_stays_in_memory_for_workers_to_inherit(toy):
 
 
 def test_detections_alone_on_request(toy, results, tmp_path):
-    with pytest.raises(UserError, match='set outfile_prefix'):
+    with pytest.raises(UserError, match='outfile_prefix'):
         evaluate(toy, results, format_only=True)
     prefix = str(tmp_path / 'det')
     assert evaluate(toy, results, format_only=True, outfile_prefix=prefix) == {}
@@ -107,7 +110,7 @@ def test_detections_on_images_whose_annotations_are_secret(toy, results, tmp_pat
     written = json.loads((tmp_path / 'det.bbox.json').read_text())
     assert {d['image_id'] for d in written} <= {image['id'] for image in content['images']}
     assert len(written) == sum(len(r['pred_instances']['scores']) for r in results)
-    with pytest.raises(UserError, match="not in COCO format: KeyError.'annotations'"):
+    with pytest.raises(UserError, match='annotations'):
         evaluate(toy, results, **files)
 
 
@@ -117,18 +120,5 @@ def test_annotation_file_with_other_classes(toy, results):
     )
     metric.dataset_meta = dict(classes=[*CLASSES[:-1], 'letter'])
     metric.process({}, results)
-    with pytest.raises(UserError, match="has 5 of the dataset's 6 classes"):
+    with pytest.raises(UserError, match='5 of .* 6 classes'):
         metric.evaluate(size=len(results))
-
-
-def test_table_is_the_one_pycocotools_prints(toy, results, tmp_path):
-    metrics = evaluate(toy, results, outfile_prefix=str(tmp_path / 'det'))
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        truth = COCO(toy / 'annotations' / 'instances_val2017.json')
-        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / 'det.bbox.json')), 'bbox')
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    expected = [line for line in printed.getvalue().splitlines() if line.startswith(' Average')]
-    assert format_table(metrics).splitlines() == expected

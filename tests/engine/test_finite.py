@@ -172,8 +172,8 @@ def test_statistics_are_put_back_and_the_batch_is_written(tmp_path):
     run.train(NAN, 7, 9)
     assert equal(run.model.state_dict().values(), before.values())
     (line,) = run.lines
-    assert line.startswith('Step 2 was not applied (gradient norm nan; loss nan; images 7 (7.jpg)')
-    assert line.endswith('1 in a row, training ends at 10; 1 in all')
+    assert line.startswith('Step 2 ')
+    assert all(word in line for word in ('gradient norm nan', '7 (7.jpg)', '1 in a row'))
 
     folder = tmp_path / 'nonfinite'
     record = json.loads((folder / 'iter_2_rank_0.json').read_text())
@@ -208,7 +208,7 @@ def test_training_ends_after_the_stated_number_in_a_row(tmp_path):
     run = Run(tmp_path, FiniteStepHook(max_in_a_row=3, max_dumps=2))
     for scale in (NAN, NAN, 1.0, NAN, NAN):
         run.train(scale, 1)
-    with pytest.raises(UserError, match='stopped at step 6: 3 steps in a row were not finite') as e:
+    with pytest.raises(UserError, match='step 6: 3 steps in a row') as e:
         run.train(NAN, 5, 6)
     message = str(e.value)
     assert 'images 5 (5.jpg), 6 (6.jpg)' in message
@@ -228,7 +228,7 @@ def test_a_full_disk_does_not_end_what_may_go_on(tmp_path):
 def test_a_wrapper_that_applies_every_step_ends_training_at_once(tmp_path):
     run = Run(tmp_path, FiniteStepHook(), 'OptimWrapper')
     run.train(1.0, 1)
-    with pytest.raises(UserError, match=r'step 2: loss nan; images 4 .*OptimWrapper applied'):
+    with pytest.raises(UserError, match=r'step 2: loss nan; images 4 .*OptimWrapper'):
         run.train(NAN, 4)
 
 

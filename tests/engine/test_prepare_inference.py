@@ -143,14 +143,14 @@ def test_compiled_detector_gives_the_same_for_any_size(tiny):
 
 def test_compiling_needs_a_compiler(tiny, monkeypatch):
     monkeypatch.setenv('CXX', '/nowhere/g++')
-    with pytest.raises(UserError, match='needs a C.. compiler and /nowhere/g.. was not found'):
+    with pytest.raises(UserError, match='/nowhere/g'):
         prepare(copy.deepcopy(tiny), compile=True)
 
 
 def test_what_cannot_be_prepared_is_refused(tiny):
-    with pytest.raises(UserError, match="'int8' is unknown; choose from fp32, bf16, fp16"):
+    with pytest.raises(UserError, match='int8.*bf16'):
         prepare(copy.deepcopy(tiny), 'int8')
-    with pytest.raises(UserError, match='Conv2d is not a Deformable DETR'):
+    with pytest.raises(UserError, match='Conv2d'):
         prepare(nn.Conv2d(3, 3, 1), 'bf16')
 
 

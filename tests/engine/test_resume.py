@@ -221,7 +221,7 @@ def test_damaged_checkpoints_are_passed_over(folder, tear, monkeypatch):
     assert [line.split(' ')[:3] for line in lines] == [['Not', 'resumed', 'from:']] * 2
     assert ['epoch_3.pth' in lines[0], 'epoch_2.pth' in lines[1]] == [True, True]
     (folder / 'epoch_1.pth').write_bytes(b'')
-    with pytest.raises(UserError, match='none of the 3 checkpoints in .* is whole'):
+    with pytest.raises(UserError, match='3 checkpoints'):
         newest_checkpoint(folder)
 
 

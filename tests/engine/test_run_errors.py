@@ -35,12 +35,12 @@ def kill(number):
 
 
 HARM = {
-    'killed': (lambda: kill(signal.SIGKILL), 'worker of a dataloader died .killed by signal: Kill'),
-    'exited': (lambda: os._exit(1), 'worker of a dataloader died .exited unexpectedly'),
+    'killed': (lambda: kill(signal.SIGKILL), 'worker .*Kill'),
+    'exited': (lambda: os._exit(1), 'worker .*exited unexpectedly'),
     # what the kernel sends where /dev/shm is full
-    'bus error': (lambda: kill(signal.SIGBUS), 'out of shared memory .* --shm-size'),
-    'numpy': (lambda: np.empty(1 << 50, np.int64), 'the machine is out of memory'),
-    'torch': (lambda: torch.empty(1 << 50), 'the machine is out of memory'),
+    'bus error': (lambda: kill(signal.SIGBUS), '--shm-size'),
+    'numpy': (lambda: np.empty(1 << 50, np.int64), 'out of memory'),
+    'torch': (lambda: torch.empty(1 << 50), 'out of memory'),
 }
 
 
@@ -57,7 +57,7 @@ def test_a_worker_that_dies(kind, tmp_path):
 
 def test_memory_of_this_process():
     for allocate in (lambda: np.empty(1 << 50, np.int64), lambda: torch.empty(1 << 50)):
-        with pytest.raises(UserError, match='machine is out of memory: .*batch_size.*num_cp'):
+        with pytest.raises(UserError, match='batch_size.*num_cp'):
             with explained_faults():
                 allocate()
 
@@ -67,40 +67,31 @@ def test_memory_of_a_gpu():
         'CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 23 GiB'
     )
     line = explain(error)
-    assert line.startswith('the GPU is out of memory (no room for 20.00 GiB): lower train_dataload')
+    assert '20.00 GiB' in line
+    assert 'train_dataloader.batch_size' in line
 
 
 @pytest.mark.parametrize(
-    ('error', 'message'),
+    ('text', 'helps'),
     [
         (
-            RuntimeError(
-                'NCCL error: remote process exited or network error\nncclRemoteError: A '
-                'call failed possibly due to a network error or a remote process exiting'
-            ),
-            'another process of this run ended or cannot be reached (NCCL error: remote process '
-            'exited or network error); its own output has the cause',
+            'NCCL error: remote process exited or network error\nncclRemoteError: A '
+            'call failed possibly due to a network error or a remote process exiting',
+            'another process of this run',
         ),
-        (RuntimeError('ProcessGroupNCCL is only supported with GPUs, no GPUs found!'), None),
-        (
-            RuntimeError('[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0'),
-            'no space left to write a file: free some and go on',
-        ),
-        (
-            RuntimeError('unable to write to file </torch_12_3_4>: No space left on device (28)'),
-            'the workers of a dataloader are out of shared memory (/dev/shm): give a container '
-            'more (docker run --shm-size=8g or --ipc=host), or lower num_workers or '
-            'prefetch_factor of the dataloaders',
-        ),
-        (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), None),
+        ('[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0', 'space'),
+        ('unable to write to file </torch_12_3_4>: No space left on device (28)', '/dev/shm'),
+        ('ProcessGroupNCCL is only supported with GPUs, no GPUs found!', None),
+        ('mat1 and mat2 shapes cannot be multiplied', None),
     ],
 )
-def test_texts_that_no_test_can_bring_about(error, message):
-    assert explain(error) == message
+def test_texts_that_no_test_can_bring_about(text, helps):
+    line = explain(RuntimeError(text))
+    assert (helps in line) if helps else line is None
 
 
 def test_full_disk():
-    with pytest.raises(UserError, match='no space left to write a file'), explained_faults():
+    with pytest.raises(UserError, match='space'), explained_faults():
         Path('/dev/full').write_text('x')
 
 
@@ -135,8 +126,8 @@ def test_a_process_whose_peer_dies_says_so_at_once(tmp_path):
     for process in context.processes:
         process.kill()
     line = (tmp_path / 'line').read_text()
-    assert line.startswith('True another process of this run ended or cannot be reached (')
-    assert 'no checkpoint had been written' in line
+    assert line.startswith('True another process')
+    assert 'no checkpoint' in line
     assert time.monotonic() - start < 60
 
 

@@ -74,11 +74,11 @@ def test_addresses():
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
-        ('b.jpeg', r'input .*b\.jpeg not found; did you mean .*in/b\.jpg\?'),
-        ('none/b.jpg', 'not found: there is no folder'),
-        ('*.gif', 'not found: no file matches it'),
-        ('*.txt', r'\*\.txt matches no images or videos \(.*\.jpg'),
-        ('empty', r'folder .*empty has no images or videos \(.*\.jpg'),
+        ('b.jpeg', r'b\.jpeg .*in/b\.jpg'),
+        ('none/b.jpg', 'no folder'),
+        ('*.gif', r'\*\.gif'),
+        ('*.txt', r'\*\.txt .*\.jpg'),
+        ('empty', r'empty .*\.jpg'),
     ],
 )
 def test_what_stands_for_nothing(folder, given, message):
@@ -88,5 +88,5 @@ def test_what_stands_for_nothing(folder, given, message):
 
 
 def test_other_addresses_are_refused():
-    with pytest.raises(UserError, match='s3://a/b.jpg: only http:// and https:// are read'):
+    with pytest.raises(UserError, match='s3://a/b.jpg'):
         find(['s3://a/b.jpg'])

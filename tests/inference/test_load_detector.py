@@ -13,17 +13,9 @@ from mpvit.visualization.queries import record
 
 
 @pytest.fixture(scope='module')
-def weights(root):
-    """A checkpoint of the tiny config, untrained."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-
-    from mpvit.config.reading import load_config
-
-    init_default_scope('mmdet')
-    model = MODELS.build(load_config(root / 'tests' / 'data' / 'tiny.py').model)
-    model.init_weights()
-    return model.state_dict()
+def weights(weights):
+    """The tensors of a checkpoint of the tiny config."""
+    return torch.load(weights)['state_dict']
 
 
 @pytest.mark.parametrize('place', ['state_dict', 'model', None])

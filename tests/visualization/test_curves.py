@@ -62,9 +62,9 @@ def test_formats(runs, tmp_path, suffix):
 
 
 def test_mistakes_of_the_user(runs, tmp_path):
-    with pytest.raises(UserError, match='a picture is written as .png'):
+    with pytest.raises(UserError, match='.png'):
         plot_curves(runs[0], tmp_path / 'curves.gif')
     with pytest.raises(UserError, match='has no log of a training'):
         plot_curves(tmp_path / 'none', tmp_path / 'curves.png')
-    with pytest.raises(UserError, match='cannot be written: No such file'):
+    with pytest.raises(UserError, match='No such file'):
         plot_curves(runs[0], tmp_path / 'none' / 'curves.png')

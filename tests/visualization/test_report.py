@@ -161,7 +161,7 @@ def test_images_that_are_gone_are_said_to_be(run):
 
 
 def test_a_folder_without_a_run(tmp_path):
-    with pytest.raises(UserError, match='holds neither a log of a training nor an evaluation'):
+    with pytest.raises(UserError, match='metrics.json'):
         write_report(tmp_path)
     with pytest.raises(UserError, match='not found'):
         write_report(tmp_path / 'none')
