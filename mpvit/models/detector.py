@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mpvit.models.ffn import use_lean_layers
+from mpvit.models.lean import use_lean_layers
 from mpvit.models.precision import without_autocast
 
 

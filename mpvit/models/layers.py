@@ -13,8 +13,8 @@ import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from mpvit.ops.factorized import factorized_attention
-from mpvit.ops.linear import norm_linear, norm_mlp_gelu
+from mpvit.ops.lean.factorized import factorized_attention
+from mpvit.ops.lean.linear import norm_linear, norm_mlp_gelu
 
 LAYER_NORM_EPS = 1e-6
 

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mpvit.errors import UserError
-from mpvit.ops.linear import use_pointwise_linear
+from mpvit.ops.lean.linear import use_pointwise_linear
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mpvit.ops import factorized
-from mpvit.ops.factorized import factorized_attention
+from mpvit.ops.lean import factorized
+from mpvit.ops.lean.factorized import factorized_attention
 
 
 def plain(qkv, positions, num_heads):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mpvit.ops.linear import (
+from mpvit.ops.lean.linear import (
     PointwiseLinear,
     linear_relu,
     norm_linear,

@@ -7,7 +7,7 @@ import torch
 from mmcv.cnn.bricks.transformer import FFN
 from torch import nn
 
-from mpvit.models.ffn import LeanFFN, use_lean_layers
+from mpvit.models.lean import LeanFFN, use_lean_layers
 
 
 def lean_and_mmcvs(**settings):

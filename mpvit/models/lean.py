@@ -4,8 +4,8 @@ from mmcv.cnn import Linear
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor, nn
 
-from mpvit.ops.dropout import add_dropout, relu_dropout
-from mpvit.ops.linear import is_plain_float32, linear_relu, use_pointwise_linear
+from mpvit.ops.lean.dropout import add_dropout, relu_dropout
+from mpvit.ops.lean.linear import is_plain_float32, linear_relu, use_pointwise_linear
 
 
 class LeanFFN(FFN):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from mpvit.ops.dropout import AVAILABLE, add_dropout, relu_dropout
+from mpvit.ops.lean.dropout import AVAILABLE, add_dropout, relu_dropout
 
 SHAPE = (300, 700)  # more elements than one thread takes
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason='Numba is not installed')

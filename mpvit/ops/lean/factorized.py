@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mpvit.ops.linear import is_plain_float32
+from mpvit.ops.lean.linear import is_plain_float32
 
 _LARGE = 1 << 17  # numbers of an image's qkv from which to go image by image
 _NARROW = 16  # channels of a head below which a product per head takes longer than one for all
