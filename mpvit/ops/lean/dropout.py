@@ -74,7 +74,7 @@ class _ReluDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, p: float) -> Tensor:
         ctx.scale = 1 / (1 - p)
-        _each(_relu_dropout, input, _array(input), *_key(), *_odds(p))
+        _each(_relu_dropout, input, _array(input), _draw(p))
         ctx.mark_dirty(input)
         ctx.save_for_backward(input)
         return input
@@ -93,8 +93,8 @@ class _ReluDropout(torch.autograd.Function):
 class _AddDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, identity: Tensor, input: Tensor, p: float) -> Tensor:
-        ctx.key, ctx.odds = _key(), _odds(p)
-        _each(_add_dropout, input, _array(identity), _array(input), *ctx.key, *ctx.odds)
+        ctx.draw = _draw(p)
+        _each(_add_dropout, input, _array(identity), _array(input), ctx.draw)
         ctx.mark_dirty(input)
         return input
 
@@ -103,19 +103,20 @@ class _AddDropout(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grad = grad.contiguous()
         result = torch.empty_like(grad)
-        _each(_dropout, grad, _array(grad), _array(result), *ctx.key, *ctx.odds)
+        _each(_dropout, grad, _array(grad), _array(result), ctx.draw)
         return grad, result, None
 
 
-def _key() -> tuple[np.uint32, np.uint32]:
-    """Two numbers from torch's generator."""
+def _draw(p: float) -> tuple[Any, ...]:
+    """What decides on the elements of a tensor.
+
+    Returns:
+        Two keys from torch's generator, the hash from which on an element is dropped, and what the
+        others are multiplied by.
+    """
     first, second = torch.randint(1 << 32, (2,)).tolist()
-    return np.uint32(first), np.uint32(second)
-
-
-def _odds(p: float) -> tuple[np.uint32, np.float32]:
-    """The hash from which on an element is dropped, and what the others are multiplied by."""
-    return np.uint32(min(round((1 - p) * 2**32), 2**32 - 1)), np.float32(1 / (1 - p))
+    limit = min(round((1 - p) * 2**32), 2**32 - 1)
+    return np.uint32(first), np.uint32(second), np.uint32(limit), np.float32(1 / (1 - p))
 
 
 def _array(tensor: Tensor) -> Any:
@@ -142,11 +143,9 @@ if AVAILABLE:
         return np.uint32(x ^ (x >> np.uint32(16)))
 
     @compiled
-    def _relu_dropout(
-        x: Any, first: Any, second: Any, limit: Any, scale: Any, start: int, stop: int
-    ) -> None:
-        x = x[start:stop]
-        first = np.uint32(first + np.uint32(start))
+    def _relu_dropout(x: Any, draw: Any, start: int, stop: int) -> None:
+        first, second, limit, scale = draw
+        x, first = x[start:stop], np.uint32(first + np.uint32(start))
         for i in range(x.size):
             dropped = _hash(np.uint32(i), first, second) >= limit
             x[i] = _ZERO if dropped | (x[i] <= _ZERO) else x[i] * scale  # NaN stays NaN
@@ -160,35 +159,21 @@ if AVAILABLE:
             result[i] = _ZERO if output[i] <= _ZERO else grad[i] * scale
 
     @compiled
-    def _add_dropout(
-        identity: Any,
-        x: Any,
-        first: Any,
-        second: Any,
-        limit: Any,
-        scale: Any,
-        start: int,
-        stop: int,
-    ) -> None:
-        identity, x = identity[start:stop], x[start:stop]
-        first = np.uint32(first + np.uint32(start))
+    def _add_dropout(identity: Any, x: Any, draw: Any, start: int, stop: int) -> None:
+        first, second, limit, scale = draw
+        identity, x, first = (
+            identity[start:stop],
+            x[start:stop],
+            np.uint32(first + np.uint32(start)),
+        )
         for i in range(x.size):
             dropped = _hash(np.uint32(i), first, second) >= limit
             x[i] = identity[i] + (_ZERO if dropped else x[i] * scale)
 
     @compiled
-    def _dropout(
-        x: Any,
-        result: Any,
-        first: Any,
-        second: Any,
-        limit: Any,
-        scale: Any,
-        start: int,
-        stop: int,
-    ) -> None:
-        x, result = x[start:stop], result[start:stop]
-        first = np.uint32(first + np.uint32(start))
+    def _dropout(x: Any, result: Any, draw: Any, start: int, stop: int) -> None:
+        first, second, limit, scale = draw
+        x, result, first = x[start:stop], result[start:stop], np.uint32(first + np.uint32(start))
         for i in range(x.size):
             dropped = _hash(np.uint32(i), first, second) >= limit
             result[i] = _ZERO if dropped else x[i] * scale
