@@ -16,7 +16,7 @@ LAYERS = {  # what each part of mpvit may import of mpvit
     'deferred_imports': set(),
     'checkpoints': {'checkpoints', 'errors'},
     'datasets': {'datasets', 'optional', 'errors'},
-    'engine': {'engine', 'checkpoints', 'datasets', 'ops', 'errors'},
+    'engine': {'engine', 'checkpoints', 'datasets', 'models', 'ops', 'errors'},
     'config': {'arguments', 'errors'},
     'analysis': {'analysis', 'datasets', 'engine', 'errors'},
     'plots': {'plots', 'analysis', 'colours', 'errors'},

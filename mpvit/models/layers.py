@@ -7,14 +7,13 @@ Sources: "Co-Scale Conv-Attentional Image Transformers" (Xu et al., ICCV 2021), 
 "MPViT: Multi-Path Vision Transformer for Dense Prediction" (Lee et al., CVPR 2022), section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-
-from mpvit.ops.lean.factorized import factorized_attention
-from mpvit.ops.lean.linear import norm_linear, norm_mlp_gelu
+from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6
 
@@ -91,27 +90,31 @@ class FactorizedAttention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.scale = (embed_dims // num_heads) ** -0.5
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(
-        self,
-        tokens: Tensor,
-        size: tuple[int, int],
-        crpe: ConvRelativePositionEncoding,
-        norm: nn.LayerNorm,
+        self, tokens: Tensor, size: tuple[int, int], crpe: ConvRelativePositionEncoding
     ) -> Tensor:
-        """Attend among normalised tokens.
+        """Attend among tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``.
 
         Args:
-            tokens: Shape ``(B, H * W, C)``.
-            size: ``(H, W)``.
+            tokens: Normalised tokens.
+            size: Grid of the tokens.
             crpe: Position encoding of the values.
-            norm: What normalises the tokens first.
         """
-        qkv = norm_linear(tokens, norm, self.qkv)
-        value = qkv.chunk(3, dim=-1)[2]
-        return self.proj(factorized_attention(qkv, crpe(value, size), self.num_heads))
+        # (B, N, 3 * C) -> three of (B, N, C), channels head-major
+        query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+        position = torch.cat(crpe(value, size), dim=-1)
+        # (B, N, C) -> (B, heads, N, d), a view
+        q, k, v = (
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (query, key, value)
+        )
+        context = k.softmax(dim=2).transpose(2, 3) @ v  # (B, heads, d, d)
+        # (B, heads, N, d) -> (B, N, C)
+        attended = (q @ (self.scale * context)).transpose(1, 2).flatten(2)
+        return self.proj(attended + query * position)
 
 
 class TransformerLayer(nn.Module):
@@ -143,9 +146,8 @@ class TransformerLayer(nn.Module):
     ) -> Tensor:
         """Transform tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``."""
         tokens = cpe(tokens, size)
-        tokens = tokens + self.drop_path(self.attn(tokens, size, crpe, self.norm1))
-        hidden = norm_mlp_gelu(tokens, self.norm2, self.mlp.fc1, self.mlp.fc2)
-        return tokens + self.drop_path(hidden)
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), size, crpe))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
 
 def drop_path_rates(maximum: float, layers: Sequence[int]) -> list[list[float]]:
@@ -157,3 +159,17 @@ def drop_path_rates(maximum: float, layers: Sequence[int]) -> list[list[float]]:
     """
     rates = iter(torch.linspace(0, maximum, sum(layers)).tolist())
     return [[next(rates) for _ in range(count)] for count in layers]
+
+
+def run(layer: Callable[..., Any], *args: Any, with_cp: bool, **kwargs: Any) -> Any:
+    """Call a layer.
+
+    Args:
+        layer: What to call.
+        *args: Its arguments.
+        with_cp: Compute its activations again in the backward pass instead of storing them.
+        **kwargs: Its named arguments.
+    """
+    if with_cp and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False, **kwargs)
+    return layer(*args, **kwargs)

@@ -1,11 +1,25 @@
-"""mmcv's feed-forward network with fewer passes over its hidden tokens."""
+"""What makes a finished model fast in float32 on the CPU: one call, `use_lean_layers`."""
+
+from typing import Any
 
 from mmcv.cnn import Linear
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor, nn
 
+from mpvit.models.layers import (
+    ConvPositionEncoding,
+    ConvRelativePositionEncoding,
+    TransformerLayer,
+)
 from mpvit.ops.lean.dropout import add_dropout, relu_dropout
-from mpvit.ops.lean.linear import is_plain_float32, linear_relu, use_pointwise_linear
+from mpvit.ops.lean.factorized import factorized_attention
+from mpvit.ops.lean.linear import (
+    PointwiseLinear,
+    is_plain_float32,
+    linear_relu,
+    norm_linear,
+    norm_mlp_gelu,
+)
 
 
 class LeanFFN(FFN):
@@ -33,19 +47,53 @@ class LeanFFN(FFN):
         return add_dropout(x if identity is None else identity, output, outer.p, outer.training)
 
 
+class LeanTransformerLayer(TransformerLayer):
+    """The layer of MPViT for float32 on the CPU; parameters and names are the same.
+
+    Norms and GELU go with the products that follow them and are computed again in the backward
+    pass; the position encodings are not concatenated.
+    """
+
+    def forward(
+        self,
+        tokens: Tensor,
+        size: tuple[int, int],
+        cpe: ConvPositionEncoding,
+        crpe: ConvRelativePositionEncoding,
+    ) -> Tensor:
+        """Transform tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``."""
+        attn, mlp = self.attn, self.mlp
+        tokens = cpe(tokens, size)
+        qkv = norm_linear(tokens, self.norm1, attn.qkv)
+        value = qkv.chunk(3, dim=-1)[2]
+        attended = factorized_attention(qkv, crpe(value, size), attn.num_heads)
+        tokens = tokens + self.drop_path(attn.proj(attended))
+        return tokens + self.drop_path(norm_mlp_gelu(tokens, self.norm2, mlp.fc1, mlp.fc2))
+
+
+_LEAN: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: PointwiseLinear,
+    Linear: PointwiseLinear,
+    FFN: LeanFFN,
+    TransformerLayer: LeanTransformerLayer,
+}
+
+
 def use_lean_layers(model: nn.Module) -> None:
-    """Give a model the fast linear layers and feed-forward networks, in place.
+    """Give a finished model the layers that are fast in float32 on the CPU, in place.
+
+    Layers of exactly the classes that have a lean variant change; calling it again does nothing.
 
     Args:
-        model: A detector; its parameters and their names stay.
+        model: A detector or a part of one; its parameters and their names stay.
     """
-    use_pointwise_linear(model, (nn.Linear, Linear))
     for module in model.modules():
-        if type(module) is FFN and _is_simple(module):
-            module.__class__ = LeanFFN
+        lean = _LEAN.get(type(module))  # subclasses have their own forward
+        if lean and (lean is not LeanFFN or _is_simple(module)):
+            module.__class__ = lean
 
 
-def _is_simple(ffn: FFN) -> bool:
+def _is_simple(ffn: Any) -> bool:
     """Two layers with ReLU between, and a residual connection: the usual one."""
     return (
         ffn.num_fcs == 2

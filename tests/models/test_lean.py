@@ -1,13 +1,20 @@
-"""The lean feed-forward network equals mmcv's."""
+"""The lean layers equal those that they stand in for."""
 
 import copy
 
 import pytest
 import torch
 from mmcv.cnn.bricks.transformer import FFN
+from mmdet.registry import MODELS
 from torch import nn
 
+from mpvit.models.layers import (
+    ConvPositionEncoding,
+    ConvRelativePositionEncoding,
+    TransformerLayer,
+)
 from mpvit.models.lean import LeanFFN, use_lean_layers
+from mpvit.ops.lean.linear import PointwiseLinear
 
 
 def lean_and_mmcvs(**settings):
@@ -61,9 +68,38 @@ def test_unusual_networks_stay_mmcvs(settings):
     torch.testing.assert_close(lean.eval()(inputs), mmcvs.eval()(inputs), rtol=1e-4, atol=1e-5)
 
 
-def test_parameters_keep_their_names_and_layers_their_class():
-    lean, mmcvs = lean_and_mmcvs()
-    assert list(lean.state_dict()) == list(mmcvs.state_dict())
-    attention = nn.MultiheadAttention(8, 2)
-    use_lean_layers(attention)
-    assert type(attention.out_proj) is not nn.Linear
+def test_transformer_layer_equals_the_plain_one():
+    """Output and gradients, where maps are large enough to go image by image and where not."""
+    torch.manual_seed(0)
+    plain = TransformerLayer(64, 8, 4, drop_path=0.0)
+    encodings = ConvPositionEncoding(64), ConvRelativePositionEncoding(8, {3: 2, 5: 3, 7: 3})
+    lean = copy.deepcopy(plain)
+    use_lean_layers(lean)
+    assert list(lean.state_dict()) == list(plain.state_dict())
+    for size in ((5, 7), (30, 31)):
+        tokens = torch.randn(2, size[0] * size[1], 64, requires_grad=True)
+        results = []
+        for layer in (lean, plain):
+            output = layer(tokens, size, *encodings)
+            inputs = [tokens, *layer.parameters(), *encodings[1].parameters()]
+            gradients = torch.autograd.grad(output.sin().mean(), inputs)
+            with torch.no_grad():
+                results.append([output, *gradients, layer(tokens, size, *encodings)])
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_only_layers_of_exactly_the_known_classes_change_and_names_stay():
+    class Own(nn.Linear):
+        pass
+
+    model = nn.ModuleDict(
+        dict(plain=nn.Linear(4, 4), own=Own(4, 4), attn=nn.MultiheadAttention(4, 2), ffn=FFN(4, 8))
+    )
+    names = list(model.state_dict())
+    use_lean_layers(model)
+    use_lean_layers(model)
+    assert type(model['plain']) is type(model['ffn'].layers[1]) is PointwiseLinear
+    assert type(model['own']) is Own
+    assert type(model['attn'].out_proj) is nn.modules.linear.NonDynamicallyQuantizableLinear
+    assert list(model.state_dict()) == names

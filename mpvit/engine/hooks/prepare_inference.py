@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mpvit.errors import UserError
-from mpvit.ops.lean.linear import use_pointwise_linear
+from mpvit.models.lean import use_lean_layers
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -68,7 +68,7 @@ def prepare(
     if dtype != 'fp32':
         _lower_precision(model, DTYPES[dtype])
     elif device.type == 'cpu' and not compile:
-        use_pointwise_linear(model)
+        use_lean_layers(model)
     if compile:
         _compile(model)
     return model

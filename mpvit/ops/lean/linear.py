@@ -5,7 +5,7 @@ multiplies; a convolution adds the bias as it goes (docs/precision.md). Anything
 CPU, and whatever is traced or compiled, is computed as ever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,22 +21,8 @@ class PointwiseLinear(nn.Linear):
         """Transform ``(..., in_features)`` to ``(..., out_features)``."""
         if not is_plain_float32(input) or not input.numel():
             return super().forward(input)
-        output: Tensor = _Linear.apply(input, self.weight, self.bias)
+        output: Tensor = _Linear.apply(_unchanged, self.weight, self.bias, input)
         return output
-
-
-def use_pointwise_linear(
-    model: nn.Module, kinds: tuple[type[nn.Linear], ...] = (nn.Linear,)
-) -> None:
-    """Turn every plain linear layer of a model into a `PointwiseLinear`, in place.
-
-    Args:
-        model: Parameters and their names stay.
-        kinds: Classes that do the same as `nn.Linear`; layers of exactly these change.
-    """
-    for module in model.modules():
-        if type(module) in kinds:  # subclasses have their own forward
-            module.__class__ = PointwiseLinear
 
 
 def is_plain_float32(tensor: Tensor) -> bool:
@@ -62,18 +48,18 @@ def linear_relu(input: Tensor, layer: nn.Linear) -> Tensor:
     return F.relu_(layer(input))
 
 
-def norm_linear(input: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> Tensor:
+def norm_linear(input: Tensor, norm: nn.LayerNorm, layer: Any) -> Tensor:
     """``layer(norm(input))``; the normalised input is not kept for the backward pass.
 
     Args:
         input: Shape ``(..., in_features)``.
         norm: Layer norm over the last dimension.
-        layer: A linear layer with a bias.
+        layer: A linear layer.
     """
     if not torch.is_grad_enabled() or not is_plain_float32(input):
         return layer(norm(input))
-    output: Tensor = _NormLinear.apply(
-        input, norm.weight, norm.bias, layer.weight, layer.bias, norm.eps
+    output: Tensor = _Linear.apply(
+        _layer_norm(norm.eps), layer.weight, layer.bias, input, norm.weight, norm.bias
     )
     return output
 
@@ -87,24 +73,16 @@ def norm_mlp_gelu(input: Tensor, norm: nn.LayerNorm, expand: Any, contract: Any)
     Args:
         input: Shape ``(..., in_features)``.
         norm: Layer norm over the last dimension.
-        expand: First linear layer, with a bias.
-        contract: Second linear layer, with a bias.
+        expand: First linear layer.
+        contract: Second linear layer.
     """
     if _is_fusible(input, expand):
         hidden = _convolved(norm(input), expand.weight, expand.bias, 'gelu', 'none')
         return contract(hidden)
+    hidden = norm_linear(input, norm, expand)
     if not is_plain_float32(input):
-        return contract(F.gelu(expand(norm(input))))
-    output: Tensor = _NormMlpGelu.apply(
-        input,
-        norm.weight,
-        norm.bias,
-        expand.weight,
-        expand.bias,
-        contract.weight,
-        contract.bias,
-        norm.eps,
-    )
+        return contract(F.gelu(hidden))
+    output: Tensor = _Linear.apply(_gelu, contract.weight, contract.bias, hidden)
     return output
 
 
@@ -136,97 +114,57 @@ def _convolved(
     return output.permute(0, 2, 3, 1).reshape(*input.shape[:-1], weight.shape[0])
 
 
-def _normed(input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-    """Normalised input, mean and reciprocal deviation."""
-    return torch.native_layer_norm(input, weight.shape, weight, bias, eps)
+# Of what comes before a linear layer: its value, and a function from the gradient of the value to
+# the gradients of the arguments.
+_Value = tuple[Tensor, Callable[[Tensor], Sequence[Tensor]]]
 
 
-def _norm_gradients(
-    grad: Tensor, input: Tensor, stats: Sequence[Tensor], weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input, weight and bias of a layer norm."""
-    return torch.ops.aten.native_layer_norm_backward(
-        grad.view(input.shape), input, weight.shape, *stats, weight, bias, (True, True, True)
-    )
+def _unchanged(input: Tensor) -> _Value:
+    return input, lambda grad: (grad,)
 
 
-def _layer_gradients(rows: Tensor, input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of a linear layer; ``rows`` is that of its output."""
-    return rows.t() @ input.reshape(-1, weight.shape[1]), rows.sum(0)
+def _gelu(input: Tensor) -> _Value:
+    return F.gelu(input), lambda grad: (torch.ops.aten.gelu_backward(grad, input),)
+
+
+def _layer_norm(eps: float) -> Callable[..., _Value]:
+    def normed(input: Tensor, weight: Tensor, bias: Tensor) -> _Value:
+        shape = weight.shape
+        output, *stats = torch.native_layer_norm(input, shape, weight, bias, eps)
+        return output, lambda grad: torch.ops.aten.native_layer_norm_backward(
+            grad, input, shape, *stats, weight, bias, (True, True, True)
+        )
+
+    return normed
 
 
 class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        # `data`: to autograd not a view, so that what follows may work in place
-        return _convolved(input, weight, bias).data
+    """``linear(before(input, *parameters))``; the backward pass computes ``before`` again."""
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
-        wants_input, wants_weight, wants_bias = ctx.needs_input_grad
-        rows = grad.reshape(-1, weight.shape[0])
-        return (
-            (rows @ weight).view(input.shape) if wants_input else None,
-            rows.t() @ input.reshape(-1, weight.shape[1]) if wants_weight else None,
-            rows.sum(0) if wants_bias else None,
-        )
-
-
-class _NormLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        input: Tensor,
-        scale: Tensor,
-        shift: Tensor,
+        before: Callable[..., _Value],
         weight: Tensor,
-        bias: Tensor,
-        eps: float,
-    ) -> Tensor:
-        ctx.save_for_backward(input, scale, shift, weight)
-        ctx.eps = eps
-        return _convolved(_normed(input, scale, shift, eps)[0], weight, bias).data
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, scale, shift, weight = ctx.saved_tensors
-        normed, *stats = _normed(input, scale, shift, ctx.eps)
-        rows = grad.reshape(-1, weight.shape[0])
-        layer = _layer_gradients(rows, normed, weight)
-        return *_norm_gradients(rows @ weight, input, stats, scale, shift), *layer, None
-
-
-class _NormMlpGelu(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
+        bias: Tensor | None,
         input: Tensor,
-        scale: Tensor,
-        shift: Tensor,
-        weight1: Tensor,
-        bias1: Tensor,
-        weight2: Tensor,
-        bias2: Tensor,
-        eps: float,
+        *parameters: Tensor,
     ) -> Tensor:
-        before = _convolved(_normed(input, scale, shift, eps)[0], weight1, bias1)
-        ctx.save_for_backward(input, scale, shift, before, weight1, weight2)
-        ctx.eps = eps
-        return _convolved(F.gelu(before), weight2, bias2).data
+        ctx.before = before
+        ctx.save_for_backward(weight, input, *parameters)
+        # `data`: to autograd not a view, so that what follows may work in place
+        return _convolved(before(input, *parameters)[0], weight, bias).data
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, scale, shift, before, weight1, weight2 = ctx.saved_tensors
-        before = before.view(-1, weight1.shape[0])
-        rows = grad.reshape(-1, weight2.shape[0])
-        second = _layer_gradients(rows, F.gelu(before), weight2)
-        rows = torch.ops.aten.gelu_backward(rows @ weight2, before)
-        normed, *stats = _normed(input, scale, shift, ctx.eps)
-        first = _layer_gradients(rows, normed, weight1)
-        norm = _norm_gradients(rows @ weight1, input, stats, scale, shift)
-        return *norm, *first, *second, None
+        weight, *inputs = ctx.saved_tensors
+        _, wants_weight, wants_bias, *wants_inputs = ctx.needs_input_grad
+        rows = grad.reshape(-1, weight.shape[0])
+        value, gradients = ctx.before(*inputs)
+        of_weight = rows.t() @ value.reshape(-1, weight.shape[1]) if wants_weight else None
+        of_bias = rows.sum(0) if wants_bias else None
+        del value  # which is as large as what follows
+        if not any(wants_inputs):
+            return None, of_weight, of_bias, *(None for _ in inputs)
+        return None, of_weight, of_bias, *gradients((rows @ weight).view(inputs[0].shape))
