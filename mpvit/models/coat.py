@@ -21,15 +21,14 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
 from timm.layers import PatchEmbed, trunc_normal_
 from timm.models.coat import ConvPosEnc, ConvRelPosEnc, ParallelBlock, SerialBlock
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.utils.checkpoint import checkpoint
 
 from mpvit.models.arch import ConfigDict, resolve_arch
-from mpvit.models.layers import LAYER_NORM_EPS, to_map, to_tokens
+from mpvit.models.backbone import Backbone
+from mpvit.models.layers import LAYER_NORM_EPS, run, to_map, to_tokens
 
 # Published variants: width, serial layers and MLP ratio of each stage; parallel layers over the
 # stages 2 to 4. The lite ones have no parallel layers.
@@ -120,13 +119,10 @@ class CoaTStage(nn.Module):
             ``h = H // stride`` and ``w = W // stride``.
         """
         size = (maps.size(2) // self.stride, maps.size(3) // self.stride)
-        tokens = self.patch_embed(maps)
+        tokens = self.patch_embed(maps)  # (B, h * w, D)
         tokens = torch.cat([self.cls_token.expand(tokens.size(0), -1, -1), tokens], dim=1)
         for layer in self.layers:
-            if self.with_cp and tokens.requires_grad:
-                tokens = checkpoint(layer, tokens, size, use_reentrant=False)
-            else:
-                tokens = layer(tokens, size)
+            tokens = run(layer, tokens, size, with_cp=self.with_cp)
         return tokens, size
 
 
@@ -198,7 +194,7 @@ class ParallelLayer(ParallelBlock):
 
 
 @MODELS.register_module()
-class CoaT(BaseModule):
+class CoaT(Backbone):
     """CoaT or CoaT-Lite backbone with outputs of stride 4, 8, 16 and 32.
 
     Outputs have no norm and no class token; classification norms and heads do not exist. Any
@@ -223,6 +219,8 @@ class CoaT(BaseModule):
         ValueError: An argument is out of range or an arch is inconsistent.
     """
 
+    _stem = 'stages.0.patch_embed'
+
     def __init__(
         self,
         arch: str | ConfigDict = 'lite_small',
@@ -232,29 +230,26 @@ class CoaT(BaseModule):
         with_cp: bool = False,
         init_cfg: ConfigDict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
         full = _resolve_arch(arch)
-        available = len(full['embed_dims'])
-        self.out_indices = tuple(out_indices)
-        if not self.out_indices or not all(0 <= i < available for i in self.out_indices):
-            raise ValueError(f'out_indices {self.out_indices} must lie in [0, {available})')
+        super().__init__(
+            available=len(full['embed_dims']),
+            out_indices=out_indices,
+            num_stages=None,
+            frozen_stages=frozen_stages,
+            drop_path_rate=drop_path_rate,
+            norm_eval=False,
+            init_cfg=init_cfg,
+        )
         if full['parallel_layers'] and not {1, 2, 3} <= {*self.out_indices}:
             # what computes only the others would never get a gradient
             raise ValueError(
                 f'out_indices {self.out_indices} must contain 1, 2 and 3: the parallel layers '
                 'compute them together'
             )
-        built = max(self.out_indices) + 1
-        if not -1 <= frozen_stages <= built:
-            raise ValueError(f'frozen_stages must lie in [-1, {built}], got {frozen_stages}')
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
-        self.frozen_stages = frozen_stages
         self.with_cp = with_cp
-
         #: Channels of each stage's output.
-        self.out_channels = tuple(full['embed_dims'])[:built]
-        stages = [CoaTStage(full, i, drop_path_rate, with_cp) for i in range(built)]
+        self.out_channels = tuple(full['embed_dims'])[: self.num_stages]
+        stages = [CoaTStage(full, i, drop_path_rate, with_cp) for i in range(self.num_stages)]
         self.stages = nn.ModuleList(stages)
         self.parallel_layers = nn.ModuleList(
             ParallelLayer(
@@ -266,8 +261,7 @@ class CoaT(BaseModule):
             )
             for _ in range(full['parallel_layers'])
         )
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+        self._finish()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of a batch of images.
@@ -291,38 +285,20 @@ class CoaT(BaseModule):
         maps = images.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x, size = stage(maps)
-            maps = to_map(x[:, 1:], size)
+            maps = to_map(x[:, 1:], size)  # (B, D, h, w), without the class token
             tokens.append(x)
             sizes.append(size)
         for layer in self.parallel_layers:
-            if self.with_cp and any(x.requires_grad for x in tokens[1:]):
-                tokens[1:] = checkpoint(layer, tokens[1:], sizes[1:], use_reentrant=False)
-            else:
-                tokens[1:] = layer(tokens[1:], sizes[1:])
+            tokens[1:] = run(layer, tokens[1:], sizes[1:], with_cp=self.with_cp)
         return tuple(
             to_map(tokens[index][:, 1:], sizes[index]).contiguous(memory_format=torch.channels_last)
             for index in sorted({*self.out_indices})
         )
 
-    def init_weights(self) -> None:
-        """Initialise from scratch as published, or from ``init_cfg`` where one is given."""
-        if self.init_cfg is None and not self.is_init:
-            for module in self.modules():
-                if isinstance(module, nn.Linear):
-                    trunc_normal_(module.weight, std=0.02)
-                    nn.init.zeros_(module.bias)
-                elif isinstance(module, CoaTStage):
-                    trunc_normal_(module.cls_token, std=0.02)
-        super().init_weights()
-
-    def train(self, mode: bool = True) -> 'CoaT':
-        """Switch mode, keeping frozen stages in eval mode."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        return [self.stages[0].patch_embed, *self.stages[: self.frozen_stages]]
+    def _init_from_scratch(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, CoaTStage):
+                trunc_normal_(module.cls_token, std=0.02)

@@ -1,15 +1,13 @@
 """What mmdet's Deformable DETR lacks: other widths, cheap memory, mixed precision."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from mmdet.models import DeformableDETR
 from mmdet.registry import MODELS
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from mpvit.models.layers import run
 from mpvit.models.lean import use_lean_layers
 from mpvit.models.precision import without_autocast
 
@@ -35,7 +33,7 @@ class AnyWidthDeformableDETR(DeformableDETR):
         super()._init_layers()
         for layer in self.encoder.layers[:count]:
             # partial, because a copy of the model (EMA) has to call the copied layer
-            layer.forward = partial(_recomputed, layer.forward)
+            layer.forward = partial(run, layer.forward, with_cp=True)
         use_lean_layers(self)
 
     def pre_decoder(self, memory: Tensor, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
@@ -87,9 +85,3 @@ class AnyWidthDeformableDETR(DeformableDETR):
         return DeformableDETR.get_proposal_pos_embed(
             proposals, num_pos_feats or self.embed_dims // 2, temperature
         )
-
-
-def _recomputed(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -12,18 +12,17 @@ from typing import Any
 import torch
 from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from mpvit.models.arch import ConfigDict, resolve_arch
+from mpvit.models.backbone import Backbone
 from mpvit.models.layers import (
     ConvPositionEncoding,
     ConvRelativePositionEncoding,
     TransformerLayer,
     drop_path_rates,
+    run,
     to_map,
     to_tokens,
 )
@@ -97,12 +96,9 @@ class TransformerPath(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
         size = (maps.size(2), maps.size(3))
-        tokens = to_tokens(maps)
+        tokens = to_tokens(maps)  # (B, H * W, C)
         for layer in self.layers:
-            if self.with_cp and tokens.requires_grad:
-                tokens = checkpoint(layer, tokens, size, self.cpe, self.crpe, use_reentrant=False)
-            else:
-                tokens = layer(tokens, size, self.cpe, self.crpe)
+            tokens = run(layer, tokens, size, self.cpe, self.crpe, with_cp=self.with_cp)
         return to_map(tokens, size)
 
 
@@ -145,7 +141,7 @@ class MPViTStage(nn.Module):
 
 
 @MODELS.register_module()
-class MPViT(BaseModule):
+class MPViT(Backbone):
     """MPViT backbone with four outputs of stride 4, 8, 16 and 32.
 
     Outputs have no norm. Stage ``s`` ends with the width of the next stage, so the channels of
@@ -173,6 +169,8 @@ class MPViT(BaseModule):
         ValueError: An argument is out of range or an arch is inconsistent.
     """
 
+    _stem = 'stem'
+
     def __init__(
         self,
         arch: str | ConfigDict = 'small',
@@ -185,28 +183,16 @@ class MPViT(BaseModule):
         with_cp: bool = False,
         init_cfg: ConfigDict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
         full = resolve_arch(
             'MPViT', arch, ARCHS, ARCH_DEFAULTS, ('embed_dims', 'num_layers', 'num_paths')
         )
-        available = len(full['embed_dims'])
-        self.out_indices = tuple(out_indices)
-        built = max(self.out_indices, default=-1) + 1 if num_stages is None else num_stages
-        if not self.out_indices or not all(0 <= i < built for i in self.out_indices):
-            raise ValueError(f'out_indices {self.out_indices} must lie in [0, {built})')
-        if built > available:
-            raise ValueError(f'{built} stages asked for, but the arch has only {available}')
-        if not -1 <= frozen_stages <= built:
-            raise ValueError(f'frozen_stages must lie in [-1, {built}], got {frozen_stages}')
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
-        self.norm_eval = norm_eval
-        self.frozen_stages = frozen_stages
-        norm_cfg = norm_cfg or dict(type='SyncBN', requires_grad=True)
-
         dims = tuple(full['embed_dims'])
+        super().__init__(
+            len(dims), out_indices, num_stages, frozen_stages, drop_path_rate, norm_eval, init_cfg
+        )
+        norm_cfg = norm_cfg or dict(type='SyncBN', requires_grad=True)
         #: Channels of each stage's output.
-        self.out_channels = (*dims[1:], dims[-1])[:built]
+        self.out_channels = (*dims[1:], dims[-1])[: self.num_stages]
         self.stem = nn.Sequential(
             *(
                 ConvModule(before, after, 3, 2, 1, norm_cfg=norm_cfg, act_cfg=dict(type='HSwish'))
@@ -216,9 +202,9 @@ class MPViT(BaseModule):
         rates = drop_path_rates(drop_path_rate, full['num_layers'])
         self.stages = nn.ModuleList(
             MPViTStage(full, i, self.out_channels[i], rates[i], norm_cfg, with_cp)
-            for i in range(built)
+            for i in range(self.num_stages)
         )
-        self._freeze()
+        self._finish()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of a batch of images.
@@ -237,35 +223,12 @@ class MPViT(BaseModule):
                 outputs.append(maps)
         return tuple(outputs)
 
-    def init_weights(self) -> None:
-        """Initialise from scratch as published, or from ``init_cfg`` where one is given."""
-        if self.init_cfg is None and not self.is_init:
-            self.apply(_init_module)
-            for module in self.modules():
-                if isinstance(module, PatchEmbed):
-                    # the published fan-out is not divided by the groups here
-                    _normal_fan_out(module.dwconv, groups=1)
-        super().init_weights()
-
-    def train(self, mode: bool = True) -> 'MPViT':
-        """Switch mode, keeping frozen stages (and, with ``norm_eval``, all norms) in eval mode."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        return [self.stem, *self.stages[: self.frozen_stages]]
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+    def _init_from_scratch(self) -> None:
+        self.apply(_init_module)
+        for module in self.modules():
+            if isinstance(module, PatchEmbed):
+                # the published fan-out is not divided by the groups here
+                _normal_fan_out(module.dwconv, groups=1)
 
 
 def _normal_fan_out(conv: nn.Conv2d, groups: int) -> None:

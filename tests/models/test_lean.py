@@ -103,3 +103,10 @@ def test_only_layers_of_exactly_the_known_classes_change_and_names_stay():
     assert type(model['own']) is Own
     assert type(model['attn'].out_proj) is nn.modules.linear.NonDynamicallyQuantizableLinear
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize('kind', ['MPViT', 'CoaT'])
+def test_backbones_come_with_lean_layers(kind):
+    kinds = {type(module) for module in MODELS.build(dict(type=kind)).modules()}
+    assert PointwiseLinear in kinds
+    assert not kinds & {nn.Linear, TransformerLayer}

@@ -1,0 +1,93 @@
+"""What the backbones share: checked arguments, frozen stages, initialisation."""
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mpvit.models.arch import ConfigDict
+from mpvit.models.lean import use_lean_layers
+
+
+class Backbone(BaseModule):
+    """Base of a backbone of stages; the constructor of a subclass ends with `_finish`.
+
+    Args:
+        available: Stages that the arch has.
+        out_indices: Stages whose outputs are returned.
+        num_stages: Stages to build; None for as many as ``out_indices`` needs.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
+        drop_path_rate: Largest rate of stochastic depth, in [0, 1).
+        norm_eval: Keep batch norm statistics fixed while training.
+        init_cfg: mmengine initialisation; None initialises from scratch as published.
+
+    Attributes:
+        num_stages: Stages that are built.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    stages: nn.ModuleList
+    #: Name of the module before the layers of the first stage.
+    _stem: str
+
+    def __init__(
+        self,
+        available: int,
+        out_indices: Sequence[int],
+        num_stages: int | None,
+        frozen_stages: int,
+        drop_path_rate: float,
+        norm_eval: bool,
+        init_cfg: ConfigDict | None,
+    ) -> None:
+        super().__init__(init_cfg)
+        limit = available if num_stages is None else num_stages
+        if limit > available:
+            raise ValueError(f'{limit} stages asked for, but the arch has only {available}')
+        self.out_indices = tuple(out_indices)
+        if not self.out_indices or not all(0 <= i < limit for i in self.out_indices):
+            raise ValueError(f'out_indices {self.out_indices} must lie in [0, {limit})')
+        self.num_stages = max(self.out_indices) + 1 if num_stages is None else num_stages
+        if not -1 <= frozen_stages <= self.num_stages:
+            raise ValueError(
+                f'frozen_stages must lie in [-1, {self.num_stages}], got {frozen_stages}'
+            )
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+    def init_weights(self) -> None:
+        """Initialise from scratch as published, or from ``init_cfg`` where one is given."""
+        if self.init_cfg is None and not self.is_init:
+            self._init_from_scratch()
+        super().init_weights()
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Switch mode, keeping frozen stages (and, with ``norm_eval``, all norms) in eval mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _init_from_scratch(self) -> None:
+        """Set all weights as published."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Freeze what is to be frozen, and make the layers fast."""
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        use_lean_layers(self)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        return [self.get_submodule(self._stem), *self.stages[: self.frozen_stages]]
