@@ -34,30 +34,11 @@ def factorized_attention(qkv: Tensor, positions: list[Tensor], num_heads: int) -
         output: Tensor = _FactorizedAttention.apply(qkv, num_heads, *positions)
         return output
     query, key, value = qkv.chunk(3, dim=-1)
-    attended = _attended(query, key.softmax(dim=1), value, num_heads)
+    scale = (query.shape[-1] // num_heads) ** -0.5
+    context = scale * _products(key.softmax(dim=1), value, num_heads)
+    # (B, heads, N, C / heads) -> (B, N, C)
+    attended = _applied(query, context, num_heads).transpose(1, 2).flatten(2)
     return attended + query * torch.cat(positions, dim=-1)
-
-
-def _attended(query: Tensor, weights: Tensor, value: Tensor, num_heads: int) -> Tensor:
-    """``query (weights^T value)`` of every head, scaled; all tensors ``(B, N, C)``."""
-    channels = query.shape[-1]
-    scale = (channels // num_heads) ** -0.5
-    # on the meta device nothing is computed, only counted: there by head, as published
-    if channels < _NARROW * num_heads and not query.is_meta:
-        context = scale * (weights.transpose(1, 2) @ value)
-        return query @ context.masked_fill(_strangers(channels, num_heads, query.device), 0)
-    # (B, N, C) -> (B, heads, N, C / heads), a view
-    query, weights, value = (
-        t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (query, weights, value)
-    )
-    context = scale * (weights.transpose(2, 3) @ value)  # (B, heads, C / heads, C / heads)
-    return (query @ context).transpose(1, 2).flatten(2)
-
-
-def _strangers(channels: int, num_heads: int, device: torch.device) -> Tensor:
-    """Which pairs of channels belong to different heads, shape ``(C, C)``."""
-    head = torch.arange(num_heads, device=device).repeat_interleave(channels // num_heads)
-    return head[:, None] != head
 
 
 class _FactorizedAttention(torch.autograd.Function):
@@ -100,28 +81,35 @@ class _FactorizedAttention(torch.autograd.Function):
 
 
 def _heads(tokens: Tensor, num_heads: int) -> Tensor:
-    """Tokens of an image ``(N, C)`` as ``(heads, N, C / heads)``, a view."""
-    return tokens.unflatten(-1, (num_heads, -1)).transpose(0, 1)
+    """Tokens ``(..., N, C)`` as ``(..., heads, N, C / heads)``, a view."""
+    return tokens.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
+
+
+def _is_narrow(tokens: Tensor, num_heads: int) -> bool:
+    """Whether one product of all channels serves all heads."""
+    # on the meta device nothing is computed, only counted: there by head, as published
+    return tokens.shape[-1] < _NARROW * num_heads and not tokens.is_meta
 
 
 def _products(left: Tensor, right: Tensor, num_heads: int) -> Tensor:
-    """``left^T right`` of every head of an image.
+    """``left^T right`` of every head; both ``(..., N, C)``.
 
     Returns:
-        Shape ``(heads, d, d)``; for narrow heads ``(C, C)`` with zeros between the channels of
-        different heads, so that one product serves all.
+        Shape ``(..., heads, d, d)``; for narrow heads ``(..., C, C)`` with zeros between the
+        channels of different heads.
     """
+    if not _is_narrow(left, num_heads):
+        return _heads(left, num_heads).transpose(-1, -2) @ _heads(right, num_heads)
     channels = left.shape[-1]
-    if channels >= _NARROW * num_heads:
-        return _heads(left, num_heads).transpose(1, 2) @ _heads(right, num_heads)
-    return (left.t() @ right).masked_fill_(_strangers(channels, num_heads, left.device), 0)
+    head = torch.arange(num_heads, device=left.device).repeat_interleave(channels // num_heads)
+    return (left.transpose(-1, -2) @ right).masked_fill(head[:, None] != head, 0)
 
 
 def _applied(tokens: Tensor, matrices: Tensor, num_heads: int) -> Tensor:
-    """The tokens ``(N, C)`` of every head times its matrix, ``(heads, N, C / heads)``."""
-    if matrices.dim() == 2:
-        return _heads(tokens @ matrices, num_heads)
-    return _heads(tokens, num_heads) @ matrices
+    """Tokens ``(..., N, C)`` of every head times its matrix, ``(..., heads, N, C / heads)``."""
+    if not _is_narrow(tokens, num_heads):
+        return _heads(tokens, num_heads) @ matrices
+    return _heads(tokens @ matrices, num_heads)
 
 
 def _add_products(start: Tensor, tokens: Tensor, parts: list[Tensor], output: Tensor) -> None:
