@@ -16,11 +16,11 @@ class Backbone(BaseModule):
     Args:
         available: Stages that the arch has.
         out_indices: Stages whose outputs are returned.
-        num_stages: Stages to build; None for as many as ``out_indices`` needs.
         frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         drop_path_rate: Largest rate of stochastic depth, in [0, 1).
-        norm_eval: Keep batch norm statistics fixed while training.
         init_cfg: mmengine initialisation; None initialises from scratch as published.
+        num_stages: Stages to build; None for as many as ``out_indices`` needs.
+        norm_eval: Keep batch norm statistics fixed while training.
 
     Attributes:
         num_stages: Stages that are built.
@@ -37,11 +37,11 @@ class Backbone(BaseModule):
         self,
         available: int,
         out_indices: Sequence[int],
-        num_stages: int | None,
         frozen_stages: int,
         drop_path_rate: float,
-        norm_eval: bool,
         init_cfg: ConfigDict | None,
+        num_stages: int | None = None,
+        norm_eval: bool = False,
     ) -> None:
         super().__init__(init_cfg)
         limit = available if num_stages is None else num_stages

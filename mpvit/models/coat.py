@@ -231,15 +231,8 @@ class CoaT(Backbone):
         init_cfg: ConfigDict | None = None,
     ) -> None:
         full = _resolve_arch(arch)
-        super().__init__(
-            available=len(full['embed_dims']),
-            out_indices=out_indices,
-            num_stages=None,
-            frozen_stages=frozen_stages,
-            drop_path_rate=drop_path_rate,
-            norm_eval=False,
-            init_cfg=init_cfg,
-        )
+        dims = full['embed_dims']
+        super().__init__(len(dims), out_indices, frozen_stages, drop_path_rate, init_cfg)
         if full['parallel_layers'] and not {1, 2, 3} <= {*self.out_indices}:
             # what computes only the others would never get a gradient
             raise ValueError(
@@ -248,13 +241,13 @@ class CoaT(Backbone):
             )
         self.with_cp = with_cp
         #: Channels of each stage's output.
-        self.out_channels = tuple(full['embed_dims'])[: self.num_stages]
+        self.out_channels = tuple(dims)[: self.num_stages]
         stages = [CoaTStage(full, i, drop_path_rate, with_cp) for i in range(self.num_stages)]
         self.stages = nn.ModuleList(stages)
         self.parallel_layers = nn.ModuleList(
             ParallelLayer(
                 stages[1:],
-                full['embed_dims'][1],
+                dims[1],
                 full['num_heads'],
                 full['mlp_ratios'][1],
                 drop_path_rate,

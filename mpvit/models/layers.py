@@ -162,14 +162,7 @@ def drop_path_rates(maximum: float, layers: Sequence[int]) -> list[list[float]]:
 
 
 def run(layer: Callable[..., Any], *args: Any, with_cp: bool, **kwargs: Any) -> Any:
-    """Call a layer.
-
-    Args:
-        layer: What to call.
-        *args: Its arguments.
-        with_cp: Compute its activations again in the backward pass instead of storing them.
-        **kwargs: Its named arguments.
-    """
+    """``layer(*args, **kwargs)``; with ``with_cp``, activations are computed again, not stored."""
     if with_cp and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False, **kwargs)
     return layer(*args, **kwargs)

@@ -188,7 +188,7 @@ class MPViT(Backbone):
         )
         dims = tuple(full['embed_dims'])
         super().__init__(
-            len(dims), out_indices, num_stages, frozen_stages, drop_path_rate, norm_eval, init_cfg
+            len(dims), out_indices, frozen_stages, drop_path_rate, init_cfg, num_stages, norm_eval
         )
         norm_cfg = norm_cfg or dict(type='SyncBN', requires_grad=True)
         #: Channels of each stage's output.
