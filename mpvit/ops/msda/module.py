@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpvit.ops.msda.op import ms_deform_attn
 from mpvit.ops.lean.dropout import add_dropout
+from mpvit.ops.msda.op import ms_deform_attn
 from mpvit.ops.msda.reference import Shapes
 
 
