@@ -24,8 +24,8 @@ bench: setup  ## measure speed and memory against what others offer, about half 
 	.venv/bin/uv pip install -q --python .venv/bin/python --no-build-isolation -c requirements.txt -e '.[bench]'
 	.venv/bin/python -m benchmarks.table
 
-lint: setup  ## ruff and mypy
-	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy
+lint: setup  ## ruff, mypy and the rules of who may import whom
+	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
 
 docs: setup  ## build the documentation site in build/site
 	.venv/bin/python -m sphinx -q -W --keep-going -n -c docs -d build/doctrees . build/site

@@ -69,6 +69,7 @@ setup(
             *DEMO,
             *(name for names in EXTRAS.values() for name in names),
             'build',
+            'import-linter',
             'ipykernel',
             'mypy',
             'nbclient',
