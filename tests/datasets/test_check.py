@@ -90,7 +90,7 @@ def test_quick_check_finds_the_same_in_a_small_set(spoilable, name):
 
 @pytest.mark.parametrize('repaired', [False, True])
 def test_usable_boxes_are_those_that_a_training_gets(spoilable, repaired):
-    """What is said to be left out silently is left out by the dataset class, and nothing else."""
+    """What is said to be ignored is left out by the dataset class, and nothing else."""
     annotations = spoilable.train['annotations']
     for index, name in enumerate(('zero width', 'right of the image', 'over the left edge')):
         annotations[index]['bbox'] = BOXES[name][0]

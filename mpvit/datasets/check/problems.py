@@ -11,9 +11,9 @@ Severity = Literal['fatal', 'error', 'warning', 'info']
 
 #: The worst first, with what each of them means.
 SEVERITIES: dict[Severity, str] = {
-    'fatal': 'training would stop, or learn nothing that is meant; `tools/train.py` refuses',
-    'error': 'images or boxes are lost or wrong, or the evaluation means nothing',
-    'warning': 'training works, but this is probably not meant',
+    'fatal': 'training would stop or learn the wrong thing; `mpvit train` refuses the data',
+    'error': 'images or boxes are lost or wrong, or the evaluation has no meaning',
+    'warning': 'training works, but you probably did not mean this',
     'info': 'worth knowing',
 }
 
@@ -92,251 +92,222 @@ def refuse_fatal(problems: Iterable[Problem]) -> None:
         raise UserError(*lines)
 
 
-_FIX = 'write a repaired copy with `tools/check_dataset.py --fix`'
-_EXPORT = 'export the annotations again, in COCO format'
-_CLASSES = "set `classes` to the names in the file's order (docs/data.md)"
+_FIX = 'repair it with `mpvit check_dataset --fix`'
+_EXPORT = 'export the annotations again as COCO'
+_CLASSES = "list `classes` in the file's order (docs/data.md)"
+_NOTHING = 'nothing to do'
 
-#: Everything that is looked for, by code.
+#: Everything that is looked for, by code. What `repair` can do names `--fix`.
 CHECKS: dict[str, Check] = {
     # the files
-    'file-missing': Check('fatal', 'there is no such annotation file', 'name the right file'),
-    'folder-missing': Check('fatal', 'there is no such image folder', 'name the right folder'),
-    'json-invalid': Check('fatal', 'the file is no JSON, or broken off', _EXPORT),
+    'file-missing': Check('fatal', 'the annotation file does not exist', 'name the right file'),
+    'folder-missing': Check('fatal', 'the image folder does not exist', 'name the right folder'),
+    'json-invalid': Check('fatal', 'the file is not valid JSON, or it is cut off', _EXPORT),
     'json-bom': Check(
-        'fatal', 'a byte order mark stands before the JSON; readers stop at it', _FIX, True
+        'fatal', 'the file starts with a byte order mark, which readers refuse', _FIX, True
     ),
     'not-coco': Check(
-        'fatal', 'valid JSON, but without the lists `images`, `annotations`, `categories`', _EXPORT
+        'fatal', 'the file lacks the lists `images`, `annotations` and `categories`', _EXPORT
     ),
     'no-images': Check('fatal', 'the list of images is empty', _EXPORT),
     'no-categories': Check('fatal', 'the list of categories is empty', _EXPORT),
     'no-usable-box': Check(
         'fatal',
-        'training data without a single valid box of a known class in a known image',
+        'no training box is valid, with a listed image and class',
         'see the other problems of this file',
     ),
     'val-without-boxes': Check(
         'error',
-        'validation data without a usable box; every AP is -1',
+        'the validation data have no valid box, so AP is -1',
         'annotate the validation images',
     ),
     # entries and ids
     'image-malformed': Check(
-        'fatal', 'an image without integer `id`, `file_name`, or positive size', _FIX, True
+        'fatal', 'an image lacks an integer `id`, a `file_name` or a positive size', _FIX, True
     ),
     'annotation-malformed': Check(
-        'fatal', 'an annotation without integer `id`, `image_id` or `category_id`', _FIX, True
+        'fatal', 'an annotation lacks an integer `id`, `image_id` or `category_id`', _FIX, True
     ),
-    'category-malformed': Check('fatal', 'a category without integer `id` or `name`', _EXPORT),
+    'category-malformed': Check('fatal', 'a category lacks an integer `id` or a `name`', _EXPORT),
     'image-id-duplicate': Check(
         'error',
-        'two images with the same id; one is lost, and the other has the boxes of both',
-        'give each image an id of its own; `--fix` removes the images whose boxes cannot be told '
-        'apart',
+        'two images have one id, so their boxes are mixed up',
+        'number the images anew; `--fix` drops images whose boxes are unclear',
         True,
     ),
     'annotation-id-duplicate': Check(
-        'fatal', 'two annotations with the same id; mmdet refuses the file', _FIX, True
+        'fatal', 'two annotations have one id, which mmdet refuses', _FIX, True
     ),
     'file-name-duplicate': Check(
-        'error', 'two images with the same file, each with a part of its boxes', _FIX, True
+        'error', 'two entries name one image file, each with some of the boxes', _FIX, True
     ),
     'category-id-duplicate': Check(
-        'fatal', 'two categories with the same id', 'give each category an id of its own'
+        'fatal', 'two categories have one id', 'give each category its own id'
     ),
     'category-name-duplicate': Check(
-        'fatal',
-        'two categories with the same name; they would share one label',
-        'rename one, or give the boxes of both one id',
+        'fatal', 'two categories have one name', 'rename one, or merge them'
     ),
     'category-id-gaps': Check(
-        'info', 'category ids are not 1, 2, 3, ...; that is allowed', 'nothing to do'
+        'info', 'the category ids are not 1, 2, 3, ..., which is allowed', _NOTHING
     ),
     'category-unknown': Check(
         'error',
-        'an annotation whose category is not in the list; it is left out silently',
+        'an annotation has an unlisted category and is ignored',
         'add the category, or drop the annotation with `--fix`',
         True,
     ),
     'image-unknown': Check(
         'error',
-        'an annotation whose image is not in the list; it is left out silently',
+        'an annotation belongs to an unlisted image and is ignored',
         'add the image, or drop the annotation with `--fix`',
         True,
     ),
     # boxes
     'box-malformed': Check('fatal', '`bbox` is missing or not four numbers', _FIX, True),
-    'box-not-finite': Check('fatal', 'NaN or infinity in a box; training stops at it', _FIX, True),
+    'box-not-finite': Check(
+        'fatal', 'a box contains NaN or infinity, which stops training', _FIX, True
+    ),
     'box-no-area': Check(
         'error',
-        'a box with a width or height of 0 or less; it is left out silently',
-        'boxes are [x, y, width, height]; correct it, or drop it with `--fix`',
+        'a box has no width or no height and is ignored',
+        'write boxes as [x, y, width, height], or drop this one with `--fix`',
         True,
     ),
     'box-outside': Check(
         'error',
-        'a box wholly outside its image; it is left out silently',
-        'correct it, or drop it with `--fix`',
+        'a box lies outside its image and is ignored',
+        'correct the box, or drop it with `--fix`',
         True,
     ),
     'box-partly-outside': Check(
-        'warning',
-        'a box more than one pixel beyond its image; it is clipped while reading',
-        _FIX,
-        True,
+        'warning', 'a box reaches more than one pixel out of its image and is clipped', _FIX, True
     ),
     'box-duplicate': Check(
-        'warning', 'the same box of the same class twice in an image', _FIX, True
+        'warning', 'an image has the same box of the same class twice', _FIX, True
     ),
     'boxes-normalized': Check(
         'fatal',
-        'all boxes lie in [0, 1]; pixels are expected',
-        'multiply by the width and height of the image',
+        'all boxes lie in [0, 1] instead of in pixels',
+        'multiply them by the width and height of the image',
     ),
     'boxes-are-corners': Check(
         'fatal',
-        'boxes reach out of their images, but would fit as [x1, y1, x2, y2]',
+        'the boxes fit their images only as [x1, y1, x2, y2]',
         'convert them to [x, y, width, height]',
     ),
-    'area-missing': Check(
-        'warning', 'no `area`, which many tools need; the area of the box is used here', _FIX, True
-    ),
-    'iscrowd-missing': Check(
-        'warning', 'no `iscrowd`, which many tools need; taken as 0 here', _FIX, True
-    ),
+    'area-missing': Check('warning', '`area` is missing; that of the box is used', _FIX, True),
+    'iscrowd-missing': Check('warning', '`iscrowd` is missing; 0 is used', _FIX, True),
     'crowd': Check(
-        'info',
-        'boxes of groups (`iscrowd`); detectors do not train on them, and detections in them do '
-        'not count',
-        'nothing to do',
+        'info', 'boxes of groups (`iscrowd`) are neither trained on nor counted', _NOTHING
     ),
     # classes
-    'class-not-in-data': Check(
-        'fatal', 'a class of the config that the file does not have', _CLASSES
-    ),
+    'class-not-in-data': Check('fatal', 'the file lacks a class of the config', _CLASSES),
     'class-not-in-config': Check(
         'warning',
-        'a category that is no class of the config; its boxes are left out silently',
-        'add it to `classes` if it is meant to be learned',
+        'the config lacks a category, whose boxes are ignored',
+        'add the category to `classes` if you want it',
     ),
     'class-order': Check(
-        'fatal', 'the config has the classes in another order than the file', _CLASSES
+        'fatal', 'the config and the file list the classes in different orders', _CLASSES
     ),
     'categories-differ': Check(
         'fatal',
-        'training and validation have other category names, or another order',
+        'training and validation list different categories',
         'write both files with the same list of categories',
     ),
     'class-without-boxes': Check(
         'warning',
-        'a category without a usable box in the training data; it cannot be learned. Roboflow '
-        'writes such a category 0',
-        'annotate it, or take it out of `classes`',
+        'a category has no valid box to learn from (like the category 0 of Roboflow)',
+        'annotate it, or remove it from `classes`',
     ),
     'class-rare': Check(
-        'warning', 'a class with fewer than 10 usable boxes in the training data', 'annotate more'
+        'warning', 'a class has fewer than 10 valid boxes in training', 'annotate more'
     ),
     'class-imbalance': Check(
         'info',
-        'the most frequent class has more than 100 times the boxes of the rarest',
-        'look at the AP of each class (`tools/test.py --classwise`)',
+        'the most frequent class has over 100 times the boxes of the rarest',
+        'look at the AP of each class (`mpvit test --classwise`)',
     ),
     # image files
     'no-image-found': Check(
         'fatal',
-        'not one of the images looked at is there and can be read',
-        'name the folder to which the `file_name`s are relative',
+        'no image could be found and read',
+        'name the folder that the `file_name`s are relative to',
     ),
     'image-missing': Check(
         'error',
-        'there is no such file; training stops when it is its turn',
-        'put it there, or drop it and its boxes with `--fix`',
+        'the image does not exist, which will stop training',
+        'add the image, or drop it with `--fix`',
         True,
     ),
     'image-unreadable': Check(
         'error',
-        'empty, truncated, damaged, or no image at all; training stops when it is its turn',
-        'copy it again, or drop it and its boxes with `--fix`',
+        'the image is empty, damaged or of an unknown format, which will stop training',
+        'copy the image again, or drop it with `--fix`',
         True,
     ),
     'size-mismatch': Check(
-        'error',
-        'the stated size is not that of the file; the boxes fit into the file',
-        _FIX,
-        True,
+        'error', 'the stated size is wrong, but the boxes fit the image', _FIX, True
     ),
     'size-and-boxes-mismatch': Check(
         'error',
-        'the stated size is not that of the file, and the boxes do not fit into the file',
-        'bring the file or the boxes to the same resolution',
+        'the stated size is wrong, and the boxes do not fit the image',
+        'bring image and boxes to one resolution',
     ),
     'exif-turned': Check(
         'error',
-        'EXIF turns the image, and the stated size is that after turning; it is loaded unturned, '
-        'so its boxes are wrong',
-        'load images with `color_type=color` (docs/data.md), or turn the files for good',
+        'the boxes belong to the image as rotated by EXIF, but it is loaded unrotated',
+        'load with `color_type=color` (docs/data.md), or rotate the files',
     ),
     'exif-ambiguous': Check(
         'warning',
-        'EXIF turns or mirrors the image without changing its size; it is loaded unturned',
-        'see whether its boxes fit (`--picture`); if they do not, load with `color_type=color`',
+        'EXIF rotates or mirrors the image within the same size, but it is loaded unrotated',
+        'look at the boxes (`--picture`); if they do not fit, load with `color_type=color`',
     ),
     'exif-stored': Check(
-        'info',
-        'EXIF turns the image, but the stated size is that of the stored pixels, as it is loaded',
-        'nothing to do',
+        'info', 'EXIF rotates the image, but the stated size is that of the stored pixels', _NOTHING
     ),
     'image-deep': Check(
         'error',
-        'one channel of 16 or 32 bits; what is above 255 becomes white',
+        'the image has 16 or 32 bits, so values above 255 become white',
         'convert it to 8 bits',
     ),
     'image-cmyk': Check(
         'warning',
-        'CMYK; colours are converted without a profile',
+        'the image is CMYK and is converted without a colour profile',
         'convert it to RGB',
     ),
     'image-alpha': Check(
         'warning',
-        'transparency; it is thrown away, and what was hidden shows',
-        'convert it to RGB on the background that you want',
+        'transparency is dropped, so hidden pixels appear',
+        'convert it to RGB on a background',
     ),
-    'image-palette': Check('info', 'a palette image; it becomes RGB', 'nothing to do'),
-    'image-grayscale': Check(
-        'info', 'a grey image; it becomes RGB with equal channels', 'nothing to do'
-    ),
+    'image-palette': Check('info', 'the image has a palette and becomes RGB', _NOTHING),
+    'image-grayscale': Check('info', 'the image is grey and becomes RGB', _NOTHING),
     'image-orphan': Check(
-        'warning',
-        'an image in the folder that no annotation file lists',
-        'annotate it, or move it away; nothing to do if it is meant',
+        'warning', 'no annotation file lists this image', 'annotate or move it, unless it is meant'
     ),
     'image-without-boxes': Check(
-        'info',
-        'images without boxes; they are trained on as background',
-        'nothing to do if there is nothing in them',
+        'info', 'images without boxes are trained on as background', _NOTHING
     ),
     'image-duplicate': Check(
-        'warning',
-        'the same file content under several names in one split',
-        'keep one of them',
+        'warning', 'two images of a split have the same content', 'keep one of them'
     ),
     'val-in-train': Check(
         'error',
-        'an image of the validation data that also stands in the training data (the same file, '
-        'or the same content)',
-        'take it out of one of them; the AP is too high otherwise',
+        'a validation image is also a training image, so AP is too high',
+        'remove it from one of them',
     ),
     # sizes against the scales of the config
-    'box-sizes': Check('info', 'sizes of the boxes after resizing', 'nothing to do'),
+    'box-sizes': Check('info', 'the sizes of the boxes after resizing', _NOTHING),
     'boxes-tiny': Check(
         'warning',
-        'a tenth or more of the boxes is under 8 pixels (side of a square of the same area) after '
-        'resizing, the finest stride of the detector',
+        'a tenth of the boxes is under 8 pixels after resizing, the finest stride of the detector',
         'train on larger scales, or cut the images into tiles',
     ),
     'images-enlarged': Check(
         'warning',
-        'images that resizing enlarges more than 3 times',
-        'train on smaller scales, which is faster and hardly worse',
+        'resizing enlarges these images more than 3 times',
+        'train on smaller scales, which is faster',
     ),
 }
