@@ -5,16 +5,14 @@ Standard library only, so that mistakes are answered at once.
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpvit.errors import UserError
+from mpvit.files.paths import is_image, newest_config
 
 #: Where `make demo` puts its validation pictures.
 DEMO_PICTURES = Path('data/toy/val2017')
-#: Suffixes of files that are offered as pictures; what they hold is checked when they are opened.
-SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def find_sources(work_dirs: str | os.PathLike[str]) -> list[Source]:
     paths = [path for path in root.rglob('*.pth') if path.is_file()]
     found = []
     for path in sorted(paths, key=_age, reverse=True):
-        config = _config_beside(path)
+        config = newest_config(path.parent)
         if config is not None:
             found.append(Source(path.relative_to(root).as_posix(), str(config), str(path)))
     return found
@@ -93,17 +91,7 @@ def find_pictures(folder: str | os.PathLike[str] | None) -> list[Path]:
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f'--images {folder}: there is no such folder')
     root = DEMO_PICTURES if folder is None else Path(folder)
-    found = sorted(p for p in root.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(p for p in root.rglob('*') if is_image(p) and p.is_file())
     if folder is not None and not found:
-        raise UserError(f'--images {folder}: no picture in it ({_listed(SUFFIXES)})')
+        raise UserError(f'--images {folder}: no picture in it')
     return found
-
-
-def _config_beside(checkpoint: Path) -> Path | None:
-    """The config that a training left in its work folder; tests leave theirs as ``*_test.py``."""
-    configs = [p for p in checkpoint.parent.glob('*.py') if not p.stem.endswith('_test')]
-    return max(configs, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _listed(suffixes: Sequence[str]) -> str:
-    return ', '.join(suffix[1:] for suffix in suffixes)

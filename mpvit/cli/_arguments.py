@@ -17,6 +17,7 @@ from mpvit.files import paths
 
 def config(name: str) -> str:
     """A config file, or the name of a config that comes with the package."""
+    name = paths.expanded(name)
     find_config(name)
     return name
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mpvit.cli import _arguments as types
 from mpvit.errors import UserError
-from mpvit.files.paths import existing_checkpoint
+from mpvit.files.paths import existing_checkpoint, expanded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--work-dirs',
+        type=expanded,
         default='work_dirs',
         metavar='DIR',
         help='folder to search for checkpoints (default: work_dirs)',
     )
     parser.add_argument(
         '--images',
+        type=expanded,
         metavar='DIR',
         help='folder of pictures to choose from (default: the toy validation set, where it is)',
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import existing_file, existing_folder, new_file
+from mpvit.files.paths import existing_file, existing_folder, expanded, new_file
 
 
 def detections(path: str) -> str:
@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='losses, learning rate and AP of one or several trainings',
         description='Draw losses, learning rate and AP of one or several trainings.',
     )
-    curves.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='work folder of a run')
+    curves.add_argument(
+        'work_dirs', nargs='+', type=expanded, metavar='WORK_DIR', help='work folder of a run'
+    )
     curves.add_argument(
         '--out',
         dest='target',
@@ -36,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description='Draw what a detector gets right and wrong, from the detections that '
         'tools/test.py left in a work folder, or from files.',
     )
-    errors.add_argument('work_dir', nargs='?', metavar='WORK_DIR', help='work folder of a run')
+    errors.add_argument(
+        'work_dir', nargs='?', type=expanded, metavar='WORK_DIR', help='work folder of a run'
+    )
     errors.add_argument(
         '--ann', dest='val_ann', type=types.annotations, metavar='FILE', help='annotation file'
     )

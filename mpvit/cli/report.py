@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import new_file
+from mpvit.files.paths import expanded, new_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('work_dir', metavar='WORK_DIR', help='work folder of the run')
+    parser.add_argument(
+        'work_dir', type=expanded, metavar='WORK_DIR', help='work folder of the run'
+    )
     parser.add_argument(
         '--out',
         dest='target',

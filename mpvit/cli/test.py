@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import pickle_file
+from mpvit.files.paths import expanded, pickle_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', type=pickle_file, metavar='FILE.pkl', help='write the raw detections as a pickle'
     )
-    parser.add_argument('--show-dir', metavar='DIR', help='write pictures with the detections')
+    parser.add_argument(
+        '--show-dir', type=expanded, metavar='DIR', help='write pictures with the detections'
+    )
     types.add_inference(parser)
     types.add_data(parser, 'val')
 

@@ -17,9 +17,9 @@ from PIL import Image
 
 from mpvit.datasets.layout_search import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError, optional
+from mpvit.files.paths import is_image
 
 _ORIENTATION = 0x0112  # of EXIF
-_IMAGES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 _IMAGE_FOLDERS = ('JPEGImages', 'images')
 
 
@@ -150,7 +150,7 @@ def _image_folders(root: Path) -> dict[str, Path]:
     for folder in scan(root)[0]:
         names = reversed(folder.relative_to(root).parts)
         split = next((split for split in map(split_of, names) if split), None)
-        if split and any(path.suffix.lower() in _IMAGES for path in folder.iterdir()):
+        if split and any(map(is_image, folder.iterdir())):
             found.setdefault(split, []).append(folder)
     for split, folders in found.items():
         if len(folders) > 1:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mpvit.analysis.results import Results, read_results
 from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
+from mpvit.files.paths import newest_config
 
 DETECTIONS = 'detections.bbox.json'
 _HOW_TO = 'evaluate first: python tools/test.py CONFIG CHECKPOINT --work-dir {}'
@@ -48,7 +49,7 @@ class Run:
     @property
     def config_file(self) -> Path | None:
         """The file of `config`."""
-        return self._newest(test=False) or self._newest(test=True)
+        return newest_config(self.folder) or newest_config(self.folder, test=True)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -110,16 +111,8 @@ class Run:
             data.get('exif_turns'),
         )
 
-    def _newest(self, test: bool) -> Path | None:
-        files = [
-            path
-            for path in self.folder.glob('*.py')
-            if path.stem.endswith('_test') == test and path.is_file()
-        ]
-        return max(files, key=lambda path: path.stat().st_mtime, default=None)
-
     def _config(self, test: bool) -> Config | None:
-        path = self._newest(test)
+        path = newest_config(self.folder, test=test)
         if path is None:
             return None
         try:

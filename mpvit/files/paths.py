@@ -1,16 +1,52 @@
 """Files and folders that a user names: those to read are there, those to write are new.
 
-Every function returns the path as it was given, so that it can be the type of an argument.
+Every function that checks a path returns it with the home folder in place of ``~`` and otherwise as
+it was given, so that it can be the type of an argument.
 """
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mpvit.errors import UserError
 
 AnyPath = TypeVar('AnyPath', bound=str | os.PathLike[str])
-_PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.svg', '.pdf')
+#: Suffixes of files that are taken for images, and for videos, where a folder is searched. A file
+#: that is named itself may be called anything.
+IMAGES = frozenset('.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .ppm'.split())
+IMAGES |= {'.tif', '.tiff', '.webp'}
+VIDEOS = frozenset('.avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv'.split())
+_DRAWN = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.svg', '.pdf')  # by matplotlib
+
+
+def is_image(name: str | os.PathLike[str]) -> bool:
+    """Whether a file is named like an image."""
+    return Path(name).suffix.lower() in IMAGES
+
+
+def is_video(name: str | os.PathLike[str]) -> bool:
+    """Whether a file is named like a video."""
+    return Path(name).suffix.lower() in VIDEOS
+
+
+def expanded(path: AnyPath) -> AnyPath:
+    """A path with the home folder in place of ``~``; a URL as it is."""
+    kind: Any = type(path)
+    return kind(os.path.expanduser(str(path)))
+
+
+def newest_config(folder: Path, *, test: bool = False) -> Path | None:
+    """The config that a run wrote into its work folder, where its checkpoints are too.
+
+    Args:
+        folder: The folder.
+        test: That of an evaluation, ``*_test.py``, rather than of the training.
+
+    Returns:
+        The newest; None if there is none.
+    """
+    files = [p for p in folder.glob('*.py') if p.stem.endswith('_test') == test and p.is_file()]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def existing_file(path: AnyPath, what: str = 'file', hint: str = '') -> AnyPath:
@@ -24,6 +60,7 @@ def existing_file(path: AnyPath, what: str = 'file', hint: str = '') -> AnyPath:
     Raises:
         UserError: There is no such file.
     """
+    path = expanded(path)
     if not Path(path).is_file():
         raise UserError(f'{what} {path} not found{hint}')
     return path
@@ -35,6 +72,7 @@ def existing_folder(path: AnyPath) -> AnyPath:
     Raises:
         UserError: There is no such folder.
     """
+    path = expanded(path)
     if Path(path).is_file():
         raise UserError(f'{path} is a file; name the folder of the dataset')
     if not Path(path).is_dir():
@@ -48,7 +86,8 @@ def existing_checkpoint(path: str) -> str:
     Raises:
         UserError: There is no such file.
     """
-    if '://' not in path and not Path(path).expanduser().is_file():
+    path = expanded(path)
+    if '://' not in path and not Path(path).is_file():
         raise UserError(f'checkpoint {path} not found')
     return path
 
@@ -59,6 +98,7 @@ def work_dir(path: str) -> str:
     Raises:
         UserError: It is a file.
     """
+    path = expanded(path)
     if Path(path).exists() and not Path(path).is_dir():
         raise UserError(f'work folder {path} is a file; name another folder')
     return path
@@ -70,6 +110,7 @@ def new_file(path: AnyPath) -> AnyPath:
     Raises:
         UserError: It exists, or its parent does not.
     """
+    path = expanded(path)
     if Path(path).exists():
         raise UserError(f'{path} exists already; choose another name')
     if not Path(path).parent.is_dir():
@@ -83,6 +124,7 @@ def new_folder(path: AnyPath) -> AnyPath:
     Raises:
         UserError: It is a file or not empty.
     """
+    path = expanded(path)
     if Path(path).exists() and not Path(path).is_dir():
         raise UserError(f'--out {path} is a file; name a new folder')
     if Path(path).is_dir() and any(Path(path).iterdir()):
@@ -96,8 +138,9 @@ def new_picture(path: AnyPath) -> AnyPath:
     Raises:
         UserError: It exists, or is of a type that cannot be drawn.
     """
-    if Path(path).suffix.lower() not in _PICTURES:
-        raise UserError(f'{path}: a picture ends in {", ".join(_PICTURES[:-1])} or {_PICTURES[-1]}')
+    path = expanded(path)
+    if Path(path).suffix.lower() not in _DRAWN:
+        raise UserError(f'{path}: a picture ends in {", ".join(_DRAWN[:-1])} or {_DRAWN[-1]}')
     if Path(path).exists():
         raise UserError(f'{path} exists already; choose another name')
     return path
@@ -109,6 +152,7 @@ def pickle_file(path: str) -> str:
     Raises:
         UserError: It is named like something else than a pickle.
     """
+    path = expanded(path)
     if Path(path).suffix not in ('.pkl', '.pickle'):
         raise UserError(f'--out {path}: the file is a pickle; name it .pkl')
     return path

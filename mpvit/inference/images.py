@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from mpvit.errors import UserError
-from mpvit.inference.inputs import VIDEOS, check_address
+from mpvit.files.paths import is_video
+from mpvit.inference.inputs import check_address
 
 Pixels = NDArray[np.uint8]
 _ORIENTATION = 0x0112  # of EXIF
@@ -58,7 +59,7 @@ def as_pixels(image: Any) -> Pixels:
     """
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
-        if Path(path).suffix.lower() in VIDEOS:
+        if is_video(path):
             raise UserError(f'{path} is a video; give it to Detector.predict')
         if '://' not in path:
             return read_image(path)

@@ -11,11 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from mpvit.errors import UserError, did_you_mean
-
-#: What is taken from folders. A file that is named itself may be called anything.
-IMAGES = frozenset('.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .ppm'.split())
-IMAGES |= {'.tif', '.tiff', '.webp'}
-VIDEOS = frozenset('.avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv'.split())
+from mpvit.files import paths
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Place:
     @property
     def is_video(self) -> bool:
         """Whether it is named like a video."""
-        return Path(self.name).suffix.lower() in VIDEOS
+        return paths.is_video(self.name)
 
     @property
     def is_url(self) -> bool:
@@ -62,7 +58,7 @@ def find(inputs: Iterable[str | os.PathLike[str]]) -> list[Place]:
 
 
 def _places(text: str) -> Iterator[Place]:
-    path = Path(text).expanduser()
+    path = Path(paths.expanded(text))
     if '://' in text:
         yield _address(text)
     elif path.is_dir():
@@ -110,21 +106,21 @@ def _in_folder(folder: Path) -> Iterator[Place]:
 
 
 def _matching(pattern: Path) -> Iterator[Place]:
-    paths = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
-    if not paths:
+    matches = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
+    if not matches:
         raise UserError(f'input {pattern} not found{_hint(pattern)}')
-    files = [path for path in paths if path.is_file() and _is_known(path)]
+    files = [path for path in matches if path.is_file() and _is_known(path)]
     if not files:
         raise UserError(f'{pattern} matches no images or videos ({_known_suffixes()})')
     yield from (Place(str(path), path.name) for path in files)
 
 
 def _is_known(path: Path) -> bool:
-    return not path.name.startswith('.') and path.suffix.lower() in IMAGES | VIDEOS
+    return not path.name.startswith('.') and (paths.is_image(path) or paths.is_video(path))
 
 
 def _known_suffixes() -> str:
-    return ' '.join(sorted(IMAGES | VIDEOS))
+    return ' '.join(sorted(paths.IMAGES | paths.VIDEOS))
 
 
 def _hint(path: Path) -> str:

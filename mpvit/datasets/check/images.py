@@ -10,8 +10,8 @@ import numpy as np
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.problems import Problem, problem
 from mpvit.datasets.check.table import Table, size_text
+from mpvit.files.paths import is_image
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif')
 _MODES = {
     '1': 'image-grayscale',
     'L': 'image-grayscale',
@@ -183,6 +183,6 @@ def orphan_problems(
             for name in sorted(files):
                 path = os.path.join(parent, name)
                 known = path in listed or path in seen or name.startswith('.')
-                if not known and name.lower().endswith(_SUFFIXES):
+                if not known and is_image(name):
                     seen.add(path)
                     yield problem('image-orphan', 'no annotation file lists it', path)

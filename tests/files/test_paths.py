@@ -1,0 +1,27 @@
+"""The paths that a user names."""
+
+import os
+from pathlib import Path
+
+from mpvit.files import paths
+
+
+def test_every_type_of_path_knows_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'a.pth').touch()
+    for check in (paths.existing_file, paths.existing_checkpoint, paths.expanded):
+        assert check('~/a.pth') == str(tmp_path / 'a.pth')
+    assert paths.existing_folder(Path('~')) == tmp_path
+    for check in (paths.new_file, paths.new_folder, paths.new_picture, paths.work_dir):
+        assert check('~/new.png') == str(tmp_path / 'new.png')
+    assert paths.pickle_file('~/a.pkl') == str(tmp_path / 'a.pkl')
+    assert paths.existing_checkpoint('https://a.org/~b.pth') == 'https://a.org/~b.pth'
+
+
+def test_the_newest_config_of_a_run(tmp_path):
+    assert paths.newest_config(tmp_path) is None
+    for age, name in enumerate(('new.py', 'old.py', 'new_test.py')):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    assert paths.newest_config(tmp_path) == tmp_path / 'new.py'
+    assert paths.newest_config(tmp_path, test=True) == tmp_path / 'new_test.py'
