@@ -18,8 +18,8 @@ import torch
 
 from benchmarks._synthetic import coco_results, coco_truth
 from benchmarks._timing import Pairs, Row, main
-from mpvit.engine.coco_evaluation import detection_records, evaluate_boxes, read_truth
-from mpvit.engine.coco_metric import METRICS
+from mpvit.evaluation.coco import detection_records, evaluate_boxes, read_truth
+from mpvit.evaluation.coco_metric import METRICS
 
 Call = Callable[[], Any]
 

@@ -6,7 +6,7 @@ from synthetic_detections import detections_file, make_up, truth_file
 
 from mpvit.analysis import analyse, error_types, judge, read_results
 from mpvit.analysis.errors import average_precisions
-from mpvit.engine.coco_evaluation import detection_records, evaluate_boxes, read_truth
+from mpvit.evaluation.coco import detection_records, evaluate_boxes, read_truth
 
 BOX = [100, 100, 100, 100]
 FAR = [400, 300, 60, 60]

@@ -16,7 +16,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mpvit.engine.coco_metric import _KEYS
+from mpvit.evaluation.coco_metric import _KEYS
 
 PARITY = Path(__file__).resolve().parent.parent / 'data' / 'parity'
 CONFIG = """

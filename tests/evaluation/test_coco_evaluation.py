@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks._synthetic import coco_results, coco_truth
-from mpvit.engine import coco_evaluation
-from mpvit.engine.coco_evaluation import detection_records, evaluate_boxes, read_truth
 from mpvit.errors import UserError
+from mpvit.evaluation import coco
+from mpvit.evaluation.coco import detection_records, evaluate_boxes, read_truth
 
 
 def check_against_pycocotools(tmp_path, images):
@@ -56,11 +56,11 @@ def test_without_faster_coco_eval_pycocotools_does_it_after_one_warning(monkeypa
     categories = [category['id'] for category in content['categories']]
     detections = detection_records(results, categories)
     expected = evaluate_boxes(content, detections, categories)
-    coco_evaluation._library.cache_clear()
+    coco._library.cache_clear()
     monkeypatch.setattr(builtins, '__import__', without)
     with pytest.warns(UserWarning, match='pip install faster-coco-eval') as caught:
         actual = [evaluate_boxes(content, detections, categories) for _ in range(2)]
-    coco_evaluation._library.cache_clear()
+    coco._library.cache_clear()
     assert len(caught) == 1
     for evaluation in actual:
         np.testing.assert_allclose(evaluation.stats, expected.stats, rtol=0, atol=1e-14)

@@ -11,14 +11,14 @@ from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from terminaltables import AsciiTable
 
-from mpvit.engine.coco_evaluation import (
+from mpvit.errors import UserError
+from mpvit.evaluation.coco import (
     BoxEvaluation,
     Record,
     detection_records,
     evaluate_boxes,
     read_truth,
 )
-from mpvit.errors import UserError
 
 _KEYS = (  # the twelve numbers in COCO's order
     'mAP',
@@ -42,7 +42,7 @@ class CocoBoxMetric(BaseMetric):
     """COCO's evaluation of boxes, with average recall at 1, 10 and 100 detections.
 
     Takes the place of mmdet's `CocoMetric`, in a fifth of the time, with the numbers of
-    pycocotools (`mpvit.engine.coco_evaluation`). The annotations are in memory only while they
+    pycocotools (`mpvit.evaluation.coco`). The annotations are in memory only while they
     are read and evaluated, so that dataloader workers, which are forked in between, do not each
     get a copy.
 

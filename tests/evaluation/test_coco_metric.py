@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mpvit.datasets.toy import CLASSES
-from mpvit.engine.coco_metric import _KEYS, format_table
 from mpvit.errors import UserError
+from mpvit.evaluation.coco_metric import _KEYS, format_table
 
 
 @pytest.fixture(scope='module')
