@@ -41,7 +41,7 @@ class Mistake:
     """A wrong detection or a missed object, cut out.
 
     Attributes:
-        kind: One of `mpvit.analysis.ERROR_TYPES`.
+        kind: One of `mpvit.evaluation.error_types.ERROR_TYPES`.
         image: Index of its image.
         caption: What is wrong.
         picture: The surroundings.
@@ -112,7 +112,7 @@ class Photos:
         """The detections of a kind of error with the highest scores, or the largest missed objects.
 
         Args:
-            kind: One of `mpvit.analysis.ERROR_TYPES`.
+            kind: One of `mpvit.evaluation.error_types.ERROR_TYPES`.
             count: How many at most.
         """
         outcomes, objects = self.analysis.outcomes, self.analysis.results.objects

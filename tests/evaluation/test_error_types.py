@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from synthetic_detections import detections_file, make_up, truth_file
 
-from mpvit.analysis import analyse, error_types, judge, read_results
-from mpvit.analysis.errors import average_precisions
+from mpvit.evaluation.analysis import analyse
 from mpvit.evaluation.coco import detection_records, evaluate_boxes, read_truth
+from mpvit.evaluation.error_types import average_precisions, error_types
+from mpvit.evaluation.outcomes import judge
+from mpvit.evaluation.result_files import read_results
 
 BOX = [100, 100, 100, 100]
 FAR = [400, 300, 60, 60]
@@ -100,7 +102,7 @@ def test_nothing_to_find_or_nothing_found(tmp_path):
 
 def test_numbers_are_those_of_tidecv(tmp_path, monkeypatch):
     # it reads the precision at i / 100, COCO at i * 0.01, which rounds differently: single steps
-    monkeypatch.setattr('mpvit.analysis.errors._RECALLS', np.arange(101) / 100)
+    monkeypatch.setattr('mpvit.evaluation.error_types._RECALLS', np.arange(101) / 100)
     results = read_results(*make_up(tmp_path, 200, 5, seed=1))
     outcomes = judge(results)
     errors = error_types(results, outcomes)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from synthetic_detections import detections_file, make_up, truth_file
 
-from mpvit.analysis import read_results
 from mpvit.errors import UserError
+from mpvit.evaluation.result_files import read_results
 
 GOOD = dict(image_id=1, category_id=1, bbox=[1, 2, 30, 40], score=0.5)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mpvit.analysis.errors import ERROR_TYPES, ErrorTypes, error_types
-from mpvit.analysis.images import ImageScores, score_images
-from mpvit.analysis.matching import FOUND, IGNORED, OUTCOMES, Outcomes, confusion, judge
-from mpvit.analysis.results import Detected, Floats, Ints, Objects, Results
 from mpvit.evaluation.coco import BoxEvaluation, Record, evaluate_boxes
+from mpvit.evaluation.error_types import ERROR_TYPES, ErrorTypes, error_types
+from mpvit.evaluation.image_scores import ImageScores, score_images
+from mpvit.evaluation.outcomes import FOUND, IGNORED, OUTCOMES, Outcomes, confusion, judge
+from mpvit.evaluation.result_files import Detected, Floats, Ints, Objects, Results
 
 AP_COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 STATS = (*AP_COLUMNS, 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')

@@ -2,7 +2,7 @@
 
 The AP at an IoU of 0.5 is computed anew with one kind of error put right by an oracle; the
 difference is what that kind costs. `tidecv`, the authors' package, is not maintained; on the same
-data this gives its numbers (tests/analysis/test_error_types.py).
+data this gives its numbers (tests/evaluation/test_error_types.py).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpvit.analysis.matching import (
+from mpvit.evaluation.outcomes import (
     BOTH,
     CLASS,
     DUPLICATE,
@@ -20,7 +20,7 @@ from mpvit.analysis.matching import (
     NOTHING,
     Outcomes,
 )
-from mpvit.analysis.results import Floats, Ints, Results
+from mpvit.evaluation.result_files import Floats, Ints, Results
 
 ERROR_TYPES = ('class', 'location', 'both', 'duplicate', 'background', 'missed')
 _CODES = dict(zip(ERROR_TYPES[:-1], (CLASS, LOCATION, BOTH, DUPLICATE, NOTHING), strict=True))

@@ -7,7 +7,9 @@ import pytest
 import supervision as sv
 from synthetic_detections import detections_file, make_up, truth_file
 
-from mpvit.analysis import OUTCOMES, analyse, judge, read_results
+from mpvit.evaluation.analysis import analyse
+from mpvit.evaluation.outcomes import OUTCOMES, judge
+from mpvit.evaluation.result_files import read_results
 
 BOX = [100, 100, 100, 100]
 

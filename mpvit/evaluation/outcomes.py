@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask
 
-from mpvit.analysis.results import Floats, Ints, Results
+from mpvit.evaluation.result_files import Floats, Ints, Results
 
 FOREGROUND = 0.5  # IoU from which a detection is at an object
 BACKGROUND = 0.1  # IoU up to which it has nothing to do with it

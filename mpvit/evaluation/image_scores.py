@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpvit.analysis.matching import FOUND, IGNORED, Outcomes
-from mpvit.analysis.results import Floats, Ints, Results
+from mpvit.evaluation.outcomes import FOUND, IGNORED, Outcomes
+from mpvit.evaluation.result_files import Floats, Ints, Results
 
 
 @dataclass(frozen=True)
