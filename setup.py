@@ -52,7 +52,7 @@ setup(
         'timm>=1.0',
         'pycocotools>=2.0.7',
         'numba>=0.59',  # the CPU kernel
-        'faster-coco-eval>=1.7,<2',
+        'vernier>=0.5.4,<0.6',  # COCO's numbers
         'supervision>=0.31,<0.33',  # pictures of detections, tiles, YOLO and Pascal VOC to COCO
         'av>=14.2',  # videos
         'matplotlib',

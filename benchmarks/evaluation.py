@@ -53,7 +53,7 @@ def measure(path: Path, images: int, rounds: int) -> list[Row]:
             5,
         ),
         'of it the evaluation alone': (
-            lambda: evaluate_boxes(truth, records, ids, 'faster-coco-eval'),
+            lambda: evaluate_boxes(truth, records, ids, 'vernier'),
             lambda: evaluate_boxes(truth, records, ids, 'pycocotools'),
             None,
         ),

@@ -1,11 +1,12 @@
 """COCO's box evaluation: from annotations and detections to the 12 numbers.
 
-The arithmetic is that of pycocotools, done by faster-coco-eval where it is installed, a C++
-rewrite whose results differ by rounding at most (`tests/engine/test_coco_evaluation.py`).
+The numbers are those of pycocotools, to the last bit, computed by vernier, a rewrite in Rust
+(`tests/evaluation/test_coco_numbers.py`).
 """
 
 import contextlib
 import functools
+import importlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from mmengine.fileio import load
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
 
 from mpvit.errors import UserError
 
@@ -45,7 +47,7 @@ def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool =
 
     Args:
         path: File in COCO format. An annotation without ``iscrowd`` is no crowd, and one without
-            ``area`` has that of its box.
+            ``area``, or with one of null, has that of its box.
         backend_args: Arguments of mmengine's file backend.
         unlabelled: Accept a file without annotations, such as that of COCO's test-dev.
 
@@ -76,13 +78,13 @@ def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool =
 
 
 def _box_record(annotation: Record, number: int) -> Record:
-    box = annotation['bbox']
+    box, area = annotation['bbox'], annotation.get('area')
     return dict(
         id=number,
         image_id=annotation['image_id'],
         category_id=annotation['category_id'],
         bbox=box,
-        area=annotation['area'] if 'area' in annotation else box[2] * box[3],
+        area=box[2] * box[3] if area is None else area,
         iscrowd=annotation.get('iscrowd', 0),
     )
 
@@ -119,67 +121,83 @@ def evaluate_boxes(
     """Evaluate detections on all images of the ground truth.
 
     Args:
-        truth: As `read_truth` returns it.
+        truth: As `read_truth` returns it. Annotations on images or of categories that it does not
+            list do not count.
         detections: As `detection_records` returns them.
         category_ids: The categories that count.
-        library: 'faster-coco-eval' or 'pycocotools'; the first one installed by default.
+        library: 'vernier' or 'pycocotools'. By default vernier, and pycocotools, after a warning,
+            where vernier is not installed or refuses the data, as it does a score of NaN.
 
     Raises:
         UserError: A detection is on an image that the ground truth does not have.
     """
-    image_ids = [image['id'] for image in truth['images']]
-    unknown = {detection['image_id'] for detection in detections} - set(image_ids)
+    image_ids, counted = {image['id'] for image in truth['images']}, set(category_ids)
+    unknown = {detection['image_id'] for detection in detections} - image_ids
     if unknown:
         raise UserError(
             f'{len(unknown)} images of the test set, such as id {min(unknown)}, are not in the '
             "evaluator's annotation file; give evaluator and dataset the same ann_file"
         )
-    index, evaluator = _classes(library or _library())
+    known = dict(
+        images=[dict(id=image_id) for image_id in image_ids],
+        categories=[entry for entry in truth['categories'] if entry['id'] in counted],
+        annotations=[
+            entry
+            for entry in truth['annotations']
+            if entry['image_id'] in image_ids and entry['category_id'] in counted
+        ],
+    )
     found = [
         dict(detection, id=number, area=detection['bbox'][2] * detection['bbox'][3])
         for number, detection in enumerate(detections, start=1)
     ]
+    chosen = library or _library()
+    try:
+        return _evaluated(chosen, known, found, sorted(counted))
+    except ValueError as error:
+        if library or chosen == 'pycocotools':
+            raise
+        warnings.warn(
+            f'vernier does not take these annotations or detections ({error}); pycocotools '
+            'evaluates them, in many times as long',
+            stacklevel=2,
+        )
+        return _evaluated('pycocotools', known, found, sorted(counted))
+
+
+def _evaluated(
+    library: str, truth: Record, found: list[Record], category_ids: list[int]
+) -> BoxEvaluation:
+    module = 'vernier' if library == 'vernier' else 'pycocotools.cocoeval'
+    evaluator = importlib.import_module(module).COCOeval
     with contextlib.redirect_stdout(io.StringIO()):  # progress and a table, on every call
-        evaluation = evaluator(_indexed(index, truth), _indexed(index, truth, found), 'bbox')
-        evaluation.params.catIds = sorted(category_ids)
-        evaluation.params.imgIds = image_ids
+        evaluation = evaluator(_indexed(truth), _indexed(dict(truth, annotations=found)), 'bbox')
+        evaluation.params.catIds = category_ids
         evaluation.params.maxDets = list(LIMITS)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     stats = np.array(evaluation.stats[:12], np.float64)
-    return BoxEvaluation(stats, evaluation.eval['precision'], sorted(category_ids))
+    return BoxEvaluation(stats, evaluation.eval['precision'], category_ids)
 
 
-def _indexed(index: Any, truth: Record, annotations: list[Record] | None = None) -> Any:
-    """Annotations as the libraries want them; their ``loadRes`` would add a polygon to each."""
-    coco = index()
-    coco.dataset = truth if annotations is None else dict(truth, annotations=annotations)
-    coco.createIndex()
-    return coco
+def _indexed(content: Record) -> Any:
+    """Annotations as the libraries want them; ``loadRes`` would add a polygon to each."""
+    index = COCO()
+    index.dataset = content
+    index.createIndex()
+    return index
 
 
 @functools.cache
 def _library() -> str:
     try:
-        import faster_coco_eval  # noqa: F401
+        import vernier  # noqa: F401
     except ImportError as error:
         warnings.warn(
-            f'faster-coco-eval is not usable ({error}); pycocotools gives the same numbers in '
-            'several times as long. To be quick: pip install faster-coco-eval',
+            f'vernier is not usable ({error}); pycocotools gives the same numbers in many times '
+            'as long. To be quick: pip install vernier',
             stacklevel=2,
         )
         return 'pycocotools'
-    return 'faster-coco-eval'
-
-
-def _classes(library: str) -> tuple[Any, Any]:
-    if library == 'pycocotools':
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        return COCO, COCOeval
-    from faster_coco_eval import COCO as FasterCOCO
-    from faster_coco_eval import COCOeval_faster
-
-    return FasterCOCO, COCOeval_faster
+    return 'vernier'

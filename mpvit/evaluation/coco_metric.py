@@ -41,10 +41,9 @@ _CLASS_COLUMNS = _KEYS[:6]
 class CocoBoxMetric(BaseMetric):
     """COCO's evaluation of boxes, with average recall at 1, 10 and 100 detections.
 
-    Takes the place of mmdet's `CocoMetric`, in a fifth of the time, with the numbers of
-    pycocotools (`mpvit.evaluation.coco`). The annotations are in memory only while they
-    are read and evaluated, so that dataloader workers, which are forked in between, do not each
-    get a copy.
+    Takes the place of mmdet's `CocoMetric`, in a fraction of the time, with the numbers of
+    pycocotools (`mpvit.evaluation.coco`). The annotations are in memory only while they are read
+    and evaluated, so that dataloader workers, which are forked in between, do not each get a copy.
 
     Returns all 12 numbers as ``coco/bbox_<name>`` in [0, 1] (-1 where the data has no object of
     the size), rounded to 3 digits, and sends them to the log as a table.

@@ -1,7 +1,7 @@
-"""faster-coco-eval against pycocotools, and what is read from the annotation file."""
+"""vernier against pycocotools, and what is read from the annotation file."""
 
-import builtins
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -23,15 +23,21 @@ def check_against_pycocotools(tmp_path, images):
     assert any(a['iscrowd'] for a in truth['annotations'])
     assert len({a['image_id'] for a in truth['annotations']}) < images  # some are empty
     assert len({d['image_id'] for d in detections}) < images
-    fast = evaluate_boxes(truth, detections, categories, 'faster-coco-eval')
-    slow = evaluate_boxes(truth, detections, categories, 'pycocotools')
-    assert fast.precision.shape == (10, 101, 80, 4, 3)
-    assert (fast.precision[:, :, -5:] == -1).all()  # classes without objects
-    assert len(set(fast.stats.round(9))) == 12  # no two the same, a swapped pair would show
-    assert (fast.stats > 0.1).all()
-    np.testing.assert_allclose(fast.stats, slow.stats, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(fast.precision, slow.precision, rtol=0, atol=1e-14)
+    evaluation = check_libraries_agree(truth, detections, categories)
+    assert evaluation.precision.shape == (10, 101, 80, 4, 3)
+    assert (evaluation.precision[:, :, -5:] == -1).all()  # classes without objects
+    assert len(set(evaluation.stats.round(9))) == 12  # no two the same, a swapped pair would show
+    assert (evaluation.stats > 0.1).all()
     return len(truth['annotations'])
+
+
+def check_libraries_agree(truth, detections, categories):
+    """Every number, to the last bit."""
+    evaluation = evaluate_boxes(truth, detections, categories, 'vernier')
+    reference = evaluate_boxes(truth, detections, categories, 'pycocotools')
+    np.testing.assert_array_equal(evaluation.stats, reference.stats)
+    np.testing.assert_array_equal(evaluation.precision, reference.precision)
+    return evaluation
 
 
 def test_the_same_numbers_on_300_images(tmp_path):
@@ -43,47 +49,144 @@ def test_the_same_numbers_on_as_much_as_val2017(tmp_path):
     assert 34000 < check_against_pycocotools(tmp_path, images=5000) < 39000
 
 
-def test_without_faster_coco_eval_pycocotools_does_it_after_one_warning(monkeypatch):
-    real = builtins.__import__
+def made_up(seed, images=12, categories=(1, 2, 5, 90), crowds=0.1, detections=30):
+    """Truth and detections: moved and wrong ones, many scores equal, ids in no order."""
+    rng = np.random.default_rng(seed)
+    annotations, found = [], []
+    image_ids = (rng.permutation(5 * images)[:images] - images).tolist()  # some negative
+    for image_id in image_ids:
+        boxes = np.round(
+            np.hstack([rng.uniform(0, 300, (5, 2)), np.exp(rng.uniform(1, 5.7, (5, 2)))]), 2
+        )
+        labels = rng.choice(categories, 5)
+        for box, label in list(zip(boxes.tolist(), labels.tolist(), strict=True))[image_id % 6 :]:
+            area = box[2] * box[3] * rng.uniform(0.4, 1)
+            annotations.append(
+                dict(image_id=image_id, category_id=label, bbox=box, area=area)
+                | dict(id=len(annotations) + 1, iscrowd=int(rng.random() < crowds))
+            )
+        for number in rng.integers(0, 5, rng.poisson(detections) * (image_id % 4 > 0)):
+            box = boxes[number] + rng.normal(0, rng.choice([0, 0.03, 0.3])) * boxes[number, 2]
+            label = rng.choice(categories) if rng.random() < 0.2 else labels[number]
+            found.append(
+                dict(image_id=image_id, category_id=int(label), bbox=box.clip(0).tolist())
+                | dict(score=round(rng.random(), 2))
+            )
+    truth = dict(
+        images=[dict(id=image_id) for image_id in image_ids],
+        categories=[dict(id=label, name=f'class {label}') for label in categories],
+        annotations=annotations,
+    )
+    return truth, found, list(categories)
 
-    def without(name, *args, **kwargs):
-        if name.split('.')[0] == 'faster_coco_eval':
-            raise ImportError(f'No module named {name}')
-        return real(name, *args, **kwargs)
 
-    content = coco_truth(4)
-    results = coco_results(content, per_image=5)
-    categories = [category['id'] for category in content['categories']]
-    detections = detection_records(results, categories)
-    expected = evaluate_boxes(content, detections, categories)
+@pytest.mark.parametrize(
+    'options',
+    [
+        *(dict(seed=seed) for seed in range(8)),
+        dict(seed=8, categories=(3,)),
+        dict(seed=9, categories=(-3, 0, 7, 2**60)),
+        dict(seed=10, crowds=1),
+        dict(seed=11, crowds=0),
+        dict(seed=12, images=4, categories=(1, 2), detections=400),  # more than 100 of a class
+        dict(seed=13, detections=0),
+        dict(seed=14, images=1),
+    ],
+    ids=str,
+)
+def test_the_same_bits_on_made_up_sets(options):
+    truth, found, categories = made_up(**options)
+    evaluation = check_libraries_agree(truth, found, categories)
+    assert evaluation.category_ids == sorted(categories)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(score=0.5),
+        dict(bbox=[10.0, 10.0, 0.0, 0.0]),
+        dict(bbox=[50.0, 50.0, -10.0, 20.0]),
+        dict(score=7.0),
+    ],
+    ids=str,
+)
+def test_the_same_bits_on_odd_detections(change):
+    truth, found, categories = made_up(0)
+    check_libraries_agree(truth, [entry | change for entry in found[::2]] + found, categories)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(bbox=[5, 5, 0, 0]),
+        dict(area=0),
+        dict(area=-4),
+        dict(area=1024),
+        dict(area=96**2),
+        dict(iscrowd=True),
+        dict(image_id=12345),
+        dict(category_id=12345),
+    ],
+    ids=str,
+)
+def test_the_same_bits_on_odd_annotations(change):
+    truth, found, categories = made_up(1)
+    annotations = [
+        entry | change if number % 3 == 0 else entry
+        for number, entry in enumerate(truth['annotations'])
+    ]
+    check_libraries_agree(truth | dict(annotations=annotations), found, categories)
+
+
+def test_the_same_bits_of_some_categories_and_with_an_image_listed_twice():
+    truth, found, categories = made_up(2)
+    check_libraries_agree(truth, found, categories[1:3])
+    check_libraries_agree(truth, found, [*categories, 12345])
+    check_libraries_agree(truth | dict(images=truth['images'] * 2), found, categories)
+    check_libraries_agree(truth | dict(annotations=[]), found, categories)
+    check_libraries_agree(truth | dict(annotations=[], images=[]), [], categories)
+
+
+@pytest.mark.parametrize('change', [dict(score=float('nan')), dict(score=float('inf'))], ids=str)
+def test_pycocotools_evaluates_what_vernier_refuses(change):
+    truth, found, categories = made_up(3)
+    found[0] |= change
+    with pytest.warns(UserWarning, match='vernier does not take .*non-finite'):
+        evaluation = evaluate_boxes(truth, found, categories)
+    reference = evaluate_boxes(truth, found, categories, 'pycocotools')
+    np.testing.assert_array_equal(evaluation.stats, reference.stats)
+
+
+def test_without_vernier_pycocotools_does_it_after_one_warning(monkeypatch):
+    truth, found, categories = made_up(4)
+    expected = evaluate_boxes(truth, found, categories)
     coco._library.cache_clear()
-    monkeypatch.setattr(builtins, '__import__', without)
-    with pytest.warns(UserWarning, match='pip install faster-coco-eval') as caught:
-        actual = [evaluate_boxes(content, detections, categories) for _ in range(2)]
+    monkeypatch.setitem(sys.modules, 'vernier', None)
+    with pytest.warns(UserWarning, match='pip install vernier') as caught:
+        actual = [evaluate_boxes(truth, found, categories) for _ in range(2)]
     coco._library.cache_clear()
     assert len(caught) == 1
     for evaluation in actual:
-        np.testing.assert_allclose(evaluation.stats, expected.stats, rtol=0, atol=1e-14)
+        np.testing.assert_array_equal(evaluation.stats, expected.stats)
 
 
 def test_no_detection_at_all_is_an_average_precision_of_zero():
     content = coco_truth(10)
-    for library in ('faster-coco-eval', 'pycocotools'):
-        evaluation = evaluate_boxes(content, [], [1, 2, 3], library)
-        np.testing.assert_array_equal(evaluation.stats[:3], 0)
+    evaluation = check_libraries_agree(content, [], [1, 2, 3])
+    np.testing.assert_array_equal(evaluation.stats[:3], 0)
 
 
 def test_annotation_without_area_or_iscrowd_and_with_id_0(tmp_path):
     """An id of 0 reads as 'unmatched' in either library, so a perfect result would not be 1."""
     boxes = [[10, 10, 50, 40], [100, 100, 50, 40]]
     annotations = [dict(id=i, image_id=5, category_id=2, bbox=box) for i, box in enumerate(boxes)]
+    annotations[1]['area'] = None
     content = dict(images=[dict(id=5)], categories=[dict(id=2, name='a')], annotations=annotations)
     (tmp_path / 'truth.json').write_text(json.dumps(content))
     truth = read_truth(str(tmp_path / 'truth.json'))
     corners = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes], np.float32)
     detections = detection_records([(5, corners, np.array([0.9, 0.8]), np.zeros(2))], [2])
-    for library in ('faster-coco-eval', 'pycocotools'):
-        assert evaluate_boxes(truth, detections, [2], library).stats[0] == pytest.approx(1)
+    assert check_libraries_agree(truth, detections, [2]).stats[0] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
