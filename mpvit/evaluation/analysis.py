@@ -113,7 +113,7 @@ def analyse(results: Results, threshold: float = 0.3) -> Analysis:
         threshold: Score from which a detection counts in confusions, counts and pictures.
     """
     evaluation = _evaluated(results)
-    precision = np.where(evaluation.precision < 0, np.nan, evaluation.precision)[..., -1]
+    precision = evaluation.precision[:, :, :, 0, -1]
     outcomes = judge(results)
     shown = results.above(threshold)
     shown_outcomes = judge(shown)
@@ -122,8 +122,8 @@ def analyse(results: Results, threshold: float = 0.3) -> Analysis:
         results=results,
         threshold=threshold,
         stats=dict(zip(STATS, stats.tolist(), strict=True)),
-        precision=precision[:, :, :, 0],
-        class_ap=_class_ap(precision),
+        precision=np.where(precision < 0, np.nan, precision),
+        class_ap=evaluation.class_ap(),
         errors=error_types(results, outcomes),
         shown=shown,
         outcomes=shown_outcomes,
@@ -152,13 +152,6 @@ def _evaluated(results: Results) -> BoxEvaluation:
 
 def _rows(columns: Objects | Detected) -> Iterator[tuple[Any, ...]]:
     return zip(*(column.tolist() for column in vars(columns).values()), strict=True)
-
-
-def _class_ap(precision: Floats) -> Floats:
-    """The first six of the 12 numbers of each class; precision by IoU, recall, class and size."""
-    parts = [precision[..., 0], precision[:1, :, :, 0], precision[5:6, :, :, 0]]
-    parts += [precision[..., size] for size in (1, 2, 3)]
-    return np.stack([part.mean(axis=(0, 1)) for part in parts], axis=1)
 
 
 def _sweep(results: Results, outcomes: Outcomes, points: int = 200) -> Floats:

@@ -41,6 +41,17 @@ class BoxEvaluation:
     precision: NDArray[np.float64]
     category_ids: list[int]
 
+    def class_ap(self) -> NDArray[np.float64]:
+        """Average precision of each class: the first six of the 12 numbers.
+
+        Returns:
+            In [0, 1]; NaN where there are no objects, ``(K, 6)``.
+        """
+        precision = np.where(self.precision < 0, np.nan, self.precision)[..., -1]
+        parts = [precision[..., 0], precision[:1, ..., 0], precision[5:6, ..., 0]]
+        parts += [precision[..., size] for size in (1, 2, 3)]
+        return np.stack([part.mean(axis=(0, 1)) for part in parts], axis=1)
+
 
 def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool = False) -> Record:
     """Read what box evaluation needs of an annotation file, without the masks.

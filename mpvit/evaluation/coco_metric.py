@@ -8,17 +8,10 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump
 from mmengine.logging import MMLogger
-from numpy.typing import NDArray
 from terminaltables import AsciiTable
 
 from mpvit.errors import UserError
-from mpvit.evaluation.coco import (
-    BoxEvaluation,
-    Record,
-    detection_records,
-    evaluate_boxes,
-    read_truth,
-)
+from mpvit.evaluation.coco import Record, detection_records, evaluate_boxes, read_truth
 
 _KEYS = (  # the twelve numbers in COCO's order
     'mAP',
@@ -120,7 +113,11 @@ class CocoBoxMetric(BaseMetric):
         logger.info(f'COCO box results:\n{format_table(metrics, "bbox_")}')
         if self.classwise:
             names = {category['id']: category['name'] for category in truth['categories']}
-            rows = class_precisions(evaluation)
+            table = np.nan_to_num(evaluation.class_ap(), nan=-1).tolist()
+            rows = {
+                category_id: [round(value, 3) for value in row]
+                for category_id, row in zip(evaluation.category_ids, table, strict=True)
+            }
             logger.info('\n' + _class_table(names, rows))
             metrics |= {f'{names[key]}_precision': row[0] for key, row in rows.items()}
         return metrics
@@ -138,29 +135,6 @@ class CocoBoxMetric(BaseMetric):
                 f"dataset's {len(classes)} classes; give evaluator and dataset the same ann_file"
             )
         return ids
-
-
-def class_precisions(evaluation: BoxEvaluation) -> dict[int, list[float]]:
-    """Average precision of each class: the first six of the twelve numbers.
-
-    Args:
-        evaluation: Of all classes.
-
-    Returns:
-        Six numbers by category id, rounded to 3 digits, -1 where there are no objects.
-    """
-    rows = {}
-    for index, category_id in enumerate(evaluation.category_ids):
-        precision = evaluation.precision[:, :, index, :, -1]
-        everything, *sizes = (precision[:, :, size] for size in range(4))
-        parts = [everything, everything[0], everything[5], *sizes]  # IoU 0.5 and 0.75 in between
-        rows[category_id] = [_mean(part) for part in parts]
-    return rows
-
-
-def _mean(precision: NDArray[np.float64]) -> float:
-    known = precision[precision > -1]
-    return round(float(known.mean()), 3) if known.size else -1.0
 
 
 def _class_table(names: dict[int, str], rows: dict[int, list[float]]) -> str:
