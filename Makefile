@@ -35,7 +35,7 @@ lock: setup  ## write requirements.txt anew from setup.py, keeping what still fi
 	.venv/bin/uv pip compile -q --universal --python-version 3.10 --extra test --no-annotate --no-header setup.py -o requirements.txt
 
 clean:  ## remove .venv and the caches
-	rm -rf .venv build docs/api *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build docs/api *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # A .venv without the stamp was left unfinished: start it anew. No resolver runs, only the lock.
 .venv/.ready: requirements.txt setup.py

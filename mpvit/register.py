@@ -33,7 +33,7 @@ MODULES = (
     'mpvit.models.head',
     'mpvit.models.mpvit',
     'mpvit.engine.hooks.checkpoint_fit',
-    'mpvit.engine.coco_metric',
+    'mpvit.evaluation.coco_metric',
     'mpvit.engine.hooks.checkpoint',
     'mpvit.engine.hooks.ema',
     'mpvit.engine.hooks.finite_steps',

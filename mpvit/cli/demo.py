@@ -30,8 +30,8 @@ def run(config: str, work_dir: str | None) -> None:
     import mpvit.register  # noqa: F401
     from mpvit.config.reading import load_config
     from mpvit.datasets.toy import describe
-    from mpvit.engine.coco_metric import format_table
     from mpvit.engine.train import check_data, run_test, run_training
+    from mpvit.evaluation.coco_metric import format_table
     from mpvit.visualization.curves import plot_curves
     from mpvit.visualization.report import write_report
     from mpvit.visualization.sheets import contact_sheet

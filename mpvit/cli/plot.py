@@ -116,8 +116,9 @@ def _errors(
     count: int,
     format: str,
 ) -> None:
-    from mpvit.analysis import analyse, read_results
     from mpvit.engine.run_folder import find_run
+    from mpvit.evaluation.analysis import analyse
+    from mpvit.evaluation.result_files import read_results
     from mpvit.visualization.error_pictures import draw_errors
 
     if val_ann is not None and detections is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mpvit.analysis.results import Results, read_results
 from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
 from mpvit.files.paths import newest_config

@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpvit.analysis import ERROR_TYPES, Analysis
 from mpvit.datasets.check.table import SIZE_LIMITS
 from mpvit.datasets.palette import CLASSES, class_colour
+from mpvit.evaluation.analysis import Analysis
+from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.visualization.style import new_figure, note, shortened, styled
 
 _RECALLS = np.linspace(0, 1, 101)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mpvit.analysis import Analysis
+from mpvit.evaluation.analysis import Analysis
 from mpvit.visualization import charts
 from mpvit.visualization.photos import Photos
 from mpvit.visualization.sheets import image_sheet, mistake_sheet

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageDraw import ImageDraw as Canvas
 
-from mpvit.analysis import OUTCOMES, Analysis
 from mpvit.datasets.palette import class_colour, ink_on
+from mpvit.evaluation.analysis import Analysis
+from mpvit.evaluation.outcomes import OUTCOMES
 from mpvit.visualization.style import shortened
 
 _LINE = 2  # pixels

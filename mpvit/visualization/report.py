@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mpvit import __version__
-from mpvit.analysis import ERROR_TYPES, Analysis, analyse
-from mpvit.analysis.study import STATS
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.run_folder import Run, find_run
 from mpvit.engine.training_log import read_history
 from mpvit.errors import UserError
+from mpvit.evaluation.analysis import STATS, Analysis, analyse
+from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.visualization import report_tables as facts
 from mpvit.visualization.charts import ERROR_NAMES
 from mpvit.visualization.curves import draw_curves

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mpvit.analysis import ERROR_TYPES, analyse, read_results
+from mpvit.evaluation.analysis import analyse
+from mpvit.evaluation.error_types import ERROR_TYPES
+from mpvit.evaluation.result_files import read_results
 from mpvit.visualization.charts import ERROR_NAMES
 from mpvit.visualization.photos import Photos, font
 from mpvit.visualization.style import shortened

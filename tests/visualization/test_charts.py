@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from synthetic_detections import detections_file, make_up, truth_file
 
-from mpvit.analysis import analyse, read_results
 from mpvit.datasets.palette import class_colour
+from mpvit.evaluation.analysis import analyse
+from mpvit.evaluation.result_files import read_results
 from mpvit.visualization.charts import (
     ap_by_size,
     ap_per_class,

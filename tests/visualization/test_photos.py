@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageColor, ImageOps
 from synthetic_detections import detections_file, found_in, truth_file
 
-from mpvit.analysis import analyse, read_results
 from mpvit.datasets.palette import class_colour
+from mpvit.evaluation.analysis import analyse
+from mpvit.evaluation.result_files import read_results
 from mpvit.visualization import error_pictures as errors
 from mpvit.visualization import sheets
 from mpvit.visualization.error_pictures import draw_errors
