@@ -72,7 +72,7 @@ def test_classes_that_count(truth, tmp_path):
     assert results.names == ('dog',)
     assert results.objects.label.tolist() == [0]
     assert results.detected.score.tolist() == [0.7]
-    with pytest.raises(UserError, match="no class 'dgo'; did you mean 'dog'"):
+    with pytest.raises(UserError, match="no class 'dgo'; did you mean dog"):
         read_results(truth, found, classes=['dgo'])
 
 
