@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
+from mpvit.evaluation.result_files import Results, read_results
 from mpvit.files.paths import newest_config
 
 DETECTIONS = 'detections.bbox.json'
