@@ -110,4 +110,4 @@ def test_drawing_starts_without_torch_and_mmdet(root, tmp_path):
     assert '10 of 10 images are not there' in result.stdout
     imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
     assert 'matplotlib' in imported
-    assert not {'torch', 'mmdet', 'mpvit'} & imported
+    assert not {'torch', 'mmdet'} & imported
