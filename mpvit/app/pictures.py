@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mpvit.errors import UserError
+from mpvit.files.exif import upright
 from mpvit.inference.images import as_pixels
 
 #: The decoders that a picture may reach. Pillow has more, some of which start other programs.
@@ -76,7 +77,7 @@ def thumbnail(path: str | os.PathLike[str], side: int) -> Image.Image | None:
     try:
         with Image.open(path, formats=FORMATS) as picture:
             picture.draft('RGB', (side, side))  # decodes a JPEG at a fraction of its size
-            small = ImageOps.exif_transpose(picture).convert('RGB')
+            small = upright(picture).convert('RGB')
             small.thumbnail((side, side))
             return small
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -17,9 +17,9 @@ from PIL import Image
 
 from mpvit.datasets.layout_search import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError, optional
+from mpvit.files.exif import orientation
 from mpvit.files.paths import is_image
 
-_ORIENTATION = 0x0112  # of EXIF
 _IMAGE_FOLDERS = ('JPEGImages', 'images')
 
 
@@ -173,4 +173,4 @@ def _beside(root: Path, images: Path, name: str, other: str, kind: str) -> Path:
 
 def _is_turned(path: str) -> bool:
     with Image.open(path) as image:
-        return image.getexif().get(_ORIENTATION, 1) != 1
+        return orientation(image) != 1

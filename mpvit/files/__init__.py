@@ -1,1 +1,1 @@
-"""Files that a user names. Standard library only, so that mistakes are answered at once."""
+"""Files that a user names. Nothing heavy is imported, so that mistakes are answered at once."""

@@ -14,28 +14,15 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from mpvit.errors import UserError
+from mpvit.files.exif import upright
 from mpvit.files.paths import is_video
 from mpvit.inference.inputs import check_address
 
 Pixels = NDArray[np.uint8]
-_ORIENTATION = 0x0112  # of EXIF
-# How to turn an image upright. Pillow's exif_transpose also writes the EXIF data anew, which fails
-# where another of them is damaged.
-_TURNED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _CANVAS = (124, 117, 104)  # behind grayscale images with alpha, as mmcv reads them in training
 _MAX_PIXELS = 10**9  # Pillow stops at 0.18e9, which large images meant for tiles exceed
 _PILLOW = threading.Lock()
@@ -66,15 +53,17 @@ def as_pixels(image: Any) -> Pixels:
         with downloaded(path) as file:
             return read_image(file, path)
     if isinstance(image, Image.Image):
-        return _from_pillow(image)
-    if isinstance(image, Tensor):
+        return from_pillow(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image, rgb=False)
+    import torch  # not at the top: files are read and drawn without it
+
+    if isinstance(image, torch.Tensor):
         array = image.detach().cpu()
         array = array.to(torch.float32) if array.dtype == torch.bfloat16 else array
         if array.dim() == 3:
             array = array.permute(1, 2, 0)
         return _from_array(array.numpy(), rgb=True)
-    if isinstance(image, np.ndarray):
-        return _from_array(image, rgb=False)
     raise UserError(
         f'an input is a {type(image).__name__}; give a path, a URL, a numpy array, a Pillow image '
         'or a tensor'
@@ -97,8 +86,8 @@ def read_image(path: str | os.PathLike[str], name: str | None = None) -> Pixels:
     """
     name = name or os.fspath(path)
     try:
-        with _opened(path) as image:
-            return _from_pillow(image)
+        with open_image(path) as image:
+            return from_pillow(image)
     except FileNotFoundError:
         reason = 'it does not exist'
     except IsADirectoryError:
@@ -148,7 +137,12 @@ def downloaded(url: str) -> Iterator[Path]:
         yield path
 
 
-def _opened(path: str | os.PathLike[str]) -> Image.Image:
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Open an image file, also one that is larger than Pillow takes by itself.
+
+    Raises:
+        Exception: It cannot be read; each format has errors of its own.
+    """
     with _PILLOW:  # the limit is a variable of Pillow's module; twice its value is an error
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, _MAX_PIXELS // 2
         try:
@@ -157,8 +151,20 @@ def _opened(path: str | os.PathLike[str]) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _from_pillow(image: Image.Image) -> Pixels:
-    image = _upright(image)
+def from_pillow(image: Image.Image, turn: bool = True) -> Pixels:
+    """Pixels of an image of Pillow.
+
+    Args:
+        image: In any mode; 16 bits are scaled to 8, alpha is left out.
+        turn: Turn it upright as its EXIF data say.
+
+    Returns:
+        RGB, shape ``(H, W, 3)``.
+
+    Raises:
+        UserError: Its numbers are of unknown range.
+    """
+    image = upright(image) if turn else image
     if image.mode[0] in 'IF':  # 16 or more bits, which Pillow would clip
         array = np.asarray(image)
         # 32 bits that look like 16; up to 255 they may as well be 8
@@ -169,15 +175,6 @@ def _from_pillow(image: Image.Image) -> Pixels:
         canvas.paste(image.convert('RGB'), mask=image.getchannel('A'))
         return np.asarray(canvas)
     return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # TIFF files are turned by that
-    try:
-        method = _TURNED.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF data are no reason to leave out an image
-        method = None
-    return image if method is None else image.transpose(method)
 
 
 def _from_array(array: NDArray[Any], *, rgb: bool) -> Pixels:

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-_ORIENTATION = 0x0112  # EXIF tag
+from mpvit.files.exif import orientation
+
 _CHUNK = 16  # images a thread takes at a time
 
 
@@ -60,7 +61,7 @@ def read_facts(path: str) -> Facts:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
-        orientation = _orientation(image)
+        turned = orientation(image)
     except UnidentifiedImageError:
         return Facts(path, 'not in an image format that Pillow knows')
     except Exception as error:  # decoders raise anything on damaged files
@@ -68,15 +69,7 @@ def read_facts(path: str) -> Facts:
     mode = image.mode
     if mode == 'P' and 'transparency' in image.info:
         mode = 'PA'
-    return Facts(path, '', image.size, mode, orientation, digest)
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF data: mmcv loads the image all the same
-        return 1
-    return value if value in range(2, 9) else 1
+    return Facts(path, '', image.size, mode, turned, digest)
 
 
 def look_at(paths: Sequence[str], workers: int) -> list[Facts]:
