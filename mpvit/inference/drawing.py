@@ -1,22 +1,44 @@
-"""Detections drawn into images, by supervision's annotators."""
+"""Boxes drawn into images, by supervision's annotators: the one drawer of all pictures."""
 
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from matplotlib import get_data_path
+from numpy.typing import NDArray
 
-from mpvit.datasets.palette import CLASSES, ink_on
+from mpvit.datasets.palette import class_colour, ink_on
 from mpvit.errors import optional
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels
 
-_FONT = '/fonts/ttf/DejaVuSans.ttf'  # of matplotlib: knows the letters of many languages
+#: A font that comes with matplotlib and knows the letters of many languages.
+FONT = get_data_path() + '/fonts/ttf/DejaVuSans.ttf'
 _INK = dict(black='#000000', white='#ffffff')
+_DASH = 4  # how long a dash is, in widths of the line
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box to draw.
+
+    Attributes:
+        corners: ``(x1, y1, x2, y2)`` in pixels of the picture; it may reach out of it.
+        colour: ``#rrggbb``.
+        label: What is written beside it; empty for nothing.
+        dashed: Draw dashes with black between them, which show on every ground.
+    """
+
+    corners: Sequence[float] | NDArray[Any]
+    colour: str
+    label: str = ''
+    dashed: bool = False
 
 
 def draw(pixels: Pixels, found: Detections) -> Pixels:
-    """Draw boxes with class and score, a colour for each class, sized to suit the image.
+    """Draw detections with class and score, a colour for each class, the best on top.
 
     Args:
         pixels: RGB, ``(H, W, 3)``; not changed.
@@ -28,28 +50,68 @@ def draw(pixels: Pixels, found: Detections) -> Pixels:
     Raises:
         UserError: supervision is not installed.
     """
-    boxes, labels = _annotators(min(pixels.shape[:2]))
-    found = found[::-1]  # the best on top
-    detections = found.to_supervision()
-    texts = [f'{name} {score:.2f}' for name, score in zip(found.names, found.scores, strict=True)]
+    rows = zip(found.boxes, found.labels, found.names, found.scores, strict=True)
+    boxes = [
+        Box(box, class_colour(label), f'{name} {score:.2f}') for box, label, name, score in rows
+    ]
+    return draw_boxes(pixels, boxes[::-1])
+
+
+def draw_boxes(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
+    """Draw boxes, sized to suit the image, and above them labels that keep clear of each other.
+
+    Args:
+        pixels: RGB, ``(H, W, 3)``; not changed.
+        boxes: What to draw, the last on top.
+
+    Returns:
+        The picture, RGB, ``(H, W, 3)``.
+
+    Raises:
+        UserError: supervision is not installed.
+    """
+    side = min(pixels.shape[:2])
     picture = np.array(pixels[..., ::-1], order='C')  # a copy, in the BGR of supervision
-    picture = boxes.annotate(picture, detections)
-    picture = labels.annotate(picture, detections, texts)
-    return picture[..., ::-1]
+    width = max(2, round(side / 350))
+    for dashed, group in groupby(boxes, key=lambda box: box.dashed):
+        layer = list(group)
+        drawn = _outlined(picture.copy() if dashed else picture, layer, width)
+        if dashed:
+            ground = _outlined(picture, [Box(box.corners, '#000000') for box in layer], width)
+            rows, columns = np.indices(drawn.shape[:2], sparse=True)
+            dashes = (rows + columns) // (_DASH * width) % 2 == 0
+            drawn = np.where(dashes[..., None], drawn, ground)
+        picture = drawn
+    return _labelled(picture, [box for box in boxes if box.label], side)[..., ::-1]
 
 
-@lru_cache(maxsize=64)
-def _annotators(side: int) -> tuple[Any, Any]:
-    """Annotators for images whose short side has so many pixels."""
-    library = optional('supervision', 'annotated pictures')
-    colours = library.ColorPalette.from_hex(list(CLASSES))
-    boxes = library.BoxAnnotator(colours, thickness=max(1, round(side / 350)))
-    labels = library.RichLabelAnnotator(
-        colours,
-        text_color=library.ColorPalette.from_hex([_INK[ink_on(colour)] for colour in CLASSES]),
-        font_path=get_data_path() + _FONT,
-        font_size=max(9, round(side / 45)),
-        text_padding=max(1, round(side / 200)),
+def _outlined(picture: Pixels, boxes: Sequence[Box], width: int) -> Pixels:
+    library, detections, colours = _for_supervision(picture, boxes)
+    palette = library.ColorPalette.from_hex(colours)
+    lookup = np.arange(len(boxes))
+    return library.BoxAnnotator(palette, width).annotate(picture, detections, lookup)
+
+
+def _labelled(picture: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
+    if not boxes:
+        return picture
+    library, detections, colours = _for_supervision(picture, boxes)
+    annotator = library.RichLabelAnnotator(
+        library.ColorPalette.from_hex(colours),
+        text_color=library.ColorPalette.from_hex([_INK[ink_on(colour)] for colour in colours]),
+        font_path=FONT,
+        font_size=max(10, round(side / 45)),
+        text_padding=max(2, round(side / 200)),
         smart_position=True,
     )
-    return boxes, labels
+    texts = [box.label for box in boxes]
+    return annotator.annotate(picture, detections, texts, np.arange(len(boxes)))
+
+
+def _for_supervision(picture: Pixels, boxes: Sequence[Box]) -> tuple[Any, Any, list[str]]:
+    """The library, the boxes as it takes them, and the colour of each."""
+    library = optional('supervision', 'annotated pictures')
+    size = np.tile(picture.shape[1::-1], 2)
+    corners = np.array([box.corners for box in boxes], float).reshape(-1, 4)
+    corners = np.round(corners.clip(-size, 2 * size))  # OpenCV knows small numbers only
+    return library, library.Detections(xyxy=corners), [box.colour for box in boxes]
