@@ -33,8 +33,8 @@ def run(config: str, work_dir: str | None) -> None:
     from mpvit.engine.train import check_data, run_test, run_training
     from mpvit.evaluation.coco_metric import format_table
     from mpvit.visualization.curves import plot_curves
+    from mpvit.visualization.error_pictures import contact_sheet
     from mpvit.visualization.report import write_report
-    from mpvit.visualization.sheets import contact_sheet
 
     cfg = load_config(config, work_dir=work_dir)
     cfg.console_log_level = 'ERROR'  # a progress bar instead of log lines; all is in the log file

@@ -71,14 +71,14 @@ def draw_boxes(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
         UserError: supervision is not installed.
     """
     side = min(pixels.shape[:2])
-    picture = np.array(pixels[..., ::-1], order='C')  # a copy, in the BGR of supervision
+    picture: Pixels = np.array(pixels[..., ::-1], order='C')  # a copy, in the BGR of supervision
     width = max(2, round(side / 350))
     for dashed, group in groupby(boxes, key=lambda box: box.dashed):
         layer = list(group)
         drawn = _outlined(picture.copy() if dashed else picture, layer, width)
         if dashed:
             ground = _outlined(picture, [Box(box.corners, '#000000') for box in layer], width)
-            rows, columns = np.indices(drawn.shape[:2], sparse=True)
+            rows, columns = np.ogrid[: drawn.shape[0], : drawn.shape[1]]
             dashes = (rows + columns) // (_DASH * width) % 2 == 0
             drawn = np.where(dashes[..., None], drawn, ground)
         picture = drawn
@@ -87,16 +87,15 @@ def draw_boxes(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
 
 def _outlined(picture: Pixels, boxes: Sequence[Box], width: int) -> Pixels:
     library, detections, colours = _for_supervision(picture, boxes)
-    palette = library.ColorPalette.from_hex(colours)
-    lookup = np.arange(len(boxes))
-    return library.BoxAnnotator(palette, width).annotate(picture, detections, lookup)
+    annotator: Any = library.BoxAnnotator(library.ColorPalette.from_hex(colours), width)
+    return annotator.annotate(picture, detections, np.arange(len(boxes)))
 
 
 def _labelled(picture: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
     if not boxes:
         return picture
     library, detections, colours = _for_supervision(picture, boxes)
-    annotator = library.RichLabelAnnotator(
+    annotator: Any = library.RichLabelAnnotator(
         library.ColorPalette.from_hex(colours),
         text_color=library.ColorPalette.from_hex([_INK[ink_on(colour)] for colour in colours]),
         font_path=FONT,

@@ -264,3 +264,14 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
     known = ~np.isnan(values)
     with np.errstate(invalid='ignore'):
         return np.where(known, values, 0).sum(axis) / known.sum(axis)
+
+
+#: The charts of an analysis by the name of their files, each with what it shows.
+CHARTS = {
+    'precision_recall': (precision_recall, 'Curves of precision by recall'),
+    'ap_per_class': (ap_per_class, 'Bars: AP of each class'),
+    'ap_by_size': (ap_by_size, 'Bars: AP and AR of small, medium and large objects'),
+    'error_types': (error_chart, 'Bars: AP50 lost to each kind of error, and how many there are'),
+    'threshold': (threshold_chart, 'Curves of precision, recall and F1 by score'),
+    'confusion_matrix': (confusion_matrix, 'Confusion matrix with background'),
+}

@@ -22,10 +22,9 @@ from mpvit.errors import UserError
 from mpvit.evaluation.analysis import STATS, Analysis, analyse
 from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.visualization import report_tables as facts
-from mpvit.visualization.charts import ERROR_NAMES
+from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.curves import draw_curves
-from mpvit.visualization.error_pictures import CHARTS
-from mpvit.visualization.photos import Photos
+from mpvit.visualization.error_pictures import Photos
 from mpvit.visualization.style import svg, writing
 
 _QUALITY = 80  # of the JPEG files
@@ -47,14 +46,6 @@ STAT_NAMES = (
     'recall, medium objects',
     'recall, large objects',
 )
-_ALT = {
-    'precision_recall': 'Curves of precision by recall',
-    'ap_per_class': 'Bars: AP of each class',
-    'ap_by_size': 'Bars: AP and AR of small, medium and large objects',
-    'error_types': 'Bars: AP50 lost to each kind of error, and how many there are',
-    'threshold': 'Curves of precision, recall and F1 by score',
-    'confusion_matrix': 'Confusion matrix with background',
-}
 
 
 def write_report(
@@ -102,7 +93,7 @@ def write_report(
         missing=dict(history=no_history, analysis=no_analysis, data=no_data),
         curves=_embedded(draw_curves([history]), 'curves') if history else None,
         charts=_charts(analysis),
-        chart_names=_ALT,
+        chart_names={name: text for name, (_, text) in CHARTS.items()},
         classes=_class_rows(analysis, data),
         photos=_photos(analysis, count),
         data=data,
@@ -152,7 +143,7 @@ def _stats(run: Run, analysis: Analysis | None) -> list[tuple[str, str, float]]:
 def _charts(analysis: Analysis | None) -> dict[str, Markup]:
     if analysis is None:
         return {}
-    return {name: _embedded(draw(analysis), name) for name, draw in CHARTS.items()}
+    return {name: _embedded(draw(analysis), name) for name, (draw, _) in CHARTS.items()}
 
 
 def _embedded(figure: Figure, name: str) -> Markup:

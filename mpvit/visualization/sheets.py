@@ -1,129 +1,112 @@
-"""Contact sheets: many images on one picture."""
+"""What sheets are made of: images with boxes in one size, and many of them on one picture."""
 
-import os
+import functools
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from mpvit.evaluation.analysis import analyse
-from mpvit.evaluation.error_types import ERROR_TYPES
-from mpvit.evaluation.result_files import read_results
-from mpvit.visualization.charts import ERROR_NAMES
-from mpvit.visualization.photos import Photos, font
-from mpvit.visualization.style import shortened
+from mpvit.inference.drawing import FONT, Box, draw_boxes
+from mpvit.inference.images import Pixels
 
+GREY = (127, 127, 127)  # where there is no image
 _GAP = 10  # pixels between pictures
 _LINE = 16  # pixels of a line of text
-_CROP = 160  # pixels
-LEGEND = (
-    'Solid: found; dashed with ✗: wrong; white, dashed: missed. Detections from a score of {:g} on.'
-)
 
 
-def contact_sheet(
-    annotations: str | os.PathLike[str],
-    detections: str | os.PathLike[str],
-    images: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    *,
-    count: int = 24,
-    columns: int = 6,
-    threshold: float = 0.3,
-) -> Path:
-    """Draw images with what was found, what was wrong and what was missed.
+def boxed(
+    image: Pixels,
+    boxes: Sequence[Box],
+    side: int,
+    region: Sequence[float] | None = None,
+    size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """An image, or a part of it, brought to a size, with boxes.
 
     Args:
-        annotations: Ground truth in COCO format.
-        detections: Detections in COCO result format.
-        images: Folder of the images.
-        target: Picture to write, .png or .jpg.
-        count: Images to draw, taken evenly from the whole set.
-        columns: Images in a row.
-        threshold: Lowest score drawn, in [0, 1].
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: A file cannot be read, or they do not belong together.
+        image: RGB, ``(H, W, 3)``.
+        boxes: In pixels of the image.
+        side: Longer side of the picture in pixels.
+        region: ``(x1, y1, x2, y2)`` to show, in pixels of the image. It may reach out of the image,
+            where it is grey. None for the whole image.
+        size: Width and height that boxes and region are about, if the image was decoded at a
+            fraction of them.
     """
-    analysis = analyse(read_results(annotations, detections, images), threshold)
-    total = len(analysis.results.files)
-    chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
-    sheet = image_sheet(Photos(analysis, 280), chosen, '', columns)
-    sheet.save(target)
-    return Path(target)
-
-
-def image_sheet(photos: Photos, images: Sequence[int], title: str, columns: int = 4) -> Image.Image:
-    """Images with their boxes and counts on one sheet.
-
-    Args:
-        photos: The images of an analysis.
-        images: Which of them.
-        title: Line at the top, before the explanation of the boxes.
-        columns: Images in a row.
-    """
-    legend = LEGEND.format(photos.analysis.threshold)
-    pictures = [photos.picture(image) for image in images]
-    captions = [
-        f'{shortened(photos.analysis.results.files[image].name, 36)}\n{photos.caption(image)}'
-        for image in images
+    height, width = image.shape[:2]
+    size = size or (width, height)
+    corners = np.asarray((0, 0, *size) if region is None else region) * (width / size[0])
+    left, top, right, bottom = np.round(corners).astype(int).tolist()
+    part = Image.new('RGB', (right - left, bottom - top), GREY)
+    part.paste(Image.fromarray(np.ascontiguousarray(image)), (-left, -top))
+    scale = side / max(part.size)
+    shape = [max(1, round(length * scale)) for length in part.size]
+    part = part.resize((shape[0], shape[1]), Image.Resampling.LANCZOS, reducing_gap=3)
+    origin = np.array([left, top, left, top])
+    moved = [
+        replace(box, corners=(np.asarray(box.corners) * (width / size[0]) - origin) * scale)
+        for box in boxes
     ]
-    return _composed(pictures, captions, columns, photos.side, f'{title}  {legend}'.strip())
+    return Image.fromarray(np.ascontiguousarray(draw_boxes(np.asarray(part), moved)))
 
 
-def mistake_sheet(whole: Photos, count: int = 8) -> Image.Image:
-    """The errors with the highest scores, a row for each kind.
-
-    Args:
-        whole: The images of an analysis.
-        count: Errors of each kind at most.
-    """
-    photos = Photos(whole.analysis, _CROP)
-    pictures: list[Image.Image | None] = []
-    captions = []
-    for kind in ERROR_TYPES:
-        row = list(photos.mistakes(kind, count))
-        if not row:
-            continue
-        empty = count - len(row)
-        pictures += [mistake.picture for mistake in row] + [None] * empty
-        captions += [
-            f'{ERROR_NAMES[kind] if place == 0 else ""}\n{shortened(mistake.caption, 28)}'
-            for place, mistake in enumerate(row)
-        ] + [''] * empty
-    whole.unreadable += photos.unreadable
-    title = (
-        'The wrong detections with the highest scores (solid; white, dashed: the object) '
-        'and the largest missed objects'
-    )
-    return _composed(pictures, captions, count, _CROP, title)
-
-
-def _composed(
+def sheet(
     pictures: Sequence[Image.Image | None],
     captions: Sequence[str],
     columns: int,
     side: int,
     title: str,
+    legend: Sequence[tuple[str, str]] = (),
 ) -> Image.Image:
+    """Many pictures on one.
+
+    Args:
+        pictures: Row by row; None leaves a place empty.
+        captions: A text of one or more lines over each.
+        columns: Pictures in a row at most.
+        side: Pixels that a picture may be wide.
+        title: Line at the top.
+        legend: Texts below, each beside a patch of a colour.
+    """
     columns = max(1, min(columns, len(pictures)))
-    rows = -(-len(pictures) // columns)
-    cell = (side + _GAP, side + 2 * _LINE + _GAP)
-    head = _LINE + 2 * _GAP
-    width = max(columns * cell[0] + _GAP, int(font(13).getlength(title)) + 2 * _GAP)
-    sheet = Image.new('RGB', (width, head + max(rows * cell[1], 2 * _LINE)), 'white')
-    canvas = ImageDraw.Draw(sheet)
+    rows = [range(i, min(i + columns, len(pictures))) for i in range(0, len(pictures), columns)]
+    heads = [_LINE * max(captions[i].count('\n') + 1 for i in row) for row in rows]
+    bodies = [max([0, *(p.height for i in row if (p := pictures[i]))]) for row in rows]
+    width = max(columns * (side + _GAP), int(font(13).getlength(title)) + _GAP) + _GAP
+    places, end = _flow([text for text, _ in legend], width)
+    top = _LINE + 2 * _GAP
+    foot = top + sum(heads) + (sum(bodies) or 2 * _LINE) + _GAP * len(rows)
+    picture = Image.new('RGB', (width, foot + end), 'white')
+    canvas = ImageDraw.Draw(picture)
     canvas.text((_GAP, _GAP), title, 'black', font(13))
     if not pictures:
-        canvas.text((_GAP, head), 'There are none.', 'black', font(13))
-    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        x = _GAP + place % columns * cell[0]
-        y = head + place // columns * cell[1]
-        canvas.multiline_text((x, y), caption, 'black', font(11), spacing=3)
-        if picture is not None:
-            sheet.paste(picture, (x, y + 2 * _LINE))
-    return sheet
+        canvas.text((_GAP, top), 'There are none.', 'black', font(13))
+    for row, head, body in zip(rows, heads, bodies, strict=True):
+        for place in row:
+            x = _GAP + (place - row.start) * (side + _GAP)
+            canvas.multiline_text((x, top), captions[place], 'black', font(11), spacing=3)
+            if (shown := pictures[place]) is not None:
+                picture.paste(shown, (x, top + head))
+        top += head + body + _GAP
+    for (text, colour), (x, y) in zip(legend, places, strict=True):
+        canvas.rectangle((x, foot + y + 2, x + 10, foot + y + 12), colour)
+        canvas.text((x + 15, foot + y), text, 'black', font(11))
+    return picture
+
+
+@functools.cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of captions, so many pixels large."""
+    return ImageFont.truetype(FONT, size)
+
+
+def _flow(texts: Sequence[str], width: int) -> tuple[list[tuple[int, int]], int]:
+    """Where texts stand that are set in lines, and how high these are together."""
+    places, x, y = [], _GAP, 0
+    for text in texts:
+        length = int(font(11).getlength(text)) + 15 + 2 * _GAP
+        if x + length > width and x > _GAP:
+            x, y = _GAP, y + _LINE
+        places.append((x, y))
+        x += length
+    return places, y + _LINE + _GAP if texts else 0

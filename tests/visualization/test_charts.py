@@ -11,13 +11,14 @@ from mpvit.datasets.palette import class_colour
 from mpvit.evaluation.analysis import analyse
 from mpvit.evaluation.result_files import read_results
 from mpvit.visualization.charts import (
+    CHARTS,
     ap_by_size,
     ap_per_class,
     confusion_matrix,
     error_chart,
     precision_recall,
 )
-from mpvit.visualization.error_pictures import CHARTS, draw_errors
+from mpvit.visualization.error_pictures import draw_errors
 from mpvit.visualization.style import shortened, svg
 
 ODD = '<b>$5_x & "ü"</b>'
@@ -119,7 +120,7 @@ def test_nothing_to_find_or_nothing_found(tmp_path, objects, found):
     )
     entries = [dict(image_id=1, category_id=1, bbox=box, score=0.5) for box in found]
     study = analyse(read_results(truth, detections_file(tmp_path, entries)))
-    for draw in CHARTS.values():
+    for draw, _ in CHARTS.values():
         assert 'nan' not in svg(draw(study), 'x').replace('sans', '')
     json.dumps(study.as_record(), allow_nan=False)
 
