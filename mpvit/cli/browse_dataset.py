@@ -49,6 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(**arguments: Any) -> None:
     """Draw the sheets."""
     import mpvit.register  # noqa: F401
-    from mpvit.visualization.browse import browse_dataset
+    from mpvit.visualization.dataset_browser import browse_dataset
 
     print('\n'.join(map(str, browse_dataset(**arguments))))

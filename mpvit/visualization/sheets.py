@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mpvit.inference.drawing import FONT, Box, draw_boxes
@@ -19,7 +20,7 @@ def boxed(
     image: Pixels,
     boxes: Sequence[Box],
     side: int,
-    region: Sequence[float] | None = None,
+    region: Sequence[float] | NDArray[np.float64] | None = None,
     size: tuple[int, int] | None = None,
 ) -> Image.Image:
     """An image, or a part of it, brought to a size, with boxes.

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from mpvit.errors import UserError
-from mpvit.visualization import browse
-from mpvit.visualization.browse import browse_dataset
+from mpvit.visualization import dataset_browser as browse
+from mpvit.visualization.dataset_browser import browse_dataset
 
 
 @pytest.fixture

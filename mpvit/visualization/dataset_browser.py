@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,16 +18,59 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
+from PIL import Image
 
-from mpvit.config.own_data import palette, use_dataset
+from mpvit.config.own_data import use_dataset
 from mpvit.config.reading import leaf_datasets, load_config
 from mpvit.datasets.layout import find_training_data
+from mpvit.datasets.palette import class_colour
 from mpvit.engine.train import check_data
 from mpvit.errors import UserError, did_you_mean
-from mpvit.visualization.browse_sheets import Box, Panel, draw_sheets, sheet_names
+from mpvit.inference.drawing import Box
+from mpvit.inference.images import Pixels
+from mpvit.visualization.sheets import boxed, sheet
 
+_ROWS = 4  # images of a sheet
+_SIDE = 370  # pixels of a picture
 _WIDTH = 42  # characters over a picture
+_MARGIN = 0.25  # of the image, around it, for boxes that reach out
+_FEW = 15  # boxes of an image that are all labelled; of more only those that are not tiny
+_CLASSES = 24  # of the legend
+_ODD, _UNKNOWN, _PADDING = '#e6194b', '#808080', '#ffffff'
+_ODD_TEXT = 'not trained on as it is'
 _LOADING = ('LoadImage', 'LoadAnnotations')
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A box of a panel.
+
+    Attributes:
+        corners: ``(x1, y1, x2, y2)`` in pixels of the picture.
+        label: Index of its class; -1 for none of the dataset's.
+        note: What is special about it: 'crowd', 'left out', 'cut'; else empty.
+    """
+
+    corners: tuple[float, ...]
+    label: int
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture of a sheet.
+
+    Attributes:
+        pixels: RGB, shape ``(H, W, 3)``; None for none.
+        boxes: Boxes on it.
+        title: Text over it.
+        size: ``(width, height)`` of the part that is not padding; None for all of it.
+    """
+
+    pixels: Pixels | None
+    boxes: Sequence[Annotation]
+    title: str
+    size: tuple[int, int] | None = None
 
 
 def browse_dataset(
@@ -53,10 +97,10 @@ def browse_dataset(
         config: Config file.
         sheets: Folder for the sheets, made where it is not there; no file in it is written over.
         data: As for `mpvit.engine.train.train`, like the four that follow.
-        train_ann: Annotation file of the training images.
-        val_ann: Annotation file of the validation images.
-        train_images: Folder of the training images.
-        val_images: Folder of the validation images.
+        train_ann: Annotation file.
+        val_ann: Annotation file.
+        train_images: Folder.
+        val_images: Folder.
         split: 'train' or 'val'.
         count: How many images.
         draws: How often each is sent through the pipeline; None for 3 in training and 1 in
@@ -71,7 +115,7 @@ def browse_dataset(
     Raises:
         UserError: Config, data or arguments do not fit together, or a sheet exists.
     """
-    taken = [name for name in sheet_names(sheets, split, count) if name.exists()]
+    taken = [name for name in _sheet_names(sheets, split, count) if name.exists()]
     if taken:
         raise UserError(f'{taken[0]} exists already; choose another folder with --out')
     edit = None
@@ -97,8 +141,77 @@ def browse_dataset(
     for source, index in chosen:
         fed = [source.fed_panel(index, feed, seed, draw) for draw in range(draws)]
         rows.append([source.raw_panel(index), *fed])
-    colours = sources[0].palette
-    return draw_sheets(rows, names, colours, sheet_names(sheets, split, len(rows)))
+    return draw_sheets(rows, names, _sheet_names(sheets, split, len(rows)))
+
+
+def draw_sheets(
+    rows: Sequence[Sequence[Panel]], names: Sequence[str], targets: Sequence[Path]
+) -> list[Path]:
+    """Draw rows of pictures.
+
+    Args:
+        rows: For each image the annotated one and then what is made of it.
+        names: Names of the classes.
+        targets: PNG files to write, as many as the rows need.
+
+    Returns:
+        The files.
+    """
+    for page, target in enumerate(targets):
+        shown = rows[page * _ROWS : (page + 1) * _ROWS]
+        panels = [panel for row in shown for panel in row]
+        pictures = [_drawn(panel, names) for panel in panels]
+        columns = len(shown[0])
+        title = 'annotated' if columns == 1 else 'annotated | as the detector is fed'
+        captions = [panel.title for panel in panels]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sheet(pictures, captions, columns, _SIDE, title, _legend(shown, names)).save(target)
+    return list(targets)
+
+
+def _sheet_names(folder: str | os.PathLike[str], split: str, count: int) -> list[Path]:
+    """Files of the sheets for a number of images."""
+    return [Path(folder) / f'{split}_{page + 1:02d}.png' for page in range(-(-count // _ROWS))]
+
+
+def _legend(rows: Sequence[Sequence[Panel]], names: Sequence[str]) -> list[tuple[str, str]]:
+    """The classes of the annotated images with the number of their objects, most first."""
+    counts = Counter(box.label for row in rows for box in row[0].boxes if box.label >= 0)
+    legend = [
+        (f'{names[label]} ({count})', class_colour(label))
+        for label, count in counts.most_common(_CLASSES)
+    ]
+    odd = any(box.note for row in rows for panel in row for box in panel.boxes)
+    return [*legend, *([(_ODD_TEXT, _ODD)] if odd else [])]
+
+
+def _drawn(panel: Panel, names: Sequence[str]) -> Image.Image | None:
+    if panel.pixels is None:
+        return None
+    height, width = panel.pixels.shape[:2]
+    few = len(panel.boxes) <= _FEW
+    boxes = []
+    if panel.size and panel.size != (width, height):
+        boxes.append(Box((0, 0, *panel.size), _PADDING, dashed=True))
+    for box in panel.boxes:
+        x1, y1, x2, y2 = box.corners
+        is_tiny = (x2 - x1) * (y2 - y1) < 0.01 * width * height
+        name = names[box.label] if box.label >= 0 else 'other class'
+        colour = class_colour(box.label) if box.label >= 0 else _UNKNOWN
+        if box.note:
+            boxes.append(Box(box.corners, _ODD, f'{name}, {box.note}', dashed=True))
+        else:
+            boxes.append(Box(box.corners, colour, name if few or not is_tiny else ''))
+    return boxed(panel.pixels, boxes, _SIDE, _reach(panel.boxes, width, height))
+
+
+def _reach(boxes: Sequence[Annotation], width: int, height: int) -> NDArray[np.float64]:
+    """The image, and as much around it as boxes that reach out need, up to a margin."""
+    corners = np.array([(0, 0, width, height), *(box.corners for box in boxes)], dtype=float)
+    size = np.array([width, height])
+    low = np.maximum(corners[:, :2].min(axis=0), -_MARGIN * size)
+    high = np.minimum(corners[:, 2:].max(axis=0), (1 + _MARGIN) * size)
+    return np.concatenate([low, high])
 
 
 @dataclass
@@ -120,18 +233,15 @@ class _Source:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.dataset.metainfo.get('classes') or ())
 
-    @property
-    def palette(self) -> list[tuple[int, int, int]]:
-        given = self.dataset.metainfo.get('palette') or ()
-        return list(given) if len(given) >= len(self.classes) else palette(len(self.classes))
-
     def raw_panel(self, index: int) -> Panel:
         """The image with all of its annotations, also those that nothing is trained on."""
         info = self.dataset.get_data_info(index)
         load = self.dataset.pipeline.transforms[0]
         pixels = load(dict(img_path=info['img_path']))['img'][..., ::-1]
         boxes = [
-            Box(tuple(i['bbox']), int(i['bbox_label']), 'crowd' if i.get('ignore_flag') else '')
+            Annotation(
+                tuple(i['bbox']), int(i['bbox_label']), 'crowd' if i.get('ignore_flag') else ''
+            )
             for i in info['instances']
         ]
         if info['img_path'] in self.raw:
@@ -188,13 +298,13 @@ class _Feed:
         return Panel(array, boxes, f'{title}\n{_count(boxes)}', (width, height))
 
 
-def _boxes_of(sample: DetDataSample) -> list[Box]:
+def _boxes_of(sample: DetDataSample) -> list[Annotation]:
     boxes = []
     for name, note in (('gt_instances', ''), ('ignored_instances', 'crowd')):
         instances = sample.get(name)
         if instances is not None:
             pairs = zip(instances.bboxes.tolist(), instances.labels.tolist(), strict=True)
-            boxes += [Box(tuple(box), label, note) for box, label in pairs]
+            boxes += [Annotation(tuple(box), label, note) for box, label in pairs]
     return boxes
 
 
@@ -246,7 +356,7 @@ def _keep_raw(source: _Source) -> None:
     source.dataset.parse_data_info = parse_and_keep
 
 
-def _odd_boxes(dataset: CocoDataset, raw: NDArray[np.float64], info: dict[str, Any]) -> list[Box]:
+def _odd_boxes(dataset: Any, raw: NDArray[np.float64], info: dict[str, Any]) -> list[Annotation]:
     """Boxes of the file that the dataset left out or cut."""
     limits = np.array([info['width'], info['height']] * 2)
     used = np.array([i['bbox'] for i in info['instances']], dtype=float).reshape(-1, 4)
@@ -260,7 +370,7 @@ def _odd_boxes(dataset: CocoDataset, raw: NDArray[np.float64], info: dict[str, A
         if not is_used(corners):
             label = dataset.cat2label.get(int(category), -1)
             note = 'cut' if is_used(corners.clip(0, limits)) else 'left out'
-            odd.append(Box(tuple(corners.tolist()), label, note))
+            odd.append(Annotation(tuple(corners.tolist()), label, note))
     return odd
 
 
@@ -281,7 +391,8 @@ def _choose(
     chosen: list[int] = []
     for place in order:
         source, index = places[place]
-        if not labels or labels & _labels_in(source, index):
+        objects = source.dataset.get_data_info(index)['instances']
+        if not labels or labels & {entry['bbox_label'] for entry in objects}:
             chosen.append(place)
         if len(chosen) == count:
             break
@@ -290,11 +401,7 @@ def _choose(
     return [places[place] for place in sorted(chosen)]
 
 
-def _labels_in(source: _Source, index: int) -> set[int]:
-    return {i['bbox_label'] for i in source.dataset.get_data_info(index)['instances']}
-
-
-def _count(boxes: Sequence[Box]) -> str:
+def _count(boxes: Sequence[Annotation]) -> str:
     plain = sum(not box.note for box in boxes)
     if not boxes:
         return 'no objects'
