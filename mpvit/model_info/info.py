@@ -3,9 +3,9 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -135,13 +135,12 @@ def model_info(
         model = _build(cfg, initialise=bool(memory or runs))
         parts = part_names(model)
         counts = {size: _count(model, size, cfg.filename) for size in sizes}
+        parameters = {name: _parameters(model.get_submodule(name)) for name in ('', *parts)}
+        measured = {size: _Measured() for size in counts}
         if memory or runs:
             for size, count in counts.items():
                 _check_memory(count.peak, size, place)
-        parameters = {name: _parameters(model.get_submodule(name)) for name in ('', *parts)}
-        measured = {size: _Measured({}, {}, None) for size in counts}
-        if memory or runs:
-            _measure(model.to(place), measured, parts, memory, runs)
+            measured = _measure(model.to(place), counts, parts, memory, runs)
     found = [
         AtSize(
             size=size,
@@ -156,11 +155,7 @@ def model_info(
 
 
 def part_names(model: nn.Module) -> list[str]:
-    """Dotted names of the parts of a detector, those of its backbone included.
-
-    Args:
-        model: Detector.
-    """
+    """Dotted names of the parts of a detector, those of its backbone included."""
     children = dict(model.named_children())
     heads = [name for name in children if name.endswith('head')]
     names = []
@@ -171,11 +166,11 @@ def part_names(model: nn.Module) -> list[str]:
     return names
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Measured:
-    kept: Mapping[str, int]
-    seconds: Mapping[str, Sequence[float]]
-    peak: int | None
+    kept: Mapping[str, int] = field(default_factory=dict)
+    peak: int | None = None
+    seconds: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def _stages(backbone: nn.Module) -> Iterator[str]:
@@ -248,29 +243,26 @@ def _check_memory(needed: int, size: Size, device: torch.device) -> None:
 
 
 def _measure(
-    model: nn.Module,
-    measured: Mapping[Size, _Measured],
-    parts: Sequence[str],
-    memory: bool,
-    runs: int,
-) -> None:
-    """Fill in what is measured by size; the model is for inference only afterwards."""
+    model: nn.Module, sizes: Iterable[Size], parts: Sequence[str], memory: bool, runs: int
+) -> dict[Size, _Measured]:
+    """Measure at all sizes; the model is for inference only afterwards."""
     device = next(model.parameters()).device
-    inputs = {size: made_up(size, device) for size in measured}
+    inputs = {size: made_up(size, device) for size in sizes}
+    kept: dict[Size, dict[str, int]] = {size: {} for size in inputs}
+    found = {}
     try:
         if memory:  # in training mode first
-            for size, found in measured.items():
-                found.kept = kept_for_backward(model, inputs[size], parts)
+            kept = {size: kept_for_backward(model, given, parts) for size, given in inputs.items()}
         prepare(model)
-        for size, found in measured.items():
-            if memory:
-                found.peak = peak_memory(partial(predict, model, inputs[size]), device)
-            if runs:
-                found.seconds = latency(model, inputs[size], parts, runs)
+        for size, given in inputs.items():
+            peak = peak_memory(partial(predict, model, given), device) if memory else None
+            seconds = latency(model, given, parts, runs) if runs else {}
+            found[size] = _Measured(kept[size], peak, seconds)
     except (RuntimeError, MemoryError) as error:
         if explain(error) is None:
             raise
         raise UserError(f'{device} is out of memory; {_SMALLER}') from error
+    return found
 
 
 def _figures(

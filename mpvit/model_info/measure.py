@@ -91,7 +91,7 @@ def peak_memory(action: Callable[[], object], device: torch.device) -> int:
 
     Args:
         action: What to do.
-        device: Where it allocates, a GPU or the CPU.
+        device: Where it allocates: a GPU or the CPU.
     """
     if device.type == 'cuda':
         torch.cuda.synchronize(device)

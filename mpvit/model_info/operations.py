@@ -164,41 +164,20 @@ def _to_meta(value: object) -> object:
     return value.to('meta') if isinstance(value, Tensor) and not value.is_meta else value
 
 
-def _elementwise(*args: Any, out_shape: Shape, **kwargs: Any) -> int:
-    return prod(out_shape)
+def _each(elements: str, operations: int) -> Callable[..., int]:
+    """A number of operations for each element of the ``'input'`` or of the ``'output'``."""
+
+    def formula(input_shape: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
+        return operations * prod(input_shape if elements == 'input' else out_shape)
+
+    return formula
 
 
-def _reduction(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
-    return prod(input_shape)
-
-
-def _softmax(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
-    return 5 * prod(input_shape)  # largest, difference, exponential, sum, quotient
-
-
-def _norm(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
-    # of mean, difference, square, sum of squares, product with the deviation, weight and bias
-    return 7 * prod(input_shape)
-
-
-def _batch_norm(input_shape: Shape, *args: Any, **kwargs: Any) -> int:
-    return 2 * prod(input_shape)  # its statistics are fixed: a factor and a summand
-
-
-def _max_pool(
+def _pooling(
     input_shape: Shape, kernel: Sequence[int], *args: Any, out_shape: Any, **kwargs: Any
 ) -> int:
-    return prod(out_shape[0]) * prod(kernel)
-
-
-def _avg_pool(
-    input_shape: Shape, kernel: Sequence[int], *args: Any, out_shape: Shape, **kwargs: Any
-) -> int:
-    return prod(out_shape) * prod(kernel)
-
-
-def _bilinear(*args: Any, out_shape: Shape, **kwargs: Any) -> int:
-    return 2 * 4 * prod(out_shape)  # a weighted sum of four corners
+    values = out_shape[0] if isinstance(out_shape[0], Sequence) else out_shape  # without indices
+    return prod(values) * prod(kernel)
 
 
 def _deformable_attention(
@@ -222,8 +201,8 @@ def _packets(names: str) -> list[Any]:
 
 
 _SAMPLES: dict[Any, Callable[..., int]] = {
-    _aten.upsample_bilinear2d: _bilinear,
-    _aten.grid_sampler_2d: _bilinear,
+    # a weighted sum of four corners
+    **dict.fromkeys((_aten.upsample_bilinear2d, _aten.grid_sampler_2d), _each('output', 2 * 4)),
     torch.ops.mpvit.ms_deform_attn: _deformable_attention,
 }
 if hasattr(torch.ops.mkldnn, '_convolution_pointwise'):  # of detectors prepared for the CPU
@@ -231,14 +210,16 @@ if hasattr(torch.ops.mkldnn, '_convolution_pointwise'):  # of detectors prepared
 _PRODUCTS = {*flop_registry, *_SAMPLES}
 _FREE = frozenset(_packets(_MOVES))
 _FORMULAS: dict[Any, Callable[..., int]] = {
-    **dict.fromkeys(_packets(_ELEMENTWISE), _elementwise),
-    **dict.fromkeys(_packets('sum mean cumsum amax amin argmax prod'), _reduction),
-    _aten._softmax: _softmax,
-    **dict.fromkeys(_packets('native_layer_norm native_group_norm'), _norm),
+    **dict.fromkeys(_packets(_ELEMENTWISE), _each('output', 1)),
+    **dict.fromkeys(_packets('sum mean cumsum amax amin argmax prod'), _each('input', 1)),
+    # largest, difference, exponential, sum, quotient
+    _aten._softmax: _each('input', 5),
+    # mean, difference, square, sum of squares, product with the deviation, weight and bias
+    **dict.fromkeys(_packets('native_layer_norm native_group_norm'), _each('input', 7)),
+    # its statistics are fixed: a factor and a summand
     **dict.fromkeys(
-        _packets('native_batch_norm _native_batch_norm_legit_no_training'), _batch_norm
+        _packets('native_batch_norm _native_batch_norm_legit_no_training'), _each('input', 2)
     ),
-    _aten.max_pool2d_with_indices: _max_pool,
-    _aten.avg_pool2d: _avg_pool,
+    **dict.fromkeys((_aten.max_pool2d_with_indices, _aten.avg_pool2d), _pooling),
     **_SAMPLES,
 }

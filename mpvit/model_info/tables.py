@@ -13,32 +13,15 @@ _MIB = 2**20
 
 
 def summary_table(models: Sequence[ModelInfo]) -> str:
-    """A line for each detector and image size.
-
-    Args:
-        models: Figures of detectors.
-    """
-    header = [
-        'config',
-        'parameters',
-        'image',
-        'G multiply-adds',
-        'GFLOP',
-        'inference MiB',
-        'training MiB',
-        'ms (lowest to highest)',
-        'images/s',
-    ]
+    """A line for each detector and image size."""
+    header = 'config, parameters, image, G multiply-adds, GFLOP, inference MiB, training MiB'
+    header += ', ms (lowest to highest), images/s'
     rows = [_summary(model.name, found) for model in models for found in model.sizes]
-    return _table(header, rows)
+    return _table(header.split(', '), rows)
 
 
 def part_table(found: AtSize) -> str:
-    """A line for each part of a detector.
-
-    Args:
-        found: Figures at an image size.
-    """
+    """A line for each part of a detector, at one image size."""
     columns: dict[str, Callable[[Figures], str]] = {
         'parameters': lambda f: f'{f.parameters:,}',
         'trainable': lambda f: f'{f.trainable:,}',
@@ -55,11 +38,7 @@ def part_table(found: AtSize) -> str:
 
 
 def machine(device: str) -> str:
-    """What a device is and what runs on it, in one line.
-
-    Args:
-        device: Such as 'cpu' or 'cuda:0'.
-    """
+    """What a device, such as 'cuda:0', is and what runs on it, in one line."""
     if torch.device(device).type == 'cuda':
         return f'{torch.cuda.get_device_name(device)}; torch {torch.__version__}'
     info = Path('/proc/cpuinfo')
