@@ -1,5 +1,6 @@
 """What the page does, without the page."""
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -9,14 +10,32 @@ from pathlib import Path
 from PIL import Image
 
 from mpvit.app.detectors import Detectors
-from mpvit.app.pictures import read_picture, thumbnail, write_shown
 from mpvit.app.results import Result
 from mpvit.errors import UserError
+from mpvit.inference.images import read_image
 
 #: How long uploads and copies for the browser stay.
 KEPT_SECONDS = 3600
 _EXAMPLES = 24  # pictures offered; more would make the page slow
-_THUMBNAIL = 200  # pixels
+_THUMBNAIL = 200  # pixels of the longer side
+_SHOWN = 1600  # the same of the copy that the page shows
+#: The decoders that a picture may reach. Pillow has more, some of which start other programs.
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
+#: Pixels of the largest picture; a small file can claim to hold any number.
+MOST_PIXELS = 50_000_000
+
+
+def read_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """A picture that a stranger sent: its content tells what it is, never its name.
+
+    Returns:
+        RGB, upright as its EXIF data says.
+
+    Raises:
+        UserError: It is no picture, of a kind that is not taken, damaged, or too large.
+    """
+    name = Path(path).name
+    return Image.fromarray(read_image(path, name, formats=FORMATS, most_pixels=MOST_PIXELS))
 
 
 class Actions:
@@ -26,24 +45,23 @@ class Actions:
 
     Args:
         detectors: The detectors that are offered.
-        pictures: The pictures that are offered.
+        pictures: The pictures that are offered, as far as they can be read.
         folder: Where copies for the browser are written.
     """
 
     def __init__(self, detectors: Detectors, pictures: Sequence[Path], folder: Path) -> None:
         self.detectors = detectors
         self.folder = folder
-        made = [(path, thumbnail(path, _THUMBNAIL)) for path in pictures[:_EXAMPLES]]
         #: The pictures that are offered, with what is shown of them.
-        self.examples: list[tuple[Path, Image.Image]] = [
-            (path, small) for path, small in made if small is not None
-        ]
+        self.examples: list[tuple[Path, Image.Image]] = []
+        for path in pictures[:_EXAMPLES]:
+            try:
+                self.examples.append((path, _small(read_picture(path), _THUMBNAIL)))
+            except UserError:
+                continue
 
     def example(self, index: int) -> str:
         """Path of a picture that is offered.
-
-        Args:
-            index: Which.
 
         Raises:
             UserError: There is no such picture.
@@ -59,15 +77,16 @@ class Actions:
             source: Name of the detector.
 
         Raises:
-            UserError: See `read_picture` and `Detectors.detect`.
+            UserError: See `read_picture` and `Detectors`.
         """
-        pixels = read_picture(path)
-        detections, layers = self.detectors.detect(source, pixels)
+        picture = read_picture(path)
+        detections, layers = self.detectors.detect(source, picture)
         for copy in self.folder.iterdir():
             if time.time() - copy.stat().st_mtime > KEPT_SECONDS:
                 copy.unlink(missing_ok=True)
+        # of a kind and a size that every browser takes
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix='.webp', delete=False) as file:
-            write_shown(pixels, file.name)
+            _small(picture, _SHOWN).save(file, 'WEBP', quality=90)
         return Result(path, file.name, source, detections, layers)
 
     def select(self, result: Result, detection: int | None, layer: int) -> Result:
@@ -88,6 +107,12 @@ class Actions:
         if result.layers and (points is None or points.layer != layer):
             points = self.detectors.look(result.source, read_picture(result.path), layer)
         return replace(result, selected=detection, points=points)
+
+
+def _small(picture: Image.Image, side: int) -> Image.Image:
+    small = picture.copy()
+    small.thumbnail((side, side))
+    return small
 
 
 def _check_index(index: int, count: int, kind: str) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from mpvit.app.sources import Source
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError
+from mpvit.files.paths import expanded
 from mpvit.inference import Detections, Detector
 from mpvit.visualization.queries import SamplingPoints, record
 
@@ -23,6 +23,9 @@ _LESS_MEMORY = 'use a smaller picture, or start the page with --device cpu'
 
 class Detectors:
     """The detectors that the page offers; threads wait for each other.
+
+    Every method raises `UserError` if there is no detector of the name, it cannot be loaded or
+    memory runs out.
 
     Args:
         sources: Where they are, by which alone they can be asked for.
@@ -36,49 +39,30 @@ class Detectors:
         self._lock = threading.Lock()
 
     def load(self, name: str) -> None:
-        """Load a detector before it is needed.
-
-        Args:
-            name: Of the detector.
-
-        Raises:
-            UserError: There is no such detector, or it cannot be loaded.
-        """
+        """Load a detector before it is needed."""
         with self._loaded(name):
             pass
 
-    def detect(self, name: str, pixels: NDArray[np.uint8]) -> tuple[Detections, int]:
+    def detect(self, name: str, picture: Image.Image) -> tuple[Detections, int]:
         """Find objects.
-
-        Args:
-            name: Of the detector.
-            pixels: Image in BGR, shape ``(H, W, 3)``.
 
         Returns:
             Detections with scores of at least `LOWEST_SCORE`, and how many decoder layers can be
             looked into: 0 where it is not known which query found what.
-
-        Raises:
-            UserError: There is no such detector, it cannot be loaded, or memory ran out.
         """
         with self._loaded(name) as detector:
-            found = detector(pixels)
+            found = detector(picture)
             layers = getattr(getattr(detector.model, 'decoder', None), 'layers', ())
         return found, len(layers) if found.queries is not None else 0
 
-    def look(self, name: str, pixels: NDArray[np.uint8], layer: int) -> SamplingPoints:
-        """Record what a decoder layer samples of an image.
-
-        Args:
-            name: Of the detector.
-            pixels: Image in BGR, shape ``(H, W, 3)``.
-            layer: From 0.
+    def look(self, name: str, picture: Image.Image, layer: int) -> SamplingPoints:
+        """Record what a decoder layer, counted from 0, samples of a picture.
 
         Raises:
-            UserError: As for `detect`, or the detector has no such layer.
+            UserError: The detector has no such layer.
         """
         with self._loaded(name) as detector:
-            return record(detector.model, pixels, layer)
+            return record(detector.model, picture, layer)
 
     @contextmanager
     def _loaded(self, name: str) -> Iterator[Detector]:
@@ -107,6 +91,6 @@ def _written(source: Source) -> int:
     if '://' in source.checkpoint:
         return 0
     try:
-        return Path(source.checkpoint).expanduser().stat().st_mtime_ns
+        return Path(expanded(source.checkpoint)).stat().st_mtime_ns
     except OSError as error:
         raise UserError(f'checkpoint {source.name} is not there; choose another') from error

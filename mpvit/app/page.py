@@ -4,7 +4,6 @@ import functools
 import html
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,91 +16,9 @@ from mpvit.errors import UserError
 
 _THRESHOLD = 0.3  # at first
 _CLEANING = 600  # seconds between the deletions of old uploads
+_TITLE = '# MPViT-DETR\nObjects in a picture, and where the detector looks for them.'
 _EMPTY = '<p class="empty">Choose a picture: what the detector finds in it is shown here.</p>'
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The components of the page that something happens to."""
-
-    upload: gr.File
-    examples: gr.Gallery
-    source: gr.Dropdown
-    picture: gr.HTML
-    threshold: gr.Slider
-    layer: gr.Slider
-    labels: gr.CheckboxGroup
-    table: gr.HTML
-    result: gr.State
-
-
-def build_page(actions: Actions, upload_mb: int) -> gr.Blocks:
-    """Lay the page out and connect it.
-
-    Args:
-        actions: What it does.
-        upload_mb: Size of the largest upload in MB, which the page tells.
-    """
-    cleaning = (_CLEANING, KEPT_SECONDS)
-    page = gr.Blocks(
-        title='MPViT-DETR', fill_width=True, analytics_enabled=False, delete_cache=cleaning
-    )
-    with page:
-        gr.Markdown('# MPViT-DETR\nObjects in a picture, and where the detector looks for them.')
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280):
-                inputs = _inputs(actions, upload_mb)
-            with gr.Column(scale=5, min_width=280):
-                parts = _Parts(*inputs, *_outputs())
-        _connect(parts, _Events(actions))
-    page.queue(max_size=64, api_open=False)
-    return page
-
-
-def _inputs(actions: Actions, upload_mb: int) -> tuple[gr.File, gr.Gallery, gr.Dropdown]:
-    upload = gr.File(
-        label=f'Picture of yours, up to {upload_mb} MB',
-        file_types=['image'],
-        height=150,
-        elem_id='upload',
-    )
-    examples = gr.Gallery(
-        [(small, path.name) for path, small in actions.examples],
-        label='Or one of these',
-        visible=bool(actions.examples),
-        columns=3,
-        height=310,
-        object_fit='cover',
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        elem_id='examples',
-    )
-    names = list(actions.detectors.sources)
-    source = gr.Dropdown(names, value=names[0], label='Checkpoint', elem_id='source')
-    return upload, examples, source
-
-
-def _outputs() -> tuple[Any, ...]:
-    """The right side; its sliders count layers from 1."""
-    script = Path(__file__).with_name('select.js').read_text()
-    view: dict[str, Any] = dict(js_on_load=script, apply_default_css=False)
-    picture = gr.HTML(_EMPTY, elem_id='picture', **view)
-    with gr.Row():
-        threshold = gr.Slider(
-            *(LOWEST_SCORE, 1, _THRESHOLD),
-            step=0.01,
-            label='Lowest score',
-            min_width=240,
-            elem_id='threshold',
-        )
-        layer = gr.Slider(
-            *(1, 6, 6), step=1, label='Decoder layer', visible=False, min_width=240, elem_id='layer'
-        )
-    labels = gr.CheckboxGroup(label='Classes', visible=False, interactive=True, elem_id='classes')
-    table = gr.HTML('', elem_id='table', **view)
-    return picture, threshold, layer, labels, table, gr.State(None)
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,11 +44,111 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class _Events:
-    """What each event calls: values of components in, updates of components out."""
+class Page:
+    """The components and what each event calls: values of components in, updates out.
 
-    def __init__(self, actions: Actions) -> None:
+    Args:
+        actions: What the page does.
+        upload_mb: Size of the largest upload in MB, which the page tells.
+
+    Attributes:
+        blocks: The page, to be launched.
+    """
+
+    def __init__(self, actions: Actions, upload_mb: int) -> None:
         self.actions = actions
+        self.blocks = gr.Blocks(
+            title='MPViT-DETR',
+            fill_width=True,
+            analytics_enabled=False,
+            delete_cache=(_CLEANING, KEPT_SECONDS),
+        )
+        with self.blocks:
+            gr.Markdown(
+                '# MPViT-DETR\nObjects in a picture, and where the detector looks for them.'
+            )
+            with gr.Row():
+                with gr.Column(scale=2, min_width=280):
+                    self._lay_out_inputs(upload_mb)
+                with gr.Column(scale=5, min_width=280):
+                    self._lay_out_results()
+            self._connect()
+        self.blocks.queue(max_size=64, api_open=False)
+
+    def _lay_out_inputs(self, upload_mb: int) -> None:
+        self.upload = gr.File(
+            label=f'Picture of yours, up to {upload_mb} MB',
+            file_types=['image'],
+            height=150,
+            elem_id='upload',
+        )
+        self.examples = gr.Gallery(
+            [(small, path.name) for path, small in self.actions.examples],
+            label='Or one of these',
+            visible=bool(self.actions.examples),
+            columns=3,
+            height=310,
+            object_fit='cover',
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            elem_id='examples',
+        )
+        names = list(self.actions.detectors.sources)
+        self.source = gr.Dropdown(names, value=names[0], label='Checkpoint', elem_id='source')
+
+    def _lay_out_results(self) -> None:
+        """The right side; its sliders count layers from 1."""
+        script = Path(__file__).with_name('select.js').read_text()
+        view: dict[str, Any] = dict(js_on_load=script, apply_default_css=False)
+        slider: dict[str, Any] = dict(min_width=240)
+        self.picture = gr.HTML(_EMPTY, elem_id='picture', **view)
+        with gr.Row():
+            self.threshold = gr.Slider(
+                *(LOWEST_SCORE, 1, _THRESHOLD),
+                step=0.01,
+                label='Lowest score',
+                elem_id='threshold',
+                **slider,
+            )
+            self.layer = gr.Slider(
+                *(1, 6, 6), step=1, label='Decoder layer', visible=False, elem_id='layer', **slider
+            )
+        self.labels = gr.CheckboxGroup(
+            label='Classes', visible=False, interactive=True, elem_id='classes'
+        )
+        self.table = gr.HTML('', elem_id='table', **view)
+        self.result = gr.State(None)
+
+    def _connect(self) -> None:
+        """Detectors run one at a time, in the order of the clicks; filters do not wait for them."""
+        setting = [self.source, self.threshold]
+        filters = [self.result, self.threshold, self.labels]
+        looking = [*filters, self.layer]
+        views = [self.picture, self.table]
+        everything = [self.result, self.layer, self.labels, *views]
+        private: dict[str, Any] = dict(api_visibility='private')
+        latest: dict[str, Any] = dict(private, trigger_mode='always_last')
+        detector: dict[str, Any] = dict(
+            private,
+            concurrency_id='detector',
+            concurrency_limit=1,
+            show_progress_on=self.picture,
+        )
+        uploaded = self.upload.upload(
+            self.on_upload, [self.upload, *setting], [*everything, self.examples], **detector
+        )
+        # ready for the next file, also after one that was refused
+        uploaded.then(lambda: None, outputs=self.upload, queue=False, **private)
+        self.examples.select(self.on_example, setting, everything, **detector)
+        self.source.input(self.on_source, [self.result, *setting], everything, **detector)
+        for view in views:
+            view.select(self.on_select, looking, [self.result, *views], **detector)
+        self.layer.input(self.on_layer, looking, [self.result, *views], **{**detector, **latest})
+        for control in (self.threshold, self.labels):
+            control.input(
+                self.on_filter, filters, views, queue=False, show_progress='hidden', **latest
+            )
 
     @told
     def on_upload(self, path: str, source: str, threshold: float) -> Any:
@@ -185,11 +202,10 @@ class _Events:
         labels = found_labels(result.detections)
         names = [(result.detections.classes[label], label) for label in labels]
         several = result.layers > 1
+        last = result.layers if several else 2
         return (
             result,
-            gr.Slider(
-                maximum=result.layers if several else 2, value=result.layers, visible=several
-            ),
+            gr.Slider(maximum=last, value=result.layers, visible=several),
             gr.CheckboxGroup(names, value=labels, visible=bool(labels)),
             *_views(result, threshold, labels),
         )
@@ -198,34 +214,3 @@ class _Events:
 def _views(result: Result, threshold: float, labels: Sequence[int]) -> tuple[str, str]:
     shown = Filter(threshold, labels)
     return picture_html(result, shown), table_html(result, shown)
-
-
-def _connect(parts: _Parts, events: _Events) -> None:
-    """Detectors run one at a time, in the order of the clicks; filters do not wait for them."""
-    setting = [parts.source, parts.threshold]
-    filters = [parts.result, parts.threshold, parts.labels]
-    views = [parts.picture, parts.table]
-    everything = [parts.result, parts.layer, parts.labels, *views]
-    detector: dict[str, Any] = dict(
-        concurrency_id='detector',
-        concurrency_limit=1,
-        api_visibility='private',
-        show_progress_on=parts.picture,
-    )
-    latest: dict[str, Any] = dict(trigger_mode='always_last', api_visibility='private')
-    uploaded = parts.upload.upload(
-        events.on_upload, [parts.upload, *setting], [*everything, parts.examples], **detector
-    )
-    uploaded.then(  # ready for the next file, also after one that was refused
-        lambda: None, outputs=parts.upload, queue=False, api_visibility='private'
-    )
-    parts.examples.select(events.on_example, setting, everything, **detector)
-    parts.source.input(events.on_source, [parts.result, *setting], everything, **detector)
-    looking = [*filters, parts.layer]
-    for view in views:
-        view.select(events.on_select, looking, [parts.result, *views], **detector)
-    parts.layer.input(events.on_layer, looking, [parts.result, *views], **{**detector, **latest})
-    for control in (parts.threshold, parts.labels):
-        control.input(
-            events.on_filter, filters, views, queue=False, show_progress='hidden', **latest
-        )

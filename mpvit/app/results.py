@@ -65,13 +65,10 @@ class Filter:
 
     def shown(self, detections: Detections) -> list[int]:
         """Indices of the detections that pass."""
-        return [
-            index
-            for index, (score, label) in enumerate(
-                zip(detections.scores, detections.labels, strict=True)
-            )
-            if score >= self.threshold and label in self.labels
-        ]
+        labels = np.asarray(list(self.labels), int)
+        passes = (detections.scores >= self.threshold) & np.isin(detections.labels, labels)
+        indices: list[int] = np.flatnonzero(passes).tolist()
+        return indices
 
 
 def found_labels(detections: Detections) -> list[int]:
@@ -82,10 +79,6 @@ def found_labels(detections: Detections) -> list[int]:
 def coco(result: Result, shown: Filter) -> dict[str, Any]:
     """The detections that are shown, in COCO format.
 
-    Args:
-        result: The picture.
-        shown: Which detections.
-
     Returns:
         ``images``, ``categories`` (COCO's own ids for COCO's classes, else from 1) and
         ``annotations``, the last with ``score``; boxes are ``[x, y, width, height]`` in pixels of
@@ -93,9 +86,8 @@ def coco(result: Result, shown: Filter) -> dict[str, Any]:
     """
     found = result.detections
     width, height = found.size
-    corners = np.asarray(found.boxes, dtype=float)
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
-    indices = shown.shown(found)
+    boxes = np.asarray(found.boxes, dtype=float)
+    boxes = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]).round(2)
     ids = category_ids(found.classes)
     return dict(
         info=dict(checkpoint=result.source, threshold=shown.threshold),
@@ -111,18 +103,13 @@ def coco(result: Result, shown: Filter) -> dict[str, Any]:
                 iscrowd=0,
                 score=round(float(found.scores[index]), 5),
             )
-            for number, index in enumerate(indices, start=1)
+            for number, index in enumerate(shown.shown(found), start=1)
         ],
     )
 
 
 def picture_html(result: Result, shown: Filter) -> str:
-    """The picture with a button on every detection, and the samples of the selected one.
-
-    Args:
-        result: The picture.
-        shown: Which detections.
-    """
+    """The picture with a button on every detection, and the samples of the selected one."""
     indices = shown.shown(result.detections)
     width, height = result.detections.size
     about = f'{result.name} with {_counted(len(indices))}'
@@ -133,7 +120,7 @@ def picture_html(result: Result, shown: Filter) -> str:
         f'<figure class="seen{" selecting" if samples else ""}">'
         f'<div class="frame" style="aspect-ratio: {width} / {height}; '
         f'--ratio: {width / height:.4f}">'
-        f'<img src="{_url(result.shown)}" alt="{escape(about)}">'
+        f'<img src="gradio_api/file={quote(result.shown)}" alt="{escape(about)}">'
         f'{boxes}{samples}</div>'
         f'<figcaption aria-live="polite">{_caption(result, selected, indices)}</figcaption>'
         '</figure>'
@@ -141,12 +128,7 @@ def picture_html(result: Result, shown: Filter) -> str:
 
 
 def table_html(result: Result, shown: Filter) -> str:
-    """The detections as a table, with a link to download them.
-
-    Args:
-        result: The picture.
-        shown: Which detections.
-    """
+    """The detections as a table, with a link to download them."""
     indices = shown.shown(result.detections)
     rows = ''.join(_row(result, index) for index in indices)
     content = quote(json.dumps(coco(result, shown), indent=1))
@@ -158,10 +140,6 @@ def table_html(result: Result, shown: Filter) -> str:
         f'<a class="download" download="{name}" href="data:application/json,{content}">'
         f'Download {name}</a></div>'
     )
-
-
-def _url(path: str) -> str:
-    return f'gradio_api/file={quote(path)}'
 
 
 def _counted(count: int) -> str:
@@ -184,17 +162,14 @@ def _button(result: Result, index: int) -> str:
 def _box(result: Result, index: int) -> str:
     """A button that covers a detection; small ones lie above large ones."""
     found = result.detections
-    size = np.asarray(found.size, dtype=float)
-    start = np.clip(found.boxes[index, :2] / size, 0, 1)
-    end = np.clip(found.boxes[index, 2:] / size, 0, 1)
-    extent = 100 * (end - start)
-    left, top = 100 * start
+    corners = found.boxes[index].astype(float) / np.tile(found.size, 2)
+    left, top, right, bottom = 100 * corners.clip(0, 1)
+    width, height = right - left, bottom - top
     colour = class_colour(int(found.labels[index]))
     place = f'{"low" if top < 8 else ""} {"right" if left > 70 else ""}'
     return (
         f'{_button(result, index)} class="box {place}" style="left: {left:.3f}%; top: {top:.3f}%; '
-        f'width: {extent[0]:.3f}%; height: {extent[1]:.3f}%; '
-        f'z-index: {_layer(extent[0] * extent[1], index)}; '
+        f'width: {width:.3f}%; height: {height:.3f}%; z-index: {_layer(width * height, index)}; '
         f'--colour: {colour}; --ink: {ink_on(colour)}">'
         f'<span>{_title(result, index)}</span></button>'
     )

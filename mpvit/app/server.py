@@ -59,18 +59,12 @@ def serve(
             if host not in _LOCAL:
                 say(f'warning: whoever reaches {host} can use the page; there is no password')
             say(f'The page is at {url} - Ctrl-C ends it.')
-            _wait()
-            page.close(verbose=False)
+            try:
+                threading.Event().wait()  # until Ctrl-C or SIGTERM
+            except KeyboardInterrupt:
+                page.close(verbose=False)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _wait() -> None:
-    """Until Ctrl-C or SIGTERM."""
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
 
 
 def prepare_page(
@@ -83,13 +77,7 @@ def prepare_page(
 ) -> tuple[Any, dict[str, Any]]:
     """The page and how to launch it: offline, without telemetry, with nothing else to be had.
 
-    Args:
-        sources: As for `serve`.
-        pictures: As for `serve`.
-        folder: Empty folder for all that is written.
-        max_upload: As for `serve`.
-        device: As for `serve`.
-        say: As for `serve`.
+    Arguments are as for `serve`; ``folder`` is an empty folder for all that is written.
 
     Returns:
         A `gradio.Blocks`, and keyword arguments of its ``launch``.
@@ -103,7 +91,7 @@ def prepare_page(
     os.environ['GRADIO_TEMP_DIR'] = str(folder / 'uploads')
     gr = optional('gradio', 'pages in the browser', 'app')
     from mpvit.app.actions import Actions
-    from mpvit.app.page import build_page
+    from mpvit.app.page import Page
 
     detectors = Detectors(sources, device)
     try:
@@ -114,7 +102,7 @@ def prepare_page(
         say(f'warning: {sources[0].name}: {error}')
     shown = folder / 'shown'
     shown.mkdir()
-    page = build_page(Actions(detectors, pictures, shown), max_upload)
+    page = Page(Actions(detectors, pictures, shown), max_upload).blocks
     settings = dict(
         allowed_paths=[str(shown)],
         max_file_size=max_upload * 2**20,

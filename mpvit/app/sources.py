@@ -30,47 +30,32 @@ class Source:
     checkpoint: str
 
 
-def find_sources(work_dirs: str | os.PathLike[str]) -> list[Source]:
-    """The checkpoints below a folder that have the config of their run beside them.
-
-    Args:
-        work_dirs: Folder of the work folders of trainings.
-
-    Returns:
-        Newest first, named by their paths below the folder.
-    """
-    root = Path(work_dirs)
-    paths = [path for path in root.rglob('*.pth') if path.is_file()]
-    found = []
-    for path in sorted(paths, key=_age, reverse=True):
-        config = newest_config(path.parent)
-        if config is not None:
-            found.append(Source(path.relative_to(root).as_posix(), str(config), str(path)))
-    return found
-
-
-def _age(path: Path) -> tuple[int, int, str]:
-    """What sorts checkpoints by time: in whole minutes, since copies are made in any order."""
-    step = re.search(r'(\d+)\.pth$', path.name)
-    return int(path.stat().st_mtime) // 60, int(step[1]) if step else 0, path.name
-
-
 def choose_sources(
     config: str | None, checkpoint: str | None, work_dirs: str | os.PathLike[str]
 ) -> list[Source]:
-    """What the command line names, or else what is found.
+    """The detector that the command line names, or else those that trainings left.
 
     Args:
         config: Config file, or None.
         checkpoint: Its checkpoint, or None.
-        work_dirs: Folder to search where none is named.
+        work_dirs: Folder of the work folders of trainings, which is searched where none is named.
+
+    Returns:
+        Checkpoints that have the config of their run beside them, newest first, named by their
+        paths below the folder; or the one that was named.
 
     Raises:
         UserError: There is no detector to show.
     """
     if config is not None and checkpoint is not None:
         return [Source(Path(checkpoint).name, config, checkpoint)]
-    found = find_sources(work_dirs)
+    root = Path(work_dirs)
+    found = []
+    paths = [path for path in root.rglob('*.pth') if path.is_file()]
+    for path in sorted(paths, key=_age, reverse=True):
+        beside = newest_config(path.parent)
+        if beside is not None:
+            found.append(Source(path.relative_to(root).as_posix(), str(beside), str(path)))
     if not found:
         raise UserError(
             f'no checkpoint with its config beside it in {work_dirs}: run `make demo` first, '
@@ -91,7 +76,13 @@ def find_pictures(folder: str | os.PathLike[str] | None) -> list[Path]:
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f'--images {folder}: there is no such folder')
     root = DEMO_PICTURES if folder is None else Path(folder)
-    found = sorted(p for p in root.rglob('*') if is_image(p) and p.is_file())
+    found = sorted(path for path in root.rglob('*') if is_image(path) and path.is_file())
     if folder is not None and not found:
         raise UserError(f'--images {folder}: no picture in it')
     return found
+
+
+def _age(path: Path) -> tuple[int, int, str]:
+    """What sorts checkpoints by time: in whole minutes, since copies are made in any order."""
+    step = re.search(r'(\d+)\.pth$', path.name)
+    return int(path.stat().st_mtime) // 60, int(step[1]) if step else 0, path.name

@@ -56,10 +56,10 @@ class Differences:
 
 
 def verify(reference: nn.Module, exported: ExportedDetector, dtype: str = 'fp32') -> Differences:
-    """Compare on images of several sizes, alone and in padded batches.
+    """Compare a detector in float32 on images of several sizes, alone and in padded batches.
 
     Args:
-        reference: The detector in PyTorch, in float32.
+        reference: The detector in PyTorch.
         exported: The same, exported.
         dtype: Precision of the exported one, a key of `TOLERANCES`.
 
@@ -131,12 +131,7 @@ def _batches(batch: int | None, size: tuple[int, int] | None) -> Iterator[list[T
 
 
 def picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Smooth noise with some rectangles, uint8 ``(3, H, W)``.
-
-    Args:
-        size: Height and width.
-        generator: Of the noise.
-    """
+    """Smooth noise with some rectangles, uint8 ``(3, H, W)``."""
     coarse = torch.randn(1, 3, size[0] // 16 + 2, size[1] // 16 + 2, generator=generator)
     image = F.interpolate(coarse, size, mode='bicubic')[0] * 60 + 128
     for _ in range(4):

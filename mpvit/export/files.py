@@ -15,10 +15,10 @@ from torch import nn
 
 from mpvit import __version__
 from mpvit.errors import UserError
-from mpvit.export.comparison import TOLERANCES, Differences, verify
+from mpvit.export.comparison import Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
-from mpvit.inference.loading import load_detector
-from mpvit.inference.pipeline import evaluated_dataset
+from mpvit.files.paths import expanded, new_file
+from mpvit.inference.loading import evaluated_dataset, load_detector
 from mpvit.models.exported import (
     SECTION,
     encoded,
@@ -28,7 +28,7 @@ from mpvit.models.exported import (
     pixel_facts,
     required,
 )
-from mpvit.ops.msda.op import EXPORTED_FORMS, exported_as
+from mpvit.ops.msda.op import exported_as
 
 #: Format to the suffix of its files.
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}
@@ -53,12 +53,13 @@ def export(
     Args:
         config: Config file.
         checkpoint: Checkpoint file or URL.
-        format: 'onnx' or 'openvino'.
+        format: A key of `SUFFIXES`.
         target: File to write; None for one beside the checkpoint.
         size: Height and width in pixels, if the file is to take images of one size only.
         batch: Images in a batch, if it is to take batches of one size only.
         dtype: 'fp32'; 'fp16' for half the size and, where the hardware has it, the speed.
-        attention: How deformable attention is written down, a key of `EXPORTED_FORMS`.
+        attention: How deformable attention is written down, a key of
+            `mpvit.ops.msda.op.EXPORTED_FORMS`.
 
     Returns:
         The file, and the largest differences from PyTorch that were found.
@@ -67,13 +68,10 @@ def export(
         UserError: Config, checkpoint or arguments do not fit together, a package is missing, the
             file exists or cannot be written, or the exported detector deviates.
     """
-    if '://' not in checkpoint:
-        checkpoint = os.path.expanduser(checkpoint)
+    checkpoint = expanded(checkpoint)
     file = _target(checkpoint, format, target)
     for package in ('onnx', 'onnxruntime') if format == 'onnx' else ('onnx', 'openvino'):
         required(package)
-    _check_choice('dtype', dtype, TOLERANCES)
-    _check_choice('attention', attention, EXPORTED_FORMS)
     if is_exported(checkpoint):
         raise UserError(f'{checkpoint} is an exported file; name the checkpoint it was made from')
     reference = load_detector(config, checkpoint)
@@ -103,24 +101,15 @@ def export(
 
 
 def _target(checkpoint: str, format: str, target: str | None) -> Path:
-    _check_choice('format', format, SUFFIXES)
     suffix = SUFFIXES[format]
-    file = Path(target).expanduser() if target else Path(checkpoint).with_suffix(suffix)
+    file = Path(expanded(target) if target else Path(checkpoint).with_suffix(suffix))
     if not target and '://' in checkpoint:
         file = Path(file.name)
     if file.suffix != suffix:
         raise UserError(f'--out {file}: a file for {format} has to be named {suffix}')
     for path in paths_of(file):
-        if path.exists():
-            raise UserError(f'{path} exists already; choose another --out')
-    if not file.parent.is_dir():
-        raise UserError(f'{file}: there is no folder {file.parent}')
+        new_file(path)
     return file
-
-
-def _check_choice(name: str, value: str, choices: Mapping[str, Any]) -> None:
-    if value not in choices:
-        raise UserError(f'{name} {value!r} is unknown; choose from {", ".join(choices)}')
 
 
 def _check_size(size: tuple[int, int] | None, divisor: int) -> None:
@@ -173,13 +162,8 @@ def write_onnx(
     torch's exporter by tracing: it gives open batches and sizes in seconds, in every torch that is
     supported. The one by `torch.export` takes far longer (docs/export.md).
 
-    Args:
-        model: Deformable DETR, prepared for inference.
-        file: Where to write.
-        facts: For the metadata.
-        size: As for `export`.
-        batch: As for `export`.
-        attention: As for `export`.
+    The model is a Deformable DETR, prepared for inference; ``facts`` become the metadata; the rest
+    is as for `export`.
     """
     onnx = required('onnx')
     count, height, width = batch or _EXAMPLE[0], *(size or _EXAMPLE[1:])

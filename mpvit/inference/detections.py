@@ -36,11 +36,7 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, index: Any) -> 'Detections':
-        """Some of the detections.
-
-        Args:
-            index: A slice, a mask or indices, as numpy takes them.
-        """
+        """Some of the detections: a slice, a mask or indices, as numpy takes them."""
         return replace(
             self,
             boxes=self.boxes[index],

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,19 @@ from mmengine.dataset import pseudo_collate
 from mpvit.config.tta import tta_model
 from mpvit.engine.device import chosen_device
 from mpvit.engine.run_errors import explained_faults
-from mpvit.errors import UserError, closest
+from mpvit.errors import UserError, closest, optional
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
-from mpvit.inference.loading import load_detector
-from mpvit.inference.pipeline import array_pipeline
-from mpvit.inference.sources import Loader, Source, ahead, as_list, loaders
-from mpvit.inference.tiles import TiledDetector
+from mpvit.inference.loading import image_pipeline, load_detector
+from mpvit.inference.sources import Loader, Source, ahead, loaders
 from mpvit.models.exported import default_device, is_exported
 
 _LESS_MEMORY = (
     'lower --batch-size, detect in tiles (--tile) or compute in --dtype bf16 (docs/inference.md)'
 )
+_OVERLAP = 0.2  # of the side of a tile
+_SAME = 0.5  # overlap from which two detections of a class in tiles are taken for one object
+_Prepared = tuple[Source, Any]  # what the detector is given is None where it sees tiles
 
 
 class Detector:
@@ -45,7 +47,8 @@ class Detector:
         batch_size: Images, or tiles of one, that the detector sees at once. Those of different size
             are padded to a common one.
         tile: Side of square tiles in pixels, in which each image is looked at; None for images as
-            they are. Tiles overlap by a fifth.
+            they are. Tiles overlap by a fifth; where detections of one class overlap by more than
+            half, the best of them is kept.
         tta: Average over the image and its mirror image.
         less_memory: What errors say of how to get by with less memory.
 
@@ -94,9 +97,17 @@ class Detector:
         self.classes: tuple[str, ...] = tuple(meta['classes'])
         self.threshold, self.batch_size = threshold, batch_size
         self._labels = None if classes is None else _labels(classes, self.classes)
-        self._pipeline = array_pipeline(cfg, tta)
+        self._pipeline = image_pipeline(cfg, tta)
         self._runnable: Any = MODELS.build(tta_model(cfg, self.model)) if tta else self.model
-        self._tiled = None if tile is None else TiledDetector(self._plain, tile, batch_size)
+        self._slicer: Any = None
+        if tile is not None:
+            self._slicer = optional('supervision', 'tiles').InferenceSlicer(
+                self._tiles,
+                slice_wh=tile,
+                overlap_wh=round(_OVERLAP * tile),
+                iou_threshold=_SAME,
+                batch_size=batch_size,
+            )
 
     def __call__(self, image: Any) -> Detections:
         """Detect in one image.
@@ -111,8 +122,10 @@ class Detector:
         Raises:
             UserError: The image cannot be read, or memory is full.
         """
-        pixels = as_pixels(image)
-        return self._detect([pixels])[0]
+        with explained_faults(less_memory=self._less_memory):
+            prepared = self._prepared(Source('the image', '', as_pixels(image)))
+        ((_, found),) = self._detect([prepared])
+        return found
 
     def predict(
         self, inputs: Any, failed: Callable[[UserError], object] | None = None
@@ -133,56 +146,51 @@ class Detector:
         Raises:
             UserError: An input stands for nothing or cannot be read, or memory is full.
         """
-        batch: list[tuple[Source, Any]] = []
-        full = 1 if self._tiled else self.batch_size
-        for result in ahead(self._load, loaders(as_list(inputs)), depth=2 * full):
-            if not isinstance(result, UserError):
-                batch.append(result)
+        batch: list[_Prepared] = []
+        full = 1 if self._slicer else self.batch_size
+        for loaded in ahead(self._load, loaders(inputs), depth=2 * full):
+            if not isinstance(loaded, UserError):
+                batch.append(loaded)
             elif failed is not None:
-                failed(result)
+                failed(loaded)
             else:
-                yield from self._flush(batch)
-                raise result
+                yield from self._detect(batch)
+                raise loaded
             if len(batch) == full:
-                yield from self._flush(batch)
-        yield from self._flush(batch)
+                yield from self._detect(batch)
+                batch = []
+        yield from self._detect(batch)
 
-    def _load(self, load: Loader) -> tuple[Source, Any] | UserError:
+    def _load(self, load: Loader) -> _Prepared | UserError:
         try:
-            source = load()
-            return source, None if self._tiled else self._prepared(source.image, source.path)
+            return self._prepared(load())
         except UserError as error:
             return error
 
-    def _flush(self, batch: list[tuple[Source, Any]]) -> Iterator[tuple[Source, Detections]]:
-        if batch:
-            sources, prepared = zip(*batch, strict=True)
-            batch.clear()
-            found = self._detect([source.image for source in sources], prepared)
-            yield from zip(sources, found, strict=True)
+    def _prepared(self, source: Source) -> _Prepared:
+        return source, None if self._slicer else self._through_pipeline(source.image, source.path)
 
-    def _detect(
-        self, images: Sequence[Pixels], prepared: Sequence[Any] | None = None
-    ) -> list[Detections]:
-        with explained_faults(less_memory=self._less_memory):
-            if self._tiled is not None:
-                return [self._tiled(pixels, self.classes) for pixels in images]
-            return self._plain(images, prepared)
-
-    def _prepared(self, pixels: Pixels, name: str = 'the image') -> Any:
+    def _through_pipeline(self, pixels: Pixels, name: str) -> Any:
         try:
-            return self._pipeline(dict(img=pixels[..., ::-1], img_id=0))
+            return self._pipeline(dict(img=pixels, img_id=0))
         except (ValueError, RuntimeError, ArithmeticError) as error:  # such as a line of one pixel
             size = f'{pixels.shape[1]} x {pixels.shape[0]} pixels'
             raise UserError(
                 f'{name} of {size} does not go through the test pipeline: {error}'
             ) from error
 
-    def _plain(
-        self, images: Sequence[Pixels], prepared: Sequence[Any] | None = None
-    ) -> list[Detections]:
-        if prepared is None:
-            prepared = [self._prepared(pixels) for pixels in images]
+    def _detect(self, batch: Sequence[_Prepared]) -> Iterator[tuple[Source, Detections]]:
+        sources = [source for source, _ in batch]
+        with explained_faults(less_memory=self._less_memory):
+            if self._slicer:
+                found = [self._in_tiles(source.image) for source in sources]
+            else:
+                found = self._forward([s.image for s in sources], [given for _, given in batch])
+        yield from zip(sources, found, strict=True)
+
+    def _forward(self, images: Sequence[Pixels], prepared: Sequence[Any]) -> list[Detections]:
+        if not images:
+            return []
         with torch.no_grad():
             samples = self._runnable.test_step(pseudo_collate(prepared))
         return [
@@ -204,6 +212,28 @@ class Detector:
         if self._labels is not None:
             chosen &= np.isin(every.labels, self._labels)
         return every[chosen]
+
+    def _in_tiles(self, pixels: Pixels) -> Detections:
+        """Cut by supervision, detect in the tiles, put together by supervision."""
+        found = self._slicer(pixels)
+        found = found[np.argsort(-found.confidence, kind='stable')] if len(found) else found
+        return Detections(
+            boxes=np.asarray(found.xyxy, np.float32).reshape(-1, 4),
+            scores=np.asarray(found.confidence if len(found) else [], np.float32),
+            labels=np.asarray(found.class_id if len(found) else [], np.int64),
+            classes=self.classes,
+            size=(pixels.shape[1], pixels.shape[0]),
+        )
+
+    def _tiles(self, tiles: Any) -> Any:
+        """What supervision asks for: a list, or where the batch size is 1 a single tile."""
+        images = tiles if isinstance(tiles, list) else [tiles]
+        results = []
+        for found in self._forward(images, [self._through_pipeline(t, 'a tile') for t in images]):
+            # what lies beyond the edge of a tile is for its neighbours to see
+            boxes = found.boxes.clip(0, np.tile(found.size, 2))
+            results.append(replace(found, boxes=boxes.astype(np.float32)).to_supervision())
+        return results if isinstance(tiles, list) else results[0]
 
 
 def _labels(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -5,13 +5,22 @@ Standard library only, so that an input that is not there is answered at once.
 
 import glob
 import os
+import shutil
+import tempfile
+import urllib.request
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote, urlparse
 
 from mpvit.errors import UserError, did_you_mean
-from mpvit.files import paths
+from mpvit.files.paths import IMAGES, VIDEOS, expanded, is_image, is_video
+
+_SECONDS = 60  # without an answer
+_SUFFIXES = ' '.join(sorted(IMAGES | VIDEOS))
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,58 @@ class Place:
     @property
     def is_video(self) -> bool:
         """Whether it is named like a video."""
-        return paths.is_video(self.name)
+        return is_video(self.name)
 
     @property
     def is_url(self) -> bool:
         """Whether it has to be downloaded."""
         return '://' in self.path
+
+    @contextmanager
+    def file(self) -> Iterator[str]:
+        """It as a file on disk, which of a URL is there only for a while.
+
+        Raises:
+            UserError: It cannot be downloaded.
+        """
+        if not self.is_url:
+            yield self.path
+            return
+        # what a browser accepts, such as spaces, is not an address yet
+        address = quote(self.path, safe="%/:?=&#@!$'()*+,;[]~")
+        request = urllib.request.Request(address, headers={'User-Agent': 'mpvit'})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'download'
+            try:
+                with (
+                    urllib.request.urlopen(request, timeout=_SECONDS) as answer,
+                    path.open('wb') as file,
+                ):
+                    shutil.copyfileobj(answer, file)
+            except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
+                code = f'HTTP {error.code} ' if isinstance(error, HTTPError) else ''
+                reason = getattr(error, 'reason', error) or type(error).__name__
+                raise UserError(f'{self.path} cannot be downloaded: {code}{reason}') from error
+            yield str(path)
+
+
+def place_of(path: str | os.PathLike[str]) -> Place:
+    """The place of a single file or URL, which is not looked for.
+
+    Raises:
+        UserError: It is an address, but none of the web.
+    """
+    text = os.fspath(path)
+    if '://' not in text:
+        return Place(expanded(text), Path(text).name)
+    try:
+        parts = urlparse(text)
+    except ValueError as error:  # such as http://[
+        raise UserError(f'{text} is no address: {error}') from error
+    if parts.scheme not in ('http', 'https') or not parts.netloc:
+        raise UserError(f'{text}: only http:// and https:// are read; download the file first')
+    name = Path(unquote(parts.path)).name
+    return Place(text, parts.netloc if name in ('', '..') else name)
 
 
 def find(inputs: Iterable[str | os.PathLike[str]]) -> list[Place]:
@@ -51,76 +106,44 @@ def find(inputs: Iterable[str | os.PathLike[str]]) -> list[Place]:
         UserError: One of them stands for nothing.
     """
     found: dict[str, Place] = {}
-    for text in inputs:
-        for place in _places(os.fspath(text)):
+    for given in inputs:
+        for place in _places(place_of(given)):
             found.setdefault(place.path if place.is_url else os.path.abspath(place.path), place)
     return list(found.values())
 
 
-def _places(text: str) -> Iterator[Place]:
-    path = Path(paths.expanded(text))
-    if '://' in text:
-        yield _address(text)
-    elif path.is_dir():
-        yield from _in_folder(path)
-    elif path.exists():
-        yield Place(str(path), path.name)
-    else:
-        yield from _matching(path)
-
-
-def check_address(url: str) -> None:
-    """Refuse an address that is not of the web.
-
-    Args:
-        url: Address.
-
-    Raises:
-        UserError: It begins with neither http:// nor https://.
-    """
-    try:
-        parts = urlparse(url)
-    except ValueError as error:  # such as http://[
-        raise UserError(f'{url} is no address: {error}') from error
-    if parts.scheme not in ('http', 'https') or not parts.netloc:
-        raise UserError(f'{url}: only http:// and https:// are read; download the file first')
-
-
-def _address(url: str) -> Place:
-    check_address(url)
-    parts = urlparse(url)
-    name = Path(unquote(parts.path)).name
-    return Place(url, parts.netloc if name in ('', '..') else name)
+def _places(named: Place) -> Iterable[Place]:
+    if named.is_url:
+        return [named]
+    path = Path(named.path)
+    if path.is_dir():
+        return _in_folder(path)
+    return [named] if path.exists() else _matching(path)
 
 
 def _in_folder(folder: Path) -> Iterator[Place]:
     nothing = True
     for parent, children, files in os.walk(folder):
         children[:] = sorted(name for name in children if not name.startswith('.'))
-        for path in map(Path(parent).joinpath, sorted(files)):
-            if _is_known(path):
-                nothing = False
-                yield Place(str(path), path.relative_to(folder).as_posix())
+        for path in filter(_is_known, map(Path(parent).joinpath, sorted(files))):
+            nothing = False
+            yield Place(str(path), path.relative_to(folder).as_posix())
     if nothing:
-        raise UserError(f'folder {folder} has no images or videos ({_known_suffixes()})')
+        raise UserError(f'folder {folder} has no images or videos ({_SUFFIXES})')
 
 
-def _matching(pattern: Path) -> Iterator[Place]:
-    matches = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
-    if not matches:
+def _matching(pattern: Path) -> list[Place]:
+    paths = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
+    if not paths:
         raise UserError(f'input {pattern} not found{_hint(pattern)}')
-    files = [path for path in matches if path.is_file() and _is_known(path)]
+    files = [path for path in paths if path.is_file() and _is_known(path)]
     if not files:
-        raise UserError(f'{pattern} matches no images or videos ({_known_suffixes()})')
-    yield from (Place(str(path), path.name) for path in files)
+        raise UserError(f'{pattern} matches no images or videos ({_SUFFIXES})')
+    return [Place(str(path), path.name) for path in files]
 
 
 def _is_known(path: Path) -> bool:
-    return not path.name.startswith('.') and (paths.is_image(path) or paths.is_video(path))
-
-
-def _known_suffixes() -> str:
-    return ' '.join(sorted(paths.IMAGES | paths.VIDEOS))
+    return not path.name.startswith('.') and (is_image(path) or is_video(path))
 
 
 def _hint(path: Path) -> str:

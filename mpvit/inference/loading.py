@@ -1,9 +1,13 @@
-"""Detectors for use in Python."""
+"""Detectors for use in Python, and what their configs say of images and classes."""
 
 import copy
 import os
+from collections.abc import Sequence
+from typing import Any
 
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
@@ -12,14 +16,12 @@ from torch import nn
 import mpvit.register  # noqa: F401  (a detector is built from mmdet's parts and ours)
 from mpvit.checkpoints.class_layers import class_names
 from mpvit.checkpoints.formats import weights_of
-from mpvit.config.reading import load_config
+from mpvit.config.reading import leaf_datasets, load_config
+from mpvit.config.tta import tta_pipeline
 from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
-from mpvit.inference.pipeline import names_by_label
 from mpvit.models.exported import is_exported, load_exported
-
-__all__ = ['load_detector', 'prepare']
 
 
 def load_detector(
@@ -67,5 +69,60 @@ def load_detector(
         raise UserError(f'{checkpoint}: {error}') from error
     model.load_state_dict(weights_of(content))
     model.cfg = cfg
-    model.dataset_meta = dict(classes=names_by_label(cfg, class_names(content)))
+    model.dataset_meta = dict(classes=_names_by_label(cfg, class_names(content)))
     return prepare(model.to(device), dtype, compile, fold)
+
+
+def _names_by_label(cfg: Config, known: Sequence[str] | None) -> tuple[str, ...]:
+    """Those that the checkpoint holds, else those of the config's dataset, else numbers."""
+    count = (cfg.model.get('bbox_head') or {}).get('num_classes')
+    names = tuple(known or ())
+    if not names and (cfg.get('test_dataloader') or cfg.get('val_dataloader')):
+        dataset = evaluated_dataset(cfg)
+        # asked of the class, since a dataset that is built reads its files
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+        names = tuple(kind._load_metainfo(dataset.get('metainfo')).get('classes') or ())
+    if count is None or len(names) == count:
+        return names
+    return tuple(f'class {label}' for label in range(count))
+
+
+def evaluated_dataset(cfg: Config) -> Any:
+    """Config of the dataset of the test, out of its wrappers, or else of the validation.
+
+    Raises:
+        UserError: There is none.
+    """
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if loader is None:
+        raise UserError(f'config {cfg.filename} has no test_dataloader, whose pipeline is needed')
+    return next(leaf_datasets(loader.dataset))
+
+
+def image_pipeline(cfg: Config, tta: bool = False) -> Compose:
+    """The test pipeline, given images in RGB (``img``, and ``img_id``) instead of reading them.
+
+    Args:
+        cfg: Complete config, which stays as it is.
+        tta: Give the mirror image as well.
+
+    Raises:
+        UserError: There is none, or it does not read images.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    steps = copy.deepcopy(list(evaluated_dataset(cfg).pipeline))
+    if tta:
+        steps = tta_pipeline(cfg, steps)
+    steps = [step for step in steps if step.type != 'LoadAnnotations']
+    places = [place for place, step in enumerate(steps) if step.type == 'LoadImageFromFile']
+    if not places:
+        raise UserError(f'the test pipeline of config {cfg.filename} has no LoadImageFromFile')
+    place = places[0]
+    float32 = steps[place].get('to_float32', False)
+    steps[place : place + 1] = [_to_bgr, dict(type='LoadImageFromNDArray', to_float32=float32)]
+    return Compose(steps)
+
+
+def _to_bgr(results: dict[str, Any]) -> dict[str, Any]:
+    """The only place where colours change their order: mmdet's pipelines work in BGR."""
+    return {**results, 'img': results['img'][..., ::-1]}

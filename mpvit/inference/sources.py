@@ -4,7 +4,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mpvit.errors import UserError
-from mpvit.inference.images import Pixels, as_pixels, downloaded, read_image
+from mpvit.inference.images import Pixels, as_pixels, read_image
 from mpvit.inference.inputs import Place, find
 from mpvit.inference.video import Moment, frames
 
@@ -43,27 +42,18 @@ class Source:
 Loader = Callable[[], Source]
 
 
-def as_list(inputs: Any) -> Iterable[Any]:
-    """Inputs as several: a single path or image becomes the only one.
-
-    Args:
-        inputs: One or several of what `mpvit.inference.images.as_pixels` takes, and of folders,
-            patterns and videos.
-    """
-    single = (str, os.PathLike, np.ndarray, Tensor, Image.Image)
-    return [inputs] if isinstance(inputs, single) else inputs
-
-
-def loaders(inputs: Iterable[Any]) -> Iterator[Loader]:
+def loaders(inputs: Any) -> Iterator[Loader]:
     """A function for each image and each frame that loads it, or raises `UserError`.
 
     Args:
-        inputs: Paths, places and images, mixed.
+        inputs: One or several of what `mpvit.inference.images.as_pixels` and
+            `mpvit.inference.inputs.find` take, and of places.
 
     Raises:
         UserError: A path stands for nothing.
     """
-    for number, given in enumerate(inputs):
+    single = isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor, Image.Image))
+    for number, given in enumerate([inputs] if single else inputs):
         if isinstance(given, (str, os.PathLike)):
             places = find([given])
         elif isinstance(given, Place):
@@ -104,14 +94,14 @@ def _in_memory(image: Any, name: str) -> Source:
 
 
 def _in_file(place: Place) -> Source:
-    with downloaded(place.path) if place.is_url else nullcontext(place.path) as file:
+    with place.file() as file:
         return Source(place.path, place.name, read_image(file, place.path))
 
 
 def _in_video(place: Place) -> Iterator[Loader]:
     """Frames are decoded here, one after the other; the decoder has threads of its own."""
     try:
-        with downloaded(place.path) if place.is_url else nullcontext(place.path) as file:
+        with place.file() as file:
             for moment, pixels in frames(file, place.path):
                 yield partial(Source, place.path, place.name, pixels, moment)
     except UserError as error:

@@ -116,12 +116,7 @@ class VideoWriter:
             opened.pop_all()  # open until it is closed
 
     def write(self, pixels: Pixels, moment: Moment) -> None:
-        """Add a frame.
-
-        Args:
-            pixels: RGB, ``(H, W, 3)``.
-            moment: When it is shown.
-        """
+        """Add a frame, RGB, ``(H, W, 3)``, to be shown at a moment."""
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format='rgb24')
         frame.pts, frame.time_base, frame.duration = moment.start, moment.unit, moment.duration
         with self._explained():

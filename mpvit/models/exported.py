@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mpvit.errors import UserError, optional
+from mpvit.files.paths import existing_file, expanded
 
 #: Suffix of an exported file to the package that runs it.
 RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
@@ -35,11 +36,8 @@ def is_exported(file: str | os.PathLike[str] | None) -> bool:
 def default_device(file: str | os.PathLike[str]) -> str:
     """Where an exported file runs if nothing else is asked for.
 
-    Args:
-        file: Exported detector.
-
     Returns:
-        ``'cuda'`` if the file is an ONNX file, there is a GPU, and onnxruntime can use it.
+        ``'cuda'`` for an ONNX file where there is a GPU and onnxruntime can use it, else ``'cpu'``.
 
     Raises:
         UserError: onnxruntime is needed and not installed.
@@ -53,9 +51,6 @@ def default_device(file: str | os.PathLike[str]) -> str:
 def required(package: str) -> Any:
     """A package of the extra ``export``.
 
-    Args:
-        package: Its name.
-
     Raises:
         UserError: It is not installed.
     """
@@ -63,11 +58,7 @@ def required(package: str) -> Any:
 
 
 def pixel_facts(data_preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    """What is done to pixels before the detector sees them, for the file's metadata.
-
-    Args:
-        data_preprocessor: Config of mmdet's data preprocessor.
-    """
+    """What mmdet's data preprocessor of a config does to pixels, for the file's metadata."""
     return dict(
         mean=[float(value) for value in data_preprocessor.get('mean') or [0.0]],
         std=[float(value) for value in data_preprocessor.get('std') or [1.0]],
@@ -135,9 +126,7 @@ def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNet
         UserError: The file is missing, cannot be read or is not ours, the runtime is not
             installed, or it does not run on the device.
     """
-    file = file.expanduser()
-    if not file.is_file():
-        raise UserError(f'exported detector {file} not found')
+    file = existing_file(expanded(file), 'exported detector')
     if file.suffix.lower() == '.xml' and not file.with_suffix('.bin').is_file():
         raise UserError(f'{file}: the weights, {file.with_suffix(".bin").name}, are not beside it')
     kind = _OnnxNetwork if file.suffix.lower() == '.onnx' else _OpenVinoNetwork
@@ -237,18 +226,11 @@ class ExportedDetector(BaseDetector):
             )
         return F.pad(images, (0, right, 0, down))
 
-    def extract_feat(self, batch_inputs: Tensor) -> Any:
-        """Not available: the graph has no such output."""
+    def extract_feat(self, *arguments: Any, **named: Any) -> Any:
+        """Not available: an exported detector gives detections only, and cannot be trained."""
         raise NotImplementedError('an exported detector gives detections only')
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> Any:
-        """Not available: an exported detector cannot be trained."""
-        raise NotImplementedError('an exported detector cannot be trained')
-
-    def _forward(
-        self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample] | None = None
-    ) -> Any:
-        raise NotImplementedError('an exported detector gives detections only')
+    loss = _forward = extract_feat
 
 
 def _check_config(
@@ -300,8 +282,8 @@ def load_exported(
 
     Args:
         cfg: Config that it was exported with.
-        file: Exported detector.
-        device: Where it runs; see `open_network`.
+        file: Exported detector, on ``device`` as for `open_network`.
+        device: Where it runs.
         **settings: As for `use_exported`.
 
     Raises:

@@ -28,7 +28,7 @@ from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
 from mpvit.inference.images import as_pixels
-from mpvit.inference.pipeline import array_pipeline
+from mpvit.inference.loading import image_pipeline
 from mpvit.ops.msda.module import sampling_locations
 
 _LARGEST = 9.0  # diameter in points of the sample with the largest weight
@@ -112,25 +112,10 @@ def record(model: nn.Module, image: _Picture, layer: int = -1) -> SamplingPoints
         stance('force_eager') if stance else nullcontext(),
     ):
         # its own pipeline for arrays would be written into the config
-        sample = inference_detector(model, read_image(image), array_pipeline(cfg))
+        sample = inference_detector(model, as_pixels(image), image_pipeline(cfg))
     if 'offsets' not in seen:
         raise UserError('this torch runs compiled code only; load the detector without compile')
     return _in_pixels(seen, sample, meta.get('classes') or (), layer)
-
-
-def read_image(image: _Picture) -> NDArray[np.uint8]:
-    """An image as the detector takes it.
-
-    Args:
-        image: As for `record`.
-
-    Returns:
-        Array ``(H, W, 3)`` in BGR.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    return np.ascontiguousarray(as_pixels(image)[..., ::-1])
 
 
 @contextmanager
@@ -240,12 +225,12 @@ def show_queries(
         UserError: See `mpvit.inference.load_detector` and `record`; or the device is not to be had,
             or its memory is full.
     """
-    pixels = read_image(image)
+    picture = Image.fromarray(as_pixels(image))
     with explained_faults(less_memory='use a smaller image, or --device cpu'):
         model = load_detector(config, checkpoint, chosen_device(device))
-        points = record(model, pixels, layer)
+        points = record(model, picture, layer)
     Path(figure).parent.mkdir(parents=True, exist_ok=True)
-    draw_sheet(pixels, points, top).savefig(figure, dpi=110)
+    draw_sheet(picture, points, top).savefig(figure, dpi=110)
     return [points.name(detection) for detection in range(min(top, len(points.boxes)))]
 
 
@@ -275,7 +260,7 @@ def draw(
     scale = max(1.0, _SMALLEST_PICTURE / max(width, height))
     figure = Figure(figsize=(width * scale / _DPI, height * scale / _DPI), dpi=_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_on(axes, read_image(image), points, detections, by)
+    draw_on(axes, as_pixels(image), points, detections, by)
     if by == 'level':
         axes.legend(handles=_levels(points), fontsize=8, framealpha=0.85)
     canvas = FigureCanvasAgg(figure)
@@ -294,7 +279,7 @@ def draw_sheet(image: _Picture, points: SamplingPoints, top: int = 6) -> Figure:
     Returns:
         Figure to save.
     """
-    pixels = read_image(image)
+    pixels = as_pixels(image)
     chosen = range(min(top, len(points.boxes)))
     panels: list[tuple[Sequence[int], str, str]] = [
         (chosen, 'detection', f'the best {len(chosen)}, a colour each'),
@@ -337,14 +322,14 @@ def draw_on(
 
     Args:
         axes: Where; they show the image and nothing else afterwards.
-        pixels: The image, ``(H, W, 3)`` in BGR.
+        pixels: The image, ``(H, W, 3)`` in RGB.
         points: What `record` returned.
         detections: Which detections.
         by: What the colours mean, 'level' or 'detection'.
         labels: Write class and score beside the boxes.
     """
     width, height = points.size
-    faded = 0.65 * pixels[..., ::-1] + 0.35 * 255  # or the dots would drown in it
+    faded = 0.65 * pixels + 0.35 * 255  # or the dots would drown in it
     axes.imshow(faded.astype(np.uint8), extent=(0, width, height, 0))
     axes.axis('off')
     for order, detection in reversed(list(enumerate(detections))):  # the best on top

@@ -11,10 +11,9 @@ from app_checkpoint import CLASSES
 from mmdet.apis import inference_detector
 
 from mpvit.app import detectors as module
-from mpvit.app.actions import Actions
+from mpvit.app.actions import Actions, read_picture
 from mpvit.app.detectors import LOWEST_SCORE, Detectors
-from mpvit.app.pictures import read_picture
-from mpvit.app.sources import Source, find_pictures, find_sources
+from mpvit.app.sources import Source, choose_sources, find_pictures
 from mpvit.errors import UserError
 from mpvit.inference import Detector, load_detector
 from mpvit.visualization.queries import record
@@ -26,7 +25,7 @@ NAME = 'tiny/epoch_1.pth'
 def actions(work_dirs, toy, tmp_path_factory):
     pictures = find_pictures(toy / 'val2017')
     folder = tmp_path_factory.mktemp('shown')
-    return Actions(Detectors(find_sources(work_dirs), 'cpu'), pictures, folder)
+    return Actions(Detectors(choose_sources(None, None, work_dirs), 'cpu'), pictures, folder)
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +35,7 @@ def result(actions):
 
 def test_detections_are_those_of_mmdet(actions, result, work_dirs):
     model = load_detector(work_dirs / 'tiny/tiny.py', work_dirs / NAME)
-    expected = inference_detector(model, read_picture(result.path)).pred_instances
+    expected = inference_detector(model, str(result.path)).pred_instances
     kept = int((expected.scores >= LOWEST_SCORE).sum())
     assert kept > 20
     found = result.detections
@@ -145,13 +144,13 @@ def test_full_memory_is_said_in_terms_of_the_page(actions, result, work_dirs, mo
     def allocate(*arguments):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has')
 
-    detectors = Detectors(find_sources(work_dirs), 'cpu')
+    detectors = Detectors(choose_sources(None, None, work_dirs), 'cpu')
     detectors.load(NAME)
     monkeypatch.setattr(module, 'record', allocate)
     pixels = read_picture(result.path)
     with pytest.raises(UserError, match='20.00 MiB.*picture'):
         detectors.look(NAME, pixels, 0)
-    monkeypatch.setattr(Detector, '_plain', allocate)
+    monkeypatch.setattr(Detector, '_forward', allocate)
     with pytest.raises(UserError, match='20.00 MiB.*picture'):
         detectors.detect(NAME, pixels)
 
@@ -164,7 +163,7 @@ def test_a_new_file_of_the_same_name_is_loaded(work_dirs, monkeypatch):
         return None
 
     monkeypatch.setattr(module, 'Detector', load)
-    detectors = Detectors(find_sources(work_dirs), 'cpu')
+    detectors = Detectors(choose_sources(None, None, work_dirs), 'cpu')
     for _ in range(2):
         detectors.load(NAME)
     (work_dirs / NAME).touch()

@@ -3,7 +3,7 @@ import os
 import pytest
 from PIL import Image
 
-from mpvit.app.sources import Source, choose_sources, find_pictures, find_sources
+from mpvit.app.sources import Source, choose_sources, find_pictures
 from mpvit.errors import UserError
 
 
@@ -22,7 +22,7 @@ def test_checkpoints_are_found_newest_first_with_the_config_of_their_training(tm
     write(tmp_path / 'b' / 'c' / 'c_test.py', age=1)  # of a later test
     write(tmp_path / 'b' / 'c' / 'before.py', age=30)
     write(tmp_path / 'none' / 'weights.pth', age=0)  # no config beside it
-    assert find_sources(tmp_path) == [
+    assert choose_sources(None, None, tmp_path) == [
         Source('b/c/epoch_2.pth', config_c, new),
         Source('a/epoch_1.pth', config_a, old),
     ]
@@ -32,7 +32,7 @@ def test_of_checkpoints_copied_at_once_the_last_step_is_first(tmp_path):
     write(tmp_path / 'a.py', age=0)
     for second, step in enumerate((12, 9, 14)):
         write(tmp_path / f'epoch_{step}.pth', age=40 - second)
-    assert [source.name for source in find_sources(tmp_path)] == [
+    assert [source.name for source in choose_sources(None, None, tmp_path)] == [
         'epoch_14.pth',
         'epoch_12.pth',
         'epoch_9.pth',

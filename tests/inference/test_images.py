@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms.functional import pil_to_tensor, to_tensor
 
 from mpvit.errors import UserError
-from mpvit.inference.images import as_pixels, downloaded, read_image
+from mpvit.inference.images import as_pixels, read_image
+from mpvit.inference.inputs import place_of
 
 ORIENTATION = 0x0112
 # what a camera stores that was held so that the picture is shown turned back by the orientation
@@ -174,8 +175,8 @@ def test_large_images_are_for_tiles(monkeypatch, image, tmp_path):
     [
         (b'', 'empty'),
         (b'no image', 'no image'),
-        (None, 'not exist'),
-        ('half', 'truncated'),
+        (None, 'No such file'),
+        ('half', 'damaged'),
     ],
 )
 def test_files_that_cannot_be_read(image, tmp_path, content, reason):
@@ -232,7 +233,7 @@ def test_addresses_as_a_browser_takes_them(monkeypatch):
         'http://a.org/\u00fc.jpg',
     ):
         with pytest.raises(UserError, match='jpg.*nonsense'):
-            with downloaded(url):
+            with place_of(url).file():
                 pass
     assert asked == [
         'http://a.org/a%20b.jpg',

@@ -17,7 +17,7 @@ from mpvit.errors import UserError
 from mpvit.inference import Detector
 from mpvit.inference.images import read_image
 from mpvit.inference.inputs import find
-from mpvit.inference.pipeline import array_pipeline
+from mpvit.inference.loading import image_pipeline
 
 FIELDS = ('boxes', 'scores', 'labels')
 
@@ -48,11 +48,11 @@ def test_input_is_that_of_the_evaluation(root, photos, name, tta):
     """Pixel by pixel, for the configs whose detectors are too large to run here."""
     cfg = load_config(root / 'configs' / 'deformable_detr' / f'{name}.py')
     steps = cfg.test_dataloader.dataset.pipeline
-    pipeline = array_pipeline(cfg, tta)
+    pipeline = image_pipeline(cfg, tta)
     evaluated = Compose(tta_pipeline(cfg, steps) if tta else steps)
     for path in photos:
         expected = evaluated(dict(img_path=str(path), img_id=0))
-        found = pipeline(dict(img=read_image(path)[..., ::-1], img_id=0))
+        found = pipeline(dict(img=read_image(path), img_id=0))
         views = [x['inputs'] if tta else [x['inputs']] for x in (found, expected)]
         assert all(torch.equal(a, b) for a, b in zip(*views, strict=True))
 

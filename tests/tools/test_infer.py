@@ -260,7 +260,7 @@ def test_addresses(infer, photos, out, tmp_path):
 
 
 def test_a_full_gpu_leaves_what_was_done(infer, photos, out, monkeypatch):
-    plain, calls = Detector._plain, []
+    plain, calls = Detector._forward, []
 
     def once(self, *arguments):
         calls.append(1)
@@ -268,7 +268,7 @@ def test_a_full_gpu_leaves_what_was_done(infer, photos, out, monkeypatch):
             raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total')
         return plain(self, *arguments)
 
-    monkeypatch.setattr(Detector, '_plain', once)
+    monkeypatch.setattr(Detector, '_forward', once)
     result = infer(photos[0].parent)
     assert result.status == 1
     assert '--batch-size' in result.err.splitlines()[-1]
