@@ -7,11 +7,9 @@ from pathlib import Path
 import torch
 from mmengine.structures import InstanceData
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from benchmarks._timing import Action, Row, main, paired, seconds
-from benchmarks.attention import level_shapes
 from benchmarks.models import (
     FULL,
     config_of,
@@ -23,6 +21,8 @@ from benchmarks.models import (
     raw_outputs,
     stock_model,
 )
+from mpvit.model_info import count_operations
+from mpvit.model_info.measure import made_up, predict
 
 CONFIG = 'mpvit_s_ddetr_50e'
 STOCK = 'the stock path'
@@ -64,20 +64,10 @@ def has_bf16() -> bool:
     return bool(flags) and bool({'avx512_bf16', 'amx_bf16'} & set(flags[0].split()))
 
 
-def flops_of(stock: nn.Module, size: tuple[int, int]) -> float:
-    """Floating-point operations of one image, multiply and add counted.
-
-    Matrix products and convolutions are counted by torch; the samples of deformable attention
-    (4 corners and an attention weight: 10 operations a channel) by formula. Norms, activations
-    and softmax are left out.
-    """
-    stock.requires_grad_(False)  # the counter expects a graph behind whatever requires one
-    with FlopCounterMode(display=False) as counter:
-        on_stock_attention(prediction(stock, size))()
-    points = 8 * 4 * 4 * 32  # heads, levels, points, channels of a head
-    queries = len(stock.encoder.layers) * sum(h * w for h, w in level_shapes(size))
-    queries += len(stock.decoder.layers) * stock.num_queries
-    return counter.get_total_flops() + 10.0 * points * queries
+def flops_of(model: nn.Module, size: tuple[int, int]) -> int:
+    """Floating-point operations of the products, convolutions and samples of one image."""
+    inputs = made_up(size, torch.device('meta'))
+    return 2 * count_operations(model, lambda copied: predict(copied, inputs)).total.multiply_adds
 
 
 def matmul_rate(sizes: tuple[int, ...]) -> float:
@@ -89,9 +79,9 @@ def matmul_rate(sizes: tuple[int, ...]) -> float:
     return max(rates)
 
 
-def share_row(ours: nn.Module, stock: nn.Module, size: tuple[int, int], quick: bool) -> Row:
+def share_row(ours: nn.Module, plain: nn.Module, size: tuple[int, int], quick: bool) -> Row:
     """Our operations per second against a matrix product's, measured in turn."""
-    flops, action, sizes = flops_of(stock, size), prediction(ours, size), (1024, 2048, 4096)
+    flops, action, sizes = flops_of(plain, size), prediction(ours, size), (1024, 2048, 4096)
     shares, times, rates = [], [], []
     for _ in range(3 if quick else 5):
         rates.append(matmul_rate(sizes[:1] if quick else sizes))
@@ -128,7 +118,7 @@ def rows(quick: bool) -> list[Row]:
         ours = prepared(plain)
         pairs = paired(prediction(ours, size), theirs, runs)
         table.append(pairs.row(f'{what}, fp32', STOCK, 2.5, agreement(ours, stock, size)))
-        table.append(share_row(ours, stock, size, quick))
+        table.append(share_row(ours, plain, size, quick))
         if has_bf16():
             half = prepared(plain, 'bf16')
             pairs = paired(prediction(half, size), theirs, runs)

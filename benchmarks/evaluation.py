@@ -18,61 +18,28 @@ import torch
 
 from benchmarks._synthetic import coco_results, coco_truth
 from benchmarks._timing import Pairs, Row, main
-from mpvit.evaluation.coco import detection_records, evaluate_boxes, read_truth
 from mpvit.evaluation.coco_metric import METRICS
-
-Call = Callable[[], Any]
 
 
 def rows(quick: bool) -> list[Row]:
-    """Whole metrics, from the model's results to the numbers, and their parts."""
+    """Whole metrics, from the model's results to the numbers."""
     logging.getLogger('mmengine').setLevel(logging.ERROR)
     images, rounds = (50, 1) if quick else (5000, 3)
-    with tempfile.TemporaryDirectory() as folder:
-        return measure(Path(folder) / 'truth.json', images, rounds)
-
-
-def measure(path: Path, images: int, rounds: int) -> list[Row]:
-    """Time whole metrics and their parts in turn, in CPU seconds.
-
-    Args:
-        path: Where to write the ground truth.
-        images: Images in the set.
-        rounds: How often each is timed.
-    """
     content = coco_truth(images)
-    path.write_text(json.dumps(content))
     results = coco_results(content)
-    truth = read_truth(str(path))
-    ids = [category['id'] for category in truth['categories']]
-    records = detection_records(results, ids)
-    parts: dict[str, tuple[Call, Call, float | None]] = {
-        f'COCO evaluation, {images} images': (
-            metric('CocoBoxMetric', path, results),
-            metric('CocoMetric', path, results),
-            5,
-        ),
-        'of it the evaluation alone': (
-            lambda: evaluate_boxes(truth, records, ids, 'vernier'),
-            lambda: evaluate_boxes(truth, records, ids, 'pycocotools'),
-            None,
-        ),
-        'of it results to records': (
-            lambda: detection_records(results, ids),
-            through_json('CocoMetric', path, results),
-            None,
-        ),
-    }
-    table = []
-    for name, (ours, theirs, target) in parts.items():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'truth.json'
+        path.write_text(json.dumps(content))
+        ours, theirs = (metric(kind, path, results) for kind in ('CocoBoxMetric', 'CocoMetric'))
         taken = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(rounds)]
-        pairs = Pairs(*map(list, zip(*taken, strict=True)))
-        note = f'CPU seconds; {len(truth["annotations"])} objects, {len(records)} detections'
-        table.append(pairs.row(name, "mmdet's metric on pycocotools", target, note))
-    return table
+    pairs = Pairs(*map(list, zip(*taken, strict=True)))
+    found = sum(len(scores) for _, _, scores, _ in results)
+    note = f'CPU seconds; {len(content["annotations"])} objects, {found} detections'
+    what, against = f'COCO evaluation, {images} images', "mmdet's metric on pycocotools"
+    return [pairs.row(what, against, 5, note)]
 
 
-def cpu_seconds(call: Call) -> float:
+def cpu_seconds(call: Callable[[], Any]) -> float:
     """CPU time of a call in seconds, without what it prints."""
     start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -89,23 +56,6 @@ def metric(kind: str, path: Path, results: list[tuple]) -> Callable[[], dict[str
         evaluator.process({}, samples)
         numbers: dict[str, float] = evaluator.evaluate(size=len(samples))
         return numbers
-
-    return call
-
-
-def through_json(kind: str, path: Path, results: list[tuple]) -> Callable[[], Any]:
-    """A call that does what mmdet does before it evaluates: write JSON, read it, index it."""
-    evaluator = build(kind, path)
-    evaluator.cat_ids = evaluator._coco_api.get_cat_ids()
-    names = ('img_id', 'bboxes', 'scores', 'labels')
-    found = [
-        dict(zip(names, (image, boxes, scores, labels.astype(int)), strict=True))
-        for image, boxes, scores, labels in results
-    ]
-
-    def call() -> Any:
-        files = evaluator.results2json(found, str(path.with_name('results')))
-        return evaluator._coco_api.loadRes(files['bbox'])
 
     return call
 

@@ -3,22 +3,35 @@
     python -m benchmarks.export CONFIG [CHECKPOINT] --images 20 --sizes 320x480 640x640
 
 Exports both formats with both forms of attention, then runs every image through PyTorch (prepared,
-as `tools/test.py` does) and all of the files in turn, on one image after the other.
+as `tools/test.py` does) and all of the files in turn, on one image after the other. `rows` is for
+the table of all benchmarks.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+import warnings
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from torch import nn
+from torch import Tensor, nn
 
-from benchmarks.models import our_model
+from benchmarks._timing import Row, paired
+from benchmarks.models import (
+    config_of,
+    image_tensor,
+    on_stock_attention,
+    our_model,
+    prepared,
+    raw_outputs,
+    stock_model,
+)
 from mpvit.config.reading import load_config
 from mpvit.errors import UserError
 from mpvit.export.comparison import TOLERANCES, detected, differences, picture
@@ -127,6 +140,73 @@ def table(results: dict[tuple[tuple[int, int], str], Measured]) -> str:
             line += f' | {ratio:.2f}x | {result.boxes:.1e} px | {result.scores:.1e}{lost} |'
         lines.append(line if name != TORCH else f'{line} | | | |')
     return '\n'.join(lines)
+
+
+class _Raw(nn.Module):
+    """From the image to logits and boxes of the last decoder layer."""
+
+    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.size = model, size
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images ``(1, 3, H, W)``."""
+        return raw_outputs(self.model, self.size, images)
+
+
+def openvino_outputs(
+    model: nn.Module, size: tuple[int, int]
+) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+    """What runs a stock detector in OpenVINO in fp32, exported through ONNX, as far as `_Raw`."""
+    import openvino
+
+    images = image_tensor(size)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the tracer asks whether shapes may be constants: they may
+        path = Path(folder) / 'detector.onnx'
+        export = on_stock_attention(
+            lambda: torch.onnx.export(
+                _Raw(model, size).eval(), (images,), path, opset_version=17, dynamo=False
+            )
+        )
+        export()
+        network = openvino.Core().read_model(path)
+        settings = {
+            'INFERENCE_PRECISION_HINT': 'f32',
+            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            'PERFORMANCE_HINT': 'LATENCY',
+        }
+        compiled = openvino.Core().compile_model(network, 'CPU', settings)
+    request, array = compiled.create_infer_request(), images.numpy()
+
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        results = request.infer([array])
+        return results[0], results[1]
+
+    return run
+
+
+def rows(quick: bool) -> list[Row]:
+    """The R50 detector in PyTorch against the stock model in OpenVINO, both as far as `_Raw`."""
+    size = (128, 128) if quick else (640, 640)
+    config = config_of('r50_ddetr_50e', quick)
+    plain = our_model(config)
+    ours = prepared(plain)
+    theirs = openvino_outputs(stock_model(config, plain.state_dict()), size)
+    pairs = zip(raw_outputs(ours, size), theirs(), strict=True)
+    logits, boxes = (float(np.abs(a.numpy() - b).max()) for a, b in pairs)
+    note = f'logits differ by {logits:.0e}, boxes by {boxes:.0e} of the image'
+    images = image_tensor(size)
+    return [
+        paired(
+            lambda: raw_outputs(ours, size, images), theirs, runs=3 if quick else 9, warmup=2
+        ).row(
+            f'R50 detector, {size[0]}x{size[1]}, fp32, in PyTorch',
+            'stock model exported to OpenVINO fp32',
+            1,
+            note,
+        )
+    ]
 
 
 def main() -> None:

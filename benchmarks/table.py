@@ -1,11 +1,12 @@
-"""All measurements, each in a process of its own, and the table that stands in the README."""
+"""All measurements, each in a process of its own, as the table of docs/benchmarks.md.
+
+`python -m benchmarks.table --update docs/benchmarks.md` measures and replaces the table there.
+"""
 
 import dataclasses
 import importlib
 import json
 import os
-import platform
-import re
 import sys
 import time
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ SCRIPTS = {  # and what a script needs beside the project itself
     'detector': (),
     'training': (),
     'huggingface': ('transformers',),
-    'exported': ('openvino', 'onnx'),
+    'export': ('openvino', 'onnx', 'onnxruntime'),
     'evaluation': (),
 }
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,23 +41,17 @@ def machine(threads: int | None) -> str:
     """What the figures depend on, in one line."""
     import torch
 
-    cpuinfo = Path('/proc/cpuinfo')
-    text = cpuinfo.read_text() if cpuinfo.exists() else ''
-    model = re.search(r'^model name\s*:\s*(.+)$', text, re.MULTILINE)
-    name = model[1].strip() if model else platform.processor() or platform.machine()
+    from mpvit.model_info.tables import processor
+
     isa = torch.backends.cpu.get_cpu_capability()
     count = threads or torch.get_num_threads()
-    return f'{name} ({isa}), {os.cpu_count()} cores, {count} threads; torch {torch.__version__}'
+    return (
+        f'{processor()} ({isa}), {os.cpu_count()} cores, {count} threads; torch {torch.__version__}'
+    )
 
 
 def measure(scripts: list[str], quick: bool, threads: int | None) -> dict[str, list[Row]]:
-    """Run scripts one after the other; says on stderr where it is.
-
-    Args:
-        scripts: Their names.
-        quick: Small sizes.
-        threads: Threads of torch; None for all cores.
-    """
+    """Run scripts one after the other; says on stderr where it is."""
     results = {}
     for script in scripts:
         missing = [name for name in SCRIPTS[script] if find_spec(name) is None]
@@ -92,11 +87,7 @@ def report(results: dict[str, list[Row]], quick: bool, threads: int | None) -> s
 
 
 def update(path: Path, text: str) -> None:
-    """Put text between the markers of a file.
-
-    Args:
-        path: File with the lines ``<!-- benchmarks -->`` and ``<!-- /benchmarks -->``.
-        text: Markdown.
+    """Put text between the lines ``<!-- benchmarks -->`` and ``<!-- /benchmarks -->`` of a file.
 
     Raises:
         SystemExit: The file lacks the markers.

@@ -41,10 +41,14 @@ def machine(device: str) -> str:
     """What a device, such as 'cuda:0', is and what runs on it, in one line."""
     if torch.device(device).type == 'cuda':
         return f'{torch.cuda.get_device_name(device)}; torch {torch.__version__}'
+    return f'{processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}'
+
+
+def processor() -> str:
+    """Name of the CPU."""
     info = Path('/proc/cpuinfo')
     model = re.search(r'model name\s*: (.+)', info.read_text()) if info.exists() else None
-    name = model[1] if model else platform.processor() or platform.machine()
-    return f'{name}, {torch.get_num_threads()} threads; torch {torch.__version__}'
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _summary(name: str, found: AtSize) -> list[str]:

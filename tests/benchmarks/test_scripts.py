@@ -12,7 +12,7 @@ MEASURED = {
     'detector': 2,
     'training': 2,
     'huggingface': 1,
-    'exported': 1,
+    'export': 1,
 }
 
 

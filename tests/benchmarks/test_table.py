@@ -1,4 +1,4 @@
-"""Pairs, peak memory and the markdown that the README gets."""
+"""Pairs, peak memory and the markdown of the table."""
 
 import os
 import sys
@@ -98,10 +98,6 @@ def test_a_missing_package_is_a_row_that_says_so(monkeypatch):
     ((row,),) = table.measure(['huggingface'], quick=True, threads=1).values()
     assert row.ratio is None
     assert 'no_such_package' in row.note
-
-
-def test_machine_names_processor_cores_and_torch():
-    assert '2 threads; torch ' in table.machine(2)
 
 
 def test_an_unknown_script_is_refused(monkeypatch, capsys):

@@ -63,6 +63,7 @@ def test_every_form_of_an_image_gives_the_same(detector, photos):
     rgb = np.array(image)
     for given in (str(photos[0]), image, rgb[..., ::-1], torch.from_numpy(rgb).permute(2, 0, 1)):
         assert_same(detector(given), expected, 0)
+        assert len(list(detector.predict(given))) == 1  # alone, not in a list
     assert np.abs(detector(rgb).boxes - expected.boxes).max() > 0.01  # RGB is not BGR
 
 
@@ -110,12 +111,6 @@ def test_inputs_of_all_kinds_mixed(make, photos, tmp_path):
     numbers = [source.moment and source.moment.frame for source, _ in found]
     assert numbers == [None, None, None, 0, 1, 2, 3, 4, None]
     assert all(detections.size == source.image.shape[1::-1] for source, detections in found)
-
-
-def test_a_single_input_need_not_be_in_a_list(detector, photos):
-    pixels = read_image(photos[0])
-    for given in (photos[0], str(photos[0]), pixels, Image.open(photos[0])):
-        assert len(list(detector.predict(given))) == 1
 
 
 def test_images_are_read_only_a_little_ahead(make, photos):
@@ -204,20 +199,6 @@ def test_nothing_found(make, photos):
         assert found.boxes.dtype == found.scores.dtype == np.float32
         assert found.labels.dtype == np.int64
         assert found.size == Image.open(photos[0]).size
-
-
-def test_names_come_from_the_checkpoint_or_the_config(root, weights, detector, tmp_path):
-    assert detector.classes == ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
-    content = torch.load(weights)
-    content['meta'] = dict(dataset_meta=dict(classes=list('abcdef')))
-    torch.save(content, tmp_path / 'named.pth')
-    config = root / 'tests' / 'data' / 'tiny.py'
-    assert Detector(config, tmp_path / 'named.pth', 'cpu').classes == tuple('abcdef')
-    place = 'test_dataloader.dataset'
-    own = tmp_path / 'own.py'
-    text = f"_base_ = '{config}'\ntest_dataloader = dict(dataset=dict(metainfo=dict(classes="
-    own.write_text(text + "('one', 'two', 'three', 'four', 'five', 'six'))))\n")
-    assert Detector(own, weights, 'cpu').classes[:2] == ('one', 'two'), place
 
 
 @pytest.mark.parametrize(
