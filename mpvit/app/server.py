@@ -44,12 +44,13 @@ def serve(
         say: Shows a line to the user.
 
     Raises:
-        UserError: The port is in use, the address is not of this machine, or Gradio is missing.
+        UserError: The port is in use, the address is not of this machine, Gradio is missing, or the
+            only detector cannot be loaded.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix='mpvit-app-') as folder:
-            page, settings = prepare_page(sources, pictures, Path(folder), max_upload, device, say)
+            page, settings = _prepared(sources, pictures, Path(folder), max_upload, device, say)
             try:
                 _, url, _ = page.launch(
                     server_name=host, server_port=port, prevent_thread_lock=True, **settings
@@ -60,14 +61,14 @@ def serve(
                 say(f'warning: whoever reaches {host} can use the page; there is no password')
             say(f'The page is at {url} - Ctrl-C ends it.')
             try:
-                threading.Event().wait()  # until Ctrl-C or SIGTERM
+                threading.Event().wait()
             except KeyboardInterrupt:
                 page.close(verbose=False)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def prepare_page(
+def _prepared(
     sources: Sequence[Source],
     pictures: Sequence[Path],
     folder: Path,
@@ -75,16 +76,7 @@ def prepare_page(
     device: str | None,
     say: Callable[[str], None],
 ) -> tuple[Any, dict[str, Any]]:
-    """The page and how to launch it: offline, without telemetry, with nothing else to be had.
-
-    Arguments are as for `serve`; ``folder`` is an empty folder for all that is written.
-
-    Returns:
-        A `gradio.Blocks`, and keyword arguments of its ``launch``.
-
-    Raises:
-        UserError: Gradio is missing, or the only detector cannot be loaded.
-    """
+    """The page and how to launch it: offline, without telemetry, with nothing else to be had."""
     # Gradio asks itself whether it can be reached
     os.environ['NO_PROXY'] = ','.join([*_LOCAL, os.environ.get('NO_PROXY', '')])
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'

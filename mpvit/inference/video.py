@@ -67,15 +67,15 @@ def frames(
             stream = container.streams.video[0]
             stream.thread_type = 'AUTO'
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            stated, length = stream.frames, _length(stream, rate)
             first, last = None, -1
-            stated = stream.frames
             for frame in container.decode(stream):
                 unit = frame.time_base or 1 / rate
                 shown = round(number / rate / unit) if frame.pts is None else frame.pts
                 first = shown if first is None else first
                 last = max(shown - first, last + 1)
                 yield (
-                    Moment(number, _length(stream, rate), rate, last, frame.duration or 0, unit),
+                    Moment(number, length, rate, last, frame.duration or 0, unit),
                     _upright(frame),
                 )
                 number += 1
@@ -139,14 +139,11 @@ class VideoWriter:
 
 
 def _length(stream: Any, rate: Fraction) -> int:
-    if stream.frames or not (stream.duration or stream.container.duration):
+    """Frames as stated, or else by the duration; 0 if unknown."""
+    if stream.frames:
         return int(stream.frames)
-    seconds = (
-        stream.duration * stream.time_base
-        if stream.duration
-        else Fraction(stream.container.duration, 10**6)
-    )
-    return round(seconds * rate)
+    whole = Fraction(stream.container.duration or 0, 10**6)
+    return round((stream.duration * stream.time_base if stream.duration else whole) * rate)
 
 
 def _upright(frame: Any) -> Pixels:
