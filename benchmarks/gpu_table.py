@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 import mpvit.register  # noqa: F401  (makes mmdet importable)
-from mpvit.engine.train import enable_amp
+from mpvit.config.presets import enable_amp
 from mpvit.ops.msda import op as attention
 from mpvit.ops.msda import selection as choice
 

@@ -35,7 +35,6 @@ MODULES = (
     'mpvit.engine.hooks.checkpoint_fit',
     'mpvit.evaluation.coco_metric',
     'mpvit.engine.hooks.checkpoint',
-    'mpvit.engine.hooks.ema',
     'mpvit.engine.hooks.finite_steps',
     'mpvit.engine.hooks.progress_bar',
     'mpvit.engine.optimizer',

@@ -14,7 +14,9 @@ from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 import mpvit
 from mpvit.config.names import find_config, shipped_configs
 from mpvit.config.reading import load_config
-from mpvit.engine.train import evaluate, train
+from mpvit.datasets.layout import DataFiles
+from mpvit.engine.test import evaluate
+from mpvit.engine.train import train
 from mpvit.errors import UserError
 from mpvit.inference import load_detector
 
@@ -151,7 +153,7 @@ train_dataloader = dict(batch_size=4)
 train_cfg = dict(max_epochs=1)
 custom_hooks = [*_base_.custom_hooks]  # reading a base marks what is read with its scope
 """)
-    train('own.py', data=str(toy))
+    train('own.py', data=DataFiles(str(toy)))
     metrics = evaluate('work_dirs/own/own.py', 'work_dirs/own/epoch_1.pth')  # complete, as written
     log = min(Path('work_dirs/own').glob('*/vis_data/scalars.json')).read_text()
     validated = json.loads(log.splitlines()[-1])

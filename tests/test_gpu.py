@@ -8,7 +8,8 @@ import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.losses import FocalLoss
 
-from mpvit.engine import train as runner
+from mpvit.engine.test import evaluate
+from mpvit.engine.train import train
 from mpvit.ops.msda import op as attention
 from mpvit.ops.msda import reference
 from mpvit.ops.msda import selection as choice
@@ -81,8 +82,8 @@ def test_training_and_evaluation(root, toy, tmp_path, amp):
     truth = f'{toy}/annotations/instances_val2017.json'
     places += [f'{split}_evaluator.ann_file={truth}' for split in ('val', 'test')]
     config = root / 'tests' / 'data' / 'tiny.py'
-    runner.train(config, work_dir=str(tmp_path), cfg_options=places, amp=amp)
-    metrics = runner.evaluate(
+    train(config, work_dir=str(tmp_path), cfg_options=places, amp=amp)
+    metrics = evaluate(
         config, str(tmp_path / 'epoch_2.pth'), work_dir=str(tmp_path), cfg_options=places
     )
     assert 'coco/bbox_mAP' in metrics

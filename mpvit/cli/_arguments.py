@@ -8,9 +8,11 @@ import argparse
 import importlib.util
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mpvit.config.names import find_config
+from mpvit.datasets.layout import DataFiles
 from mpvit.errors import UserError
 from mpvit.files import paths
 
@@ -132,25 +134,38 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', type=paths.existing_checkpoint, help='checkpoint file or URL')
 
 
-def add_data(parser: argparse.ArgumentParser, *splits: str) -> None:
-    """Arguments that name a dataset in place of the config's."""
+class _DataFile(argparse.Action):
+    """Puts what an argument names into the `DataFiles` that all of them make together."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        if values is not self.default:  # which an argument without a flag has if it is left out
+            field = 'data' if flag is None else self.option_strings[0][2:].replace('-', '_')
+            namespace.data = replace(namespace.data, **{field: values})
+
+
+def add_data(parser: argparse.ArgumentParser, *splits: str, folder: str = '--data') -> None:
+    """Arguments that name a dataset in place of the config's, together a `DataFiles`.
+
+    Args:
+        parser: Parser.
+        *splits: 'train', 'val': of which files can be named.
+        folder: Flag of the folder; 'data' for an argument without one.
+    """
     group = parser.add_argument_group('data of your own, in COCO format (docs/data.md)')
-    group.add_argument(
-        '--data', type=paths.existing_folder, metavar='DIR', help='folder of the dataset'
-    )
+    flags: list[tuple[str, Any, str, str]] = [
+        (folder, paths.existing_folder, 'DIR', 'folder of the dataset')
+    ]
     for split in splits:
-        group.add_argument(
-            f'--{split}-ann',
-            type=annotations,
-            metavar='FILE',
-            help=f'annotation file for {split}, if not found',
-        )
-        group.add_argument(
-            f'--{split}-images',
-            type=paths.existing_folder,
-            metavar='DIR',
-            help=f'folder of the images for {split}',
-        )
+        flags += [
+            (f'--{split}-ann', annotations, 'FILE', f'annotation file for {split}, if not found'),
+            (f'--{split}-images', paths.existing_folder, 'DIR', f'folder of images for {split}'),
+        ]
+    for flag, kind, metavar, text in flags:
+        place: Any = dict(dest='data') if flag.startswith('--') else dict(nargs='?')
+        place |= dict(action=_DataFile, default=DataFiles())
+        group.add_argument(flag, type=kind, metavar=metavar, help=text, **place)
 
 
 def add_inference(parser: argparse.ArgumentParser) -> None:

@@ -10,27 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import existing_folder, new_file, new_picture
+from mpvit.datasets.layout import DataFiles
+from mpvit.files.paths import new_file, new_picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        'data', nargs='?', type=existing_folder, metavar='DIR', help='folder of the dataset'
-    )
-    for role, name in (('train', 'training'), ('val', 'validation')):
-        parser.add_argument(
-            f'--{role}-ann',
-            type=types.annotations,
-            metavar='FILE',
-            help=f'{name} annotation file',
-        )
-        parser.add_argument(
-            f'--{role}-images',
-            type=existing_folder,
-            metavar='DIR',
-            help=f'folder of {name} images',
-        )
+    types.add_data(parser, 'train', 'val', folder='data')
     parser.add_argument(
         '--config', type=types.config, help='also compare with the classes and scales of a config'
     )
@@ -52,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
     """Refuse arguments that do not go together."""
-    names = ['train_ann', 'train_images', 'val_ann', 'val_images']
-    named = [name for name in names if given[name]]
-    if bool(given['data']) == bool(named):
+    named = given['data']
+    train, val = (named.train_ann, named.train_images), (named.val_ann, named.val_images)
+    if bool(named.data) == any(train + val):
         parser.error('name either DIR or the files (--train-ann and --train-images)')
-    if named and named not in (names, names[:2]):
+    if any(train + val) and not (all(train) and any(val) == all(val)):
         parser.error('--train-ann and --train-images are needed, --val-ann and --val-images or not')
     if given['quick'] and (given['fix'] or given['fix_val']):
         parser.error('--fix needs all images to be read; leave out --quick')
@@ -68,7 +54,7 @@ def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
 
 
 def run(
-    data: str | None,
+    data: DataFiles,
     config: str | None,
     quick: bool,
     workers: int | None,
@@ -78,13 +64,13 @@ def run(
     from mpvit.datasets import check
     from mpvit.datasets.layout import files_to_check, test_files
 
-    if data is not None:
-        splits = [check.Split(*part) for part in files_to_check(data)]
-        others = test_files(data)
+    if data.data is not None:
+        splits = [check.Split(*part) for part in files_to_check(data.data)]
+        others = test_files(data.data)
     else:
-        others = []
-        pairs = [(files[f'{role}_ann'], files[f'{role}_images']) for role in ('train', 'val')]
+        pairs = [(data.train_ann, data.train_images), (data.val_ann, data.val_images)]
         splits = [check.Split(ann, images) for ann, images in pairs if ann and images]
+        others = []
     settings = _settings(config) if config else {}
     found = check.inspect_dataset(
         *splits, quick=quick, workers=workers, other_files=others, **settings

@@ -30,7 +30,9 @@ def run(config: str, work_dir: str | None) -> None:
     import mpvit.register  # noqa: F401
     from mpvit.config.reading import load_config
     from mpvit.datasets.toy import describe
-    from mpvit.engine.train import check_data, run_test, run_training
+    from mpvit.engine.build import check_data
+    from mpvit.engine.test import run_test
+    from mpvit.engine.train import run_training
     from mpvit.evaluation.coco_metric import format_table
     from mpvit.visualization.curves import plot_curves
     from mpvit.visualization.error_pictures import contact_sheet

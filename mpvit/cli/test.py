@@ -28,6 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(eval: str, **arguments: Any) -> None:
     """Evaluate; box AP is the only thing there is to evaluate."""
     import mpvit.register  # noqa: F401
-    from mpvit.engine.train import evaluate
+    from mpvit.engine.test import evaluate
 
     evaluate(**arguments)

@@ -1,21 +1,25 @@
-"""How weights are updated: few parameter groups, fused steps, mixed precision."""
+"""How weights are updated: few parameter groups, fused steps, mixed precision, averages.
+
+A loss of NaN makes every gradient NaN, and one step with them makes every weight NaN: such a step
+is not applied. In a distributed run the gradients are averaged first, so all processes see the
+same and decide the same.
+"""
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner.amp import autocast
 from torch import nn
 
-from mpvit.engine.hooks.finite_steps import FiniteOptimWrapper
-from mpvit.errors import UserError
-
 Group = dict[str, Any]
-_KERNELS = ('fused', 'foreach')  # how a step is computed, not what it computes
+KERNELS = ('fused', 'foreach')  # how a step is computed, not what it computes
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -59,7 +63,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return super().__call__(model)
 
     def _can_fuse(self, model: nn.Module) -> bool:
-        if any(key in self.optimizer_cfg for key in _KERNELS):
+        if any(key in self.optimizer_cfg for key in KERNELS):
             return False
         kind = self.optimizer_cfg['type']
         kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
@@ -74,6 +78,109 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         except (RuntimeError, ValueError):
             return False
         return True
+
+
+def merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:
+    """Put parameters whose settings are equal into one group.
+
+    Args:
+        groups: Groups with their ``params``.
+        **defaults: Settings of a group that does not say otherwise; None is left out.
+
+    Returns:
+        Groups in the order in which their settings first appear, with parameters in order.
+    """
+    defaults = {key: value for key, value in defaults.items() if value is not None}
+    merged: list[tuple[Group, list[nn.Parameter]]] = []
+    for group in groups:
+        settings = {**defaults, **settings_of_group(group)}
+        home = next((params for known, params in merged if known == settings), None)
+        if home is None:
+            merged.append((settings, home := []))
+        home.extend(group['params'])
+    return [dict(params=params, **settings) for settings, params in merged]
+
+
+def settings_of_group(group: Group) -> Group:
+    """What an optimizer keeps of a group beside its ``params``."""
+    return {key: value for key, value in group.items() if key != 'params'}
+
+
+@OPTIM_WRAPPERS.register_module()
+class FiniteOptimWrapper(OptimWrapper):
+    """mmengine's `OptimWrapper`, but a step whose gradients are not finite is not applied.
+
+    Finite steps are bit for bit mmengine's. What tells is the norm that clipping computes; without
+    clipping it is computed for that.
+
+    Attributes:
+        grad_norm: Norm of the gradients of the latest step, before clipping.
+        skipped: Steps that were not applied, in all.
+        skipped_in_a_row: Those since the last one that was applied.
+    """
+
+    grad_norm: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def step(self, **kwargs: Any) -> None:
+        """Clip the gradients and take the step, if they are finite.
+
+        Args:
+            **kwargs: As for `torch.optim.Optimizer.step`.
+        """
+        self._clip_grad()
+        if self._count():
+            self.optimizer.step(**kwargs)
+
+    def _clip_grad(self) -> None:
+        """Clip as the config says and keep the norm; without clipping only measure it."""
+        params = [p for group in self.optimizer.param_groups for p in group['params']]
+        params = [p for p in params if p.requires_grad and p.grad is not None]
+        if not params:
+            self.grad_norm = 0.0
+            return
+        if self.clip_grad_kwargs and self.grad_name == 'grad_norm':
+            self.grad_norm = float(self.clip_func(params, **self.clip_grad_kwargs))
+            self.message_hub.update_scalar(f'train/{self.grad_name}', self.grad_norm)
+            return
+        # with a limit of infinity finite gradients are multiplied by 1
+        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(params, math.inf))
+        if self.clip_grad_kwargs:
+            self.clip_func(params, **self.clip_grad_kwargs)
+
+    def _count(self, excused: bool = False) -> bool:
+        """Count a step, by its norm, and say whether it may be applied."""
+        if math.isfinite(self.grad_norm):
+            self.skipped_in_a_row = 0
+            return True
+        self.skipped += 1
+        self.skipped_in_a_row += not excused
+        return False
+
+
+@OPTIM_WRAPPERS.register_module()
+class FiniteAmpOptimWrapper(FiniteOptimWrapper, AmpOptimWrapper):
+    """mmengine's `AmpOptimWrapper`, whose scaler leaves steps out by itself, with the same counts.
+
+    A dynamic loss scale is found by overflows: a step left out counts in a row only once the scale
+    has come down to 1, where it can no longer be the cause.
+    """
+
+    def step(self, **kwargs: Any) -> None:
+        """Unscale and clip the gradients, and take the step if they are finite.
+
+        Args:
+            **kwargs: As for `torch.optim.Optimizer.step`.
+        """
+        self.loss_scaler.unscale_(self.optimizer)
+        self._clip_grad()
+        searching = self._scale_update_param is None
+        if not math.isfinite(self.grad_norm):  # asking for the scale waits for the device
+            searching = searching and self.loss_scaler.get_scale() > 1
+        self._count(excused=searching)
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update(self._scale_update_param)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -95,101 +202,22 @@ class AutocastOptimWrapper(FiniteOptimWrapper):
             yield
 
 
-def merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:
-    """Put parameters whose settings are equal into one group.
+@MODELS.register_module()
+class SharedWeightsEMA(ExponentialMovingAverage):
+    """mmengine's average over parameters and buffers, with shared weights averaged once a step.
+
+    mmengine goes through the state dict, in which the layers that all decoder layers share stand
+    several times, and so averages them several times a step.
 
     Args:
-        groups: Groups with their ``params``.
-        **defaults: Settings of a group that does not say otherwise; None is left out.
-
-    Returns:
-        Groups in the order in which their settings first appear, with parameters in order.
+        model: The detector.
+        **kwargs: As for `ExponentialMovingAverage`.
     """
-    defaults = {key: value for key, value in defaults.items() if value is not None}
-    merged: list[tuple[Group, list[nn.Parameter]]] = []
-    for group in groups:
-        settings = {**defaults, **_settings(group)}
-        home = next((params for known, params in merged if known == settings), None)
-        if home is None:
-            merged.append((settings, home := []))
-        home.extend(group['params'])
-    return [dict(params=params, **settings) for settings, params in merged]
 
+    avg_parameters: dict[str, Any]
 
-def fit_optimizer_state(
-    checkpoint: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> str | None:
-    """Bring the optimizer state of a checkpoint to the groups of the optimizer that resumes.
-
-    States with one group for every parameter, as mmengine's constructor makes them, are regrouped
-    along with the state of the schedulers. The kernels are those of the optimizer, since a run may
-    go on on another device.
-
-    Args:
-        checkpoint: With ``optimizer`` and ``param_schedulers``; changed in place.
-        model: Whose parameters the optimizer holds.
-        optimizer: Into which the state will be loaded.
-
-    Returns:
-        A line that says what was done, or None.
-
-    Raises:
-        UserError: The parameters are grouped in a way that does not fit.
-    """
-    state = checkpoint['optimizer']
-    saved, groups = state['param_groups'], optimizer.param_groups
-    line = None
-    if [len(g['params']) for g in saved] != [len(g['params']) for g in groups]:
-        rank = {id(p): i for i, p in enumerate(p for p in model.parameters() if p.requires_grad)}
-        # without paramwise_cfg frozen parameters are in the groups too; they have no rank
-        picked = [[rank.get(id(p), -1) for p in group['params']] for group in groups]
-        _check_regroupable(saved, picked)
-        _regroup_schedulers(checkpoint.get('param_schedulers') or [], picked, len(saved))
-        _regroup_state(state, picked)
-        line = f'Optimizer state: {len(saved)} groups of the checkpoint merged into {len(groups)}.'
-    for old, group in zip(state['param_groups'], groups, strict=True):
-        old.update({key: group[key] for key in _KERNELS if key in group})
-    return line
-
-
-def _settings(group: Group) -> Group:
-    return {key: value for key, value in group.items() if key != 'params'}
-
-
-def _check_regroupable(saved: Sequence[Group], picked: Sequence[Sequence[int]]) -> None:
-    alone = all(len(group['params']) == 1 for group in saved)
-    wanted = sorted(place for places in picked for place in places)
-    fits = alone and wanted == list(range(len(saved)))
-    if not fits or any(
-        _settings(saved[i]) != _settings(saved[places[0]]) for places in picked for i in places
-    ):
-        raise UserError(
-            f'cannot resume: the optimizer of the checkpoint has {len(saved)} parameter groups, '
-            f'that of this config {len(picked)} others; resume with the paramwise_cfg and '
-            'optim_wrapper.constructor it was trained with, or start from its weights with '
-            '--cfg-options load_from=FILE'
-        )
-
-
-def _regroup_state(state: dict[str, Any], picked: Sequence[Sequence[int]]) -> None:
-    saved, old = state['param_groups'], state['state']
-    state['state'], state['param_groups'] = {}, []
-    count = 0
-    for places in picked:
-        numbers = range(count, count + len(places))
-        count += len(places)
-        state['param_groups'].append(dict(_settings(saved[places[0]]), params=list(numbers)))
-        for number, place in zip(numbers, places, strict=True):
-            (before,) = saved[place]['params']
-            if before in old:  # a parameter that never had a gradient has no state
-                state['state'][number] = old[before]
-
-
-def _regroup_schedulers(
-    schedulers: Sequence[dict[str, Any]], picked: Sequence[Sequence[int]], count: int
-) -> None:
-    """Schedulers keep lists with a value for every group; mmengine adds one for its base lr."""
-    for scheduler in schedulers:
-        for key, values in scheduler.items():
-            if isinstance(values, list) and len(values) in (count, count + 1):
-                scheduler[key] = [values[places[0]] for places in picked] + values[count:]
+    def __init__(self, model: nn.Module, **kwargs: Any) -> None:
+        super().__init__(model, update_buffers=True, **kwargs)
+        once = {id(p): name for name, p in reversed(self.module.state_dict(keep_vars=True).items())}
+        names = set(once.values())
+        self.avg_parameters = {n: p for n, p in self.avg_parameters.items() if n in names}

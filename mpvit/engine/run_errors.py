@@ -5,8 +5,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from mpvit.engine.run_folder import last_checkpoint
 from mpvit.errors import UserError
 
 _LESS_MEMORY = (
@@ -104,16 +104,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while isinstance(current, (RuntimeError, OSError, MemoryError)):
         yield current
         current = current.__cause__ or current.__context__
-
-
-def last_checkpoint(work_dir: str | os.PathLike[str]) -> str:
-    """Which checkpoint a training can go on from, as the end of a sentence.
-
-    Args:
-        work_dir: Of the training.
-    """
-    record = Path(work_dir) / 'last_checkpoint'
-    name = record.read_text().strip() if record.is_file() else ''
-    if not name:  # it is empty from the start of a training to its first checkpoint
-        return 'no checkpoint had been written'
-    return f'the last checkpoint is {name}, --resume goes on from it'

@@ -1,22 +1,38 @@
-"""What lies in the work folder of a run."""
+"""What lies in the work folder of a run: its records, config, checkpoints and detections."""
 
 import functools
 import json
 import os
+import platform
+import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mpvit import __version__
 from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
 from mpvit.evaluation.result_files import Results, read_results
 from mpvit.files.paths import newest_config
 
+RECORD = 'run.json'
+METRICS = 'metrics.json'
 DETECTIONS = 'detections.bbox.json'
+POINTER = 'last_checkpoint'
 _HOW_TO = 'evaluate first: python tools/test.py CONFIG CHECKPOINT --work-dir {}'
+_CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
+_PACKAGES = {
+    'torch': 'torch',
+    'mmengine': 'onedl-mmengine',
+    'mmcv': 'onedl-mmcv',
+    'mmdet': 'onedl-mmdetection',
+}
 
 
 @dataclass(frozen=True)
@@ -30,38 +46,36 @@ class Run:
     folder: Path
 
     @functools.cached_property
+    def training(self) -> dict[str, Any]:
+        """What `write_record` wrote at the start of the last training; empty if there is none."""
+        return self._record(RECORD)
+
+    @functools.cached_property
     def evaluation(self) -> dict[str, Any]:
-        """What the last evaluation recorded in ``metrics.json``; empty if there is none."""
-        path = self.folder / 'metrics.json'
-        if not path.is_file():
-            return {}
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f'{path} is no JSON: {error}; evaluate again') from error
-        return content if isinstance(content, dict) else {}
+        """What `write_metrics` wrote after the last evaluation; empty if there is none."""
+        return self._record(METRICS)
 
     @functools.cached_property
     def config(self) -> Config | None:
-        """The config of the training, or else of the evaluation, as it was written there."""
-        return self._config(test=False) or self._config(test=True)
+        """The content of `config_file`."""
+        path = self.config_file
+        if path is None:
+            return None
+        try:
+            return Config.fromfile(path, import_custom_modules=False)
+        except Exception as error:  # a config is code: anything may go wrong in it
+            raise UserError(f'cannot read config {path}: {error!r}') from error
 
     @property
     def config_file(self) -> Path | None:
-        """The file of `config`."""
+        """The newest config of a training, or else of an evaluation, as it was written there."""
         return newest_config(self.folder) or newest_config(self.folder, test=True)
 
     @property
     def checkpoint(self) -> Path | None:
         """What was evaluated, or else the last checkpoint of the training."""
-        named = self.evaluation.get('checkpoint')
-        if named:
-            return Path(named)
-        try:
-            last = (self.folder / 'last_checkpoint').read_text().strip()
-        except OSError:
-            return None
-        return Path(last) if last else None  # it is empty until the first checkpoint
+        name = self.evaluation.get('checkpoint') or _pointed(self.folder)
+        return Path(name) if name else None
 
     def data(self, split: str = 'test') -> dict[str, Any]:
         """Where the data of a split are.
@@ -75,9 +89,7 @@ class Run:
         recorded = self.evaluation.get('data') if split == 'test' else None
         if isinstance(recorded, dict):
             return recorded
-        config = self._config(test=True) if split == 'test' else None
-        config = config or self.config
-        return data_of(config, split) if config is not None else {}
+        return data_of(self.config, split) if self.config is not None else {}
 
     def results(self) -> Results:
         """The detections of the last evaluation, with the ground truth.
@@ -93,16 +105,13 @@ class Run:
         if not detections.is_file():
             raise UserError(f'{self.folder} has no {DETECTIONS}; {_HOW_TO.format(self.folder)}')
         annotations = data.get('annotations')
-        if not annotations:
-            raise UserError(
-                f'{self.folder} does not say what was evaluated (metrics.json); name the files: '
-                f'--ann FILE --images DIR --detections {detections}'
+        if not annotations or not Path(annotations).is_file():
+            reason = (
+                f'annotation file {annotations} of {self.folder} not found; name where it is now'
+                if annotations
+                else f'{self.folder} does not say what was evaluated ({METRICS}); name the files'
             )
-        if not Path(annotations).is_file():
-            raise UserError(
-                f'annotation file {annotations} of {self.folder} not found; name where it is now: '
-                f'--ann FILE --images DIR --detections {detections}'
-            )
+            raise UserError(f'{reason}: --ann FILE --images DIR --detections {detections}')
         return read_results(
             annotations,
             detections,
@@ -111,14 +120,15 @@ class Run:
             data.get('exif_turns'),
         )
 
-    def _config(self, test: bool) -> Config | None:
-        path = newest_config(self.folder, test=test)
-        if path is None:
-            return None
+    def _record(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.is_file():
+            return {}
         try:
-            return Config.fromfile(path, import_custom_modules=False)
-        except Exception as error:  # a config is code: anything may go wrong in it
-            raise UserError(f'cannot read config {path}: {error!r}') from error
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f'{path} is no JSON: {error}; run it again') from error
+        return content if isinstance(content, dict) else {}
 
 
 def find_run(folder: str | os.PathLike[str]) -> Run:
@@ -136,6 +146,83 @@ def find_run(folder: str | os.PathLike[str]) -> Run:
     if not path.is_dir():
         raise UserError(f'work folder {path} not found')
     return Run(path)
+
+
+def candidates(work_dir: str | os.PathLike[str]) -> list[Path]:
+    """Checkpoints of the last training in a folder, in the order to try them in.
+
+    The one that ``last_checkpoint`` names comes first, then the others by time. The best
+    checkpoints are not among them: they hold weights only.
+
+    Args:
+        work_dir: Work folder.
+    """
+    folder = Path(work_dir)
+    name = _pointed(folder)
+    if name == '':  # a training began here and has not saved yet; what is there is older
+        return []
+    places = [Path(name), folder / Path(name).name] if name else []
+    named = [path for path in places if path.is_file()][:1]
+    found = [path for path in folder.glob('*.pth') if _CHECKPOINT.fullmatch(path.name)]
+    found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return named + [path for path in found if path.resolve() not in [p.resolve() for p in named]]
+
+
+def last_checkpoint(work_dir: str | os.PathLike[str]) -> str:
+    """Which checkpoint a training can go on from, as the end of a sentence.
+
+    Args:
+        work_dir: Of the training.
+    """
+    name = _pointed(Path(work_dir))
+    if not name:
+        return 'no checkpoint had been written'
+    return f'the last checkpoint is {name}, --resume goes on from it'
+
+
+def _pointed(folder: Path) -> str | None:
+    """What ``last_checkpoint`` names: nothing from the start of a training to its first one."""
+    try:
+        return (folder / POINTER).read_text().strip()
+    except OSError:
+        return None
+
+
+def write_record(cfg: Config, **facts: Any) -> None:
+    """Write ``run.json``: what is trained, on what, and with which software.
+
+    Args:
+        cfg: Complete config of the training.
+        **facts: What else to write down, such as the seed.
+    """
+    data = {split: data_of(cfg, split) for split in ('train', 'val')}
+    record = dict(config=cfg.filename, started=f'{datetime.now():%Y-%m-%d %H:%M:%S}')
+    record |= dict(launcher=cfg.get('launcher', 'none'), **facts, data=data, software=software())
+    _write(Path(cfg.work_dir) / RECORD, record)
+
+
+def write_metrics(
+    cfg: Config, metrics: Mapping[str, float], data: Mapping[str, Any], inference: Mapping[str, Any]
+) -> Path:
+    """Write ``metrics.json``: the numbers of an evaluation, and what they are of.
+
+    Args:
+        cfg: Complete config of the evaluation.
+        metrics: The numbers.
+        data: As `data_of`, and ``detections``, their file.
+        inference: How the detector was run.
+
+    Returns:
+        The file.
+    """
+    record = dict(config=cfg.filename, checkpoint=cfg.load_from, inference=inference)
+    record |= dict(data=data, software=software(), metrics=metrics)
+    return _write(Path(cfg.work_dir) / METRICS, record)
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> Path:
+    path.write_text(json.dumps(record, indent=2, default=float) + '\n')
+    return path
 
 
 def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -167,3 +254,55 @@ def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:
         classes=settings['classes'],
         exif_turns=settings['exif_turns'] if dataset.get('pipeline') else None,
     )
+
+
+def software() -> dict[str, str]:
+    """Versions, the revision of the code where it is in a git checkout, and the device."""
+    import torch  # not needed to read what others wrote
+
+    versions = {name: _version(name, fork) for name, fork in _PACKAGES.items()}
+    found = {name: text for name, text in versions.items() if text}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    revision = _revision()
+    return dict(
+        mpvit=__version__,
+        **(dict(revision=revision) if revision else {}),
+        python=platform.python_version(),
+        **found,
+        device=device,
+    )
+
+
+def _version(*names: str) -> str:
+    """Of the first of several packages that is installed; empty if none is."""
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ''
+
+
+def _revision() -> str:
+    """The commit, with ``-dirty`` where files were changed since; empty outside of a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / '.git').exists():
+        return ''  # installed, perhaps inside some other repository
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=12']
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ''
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    """The name of the CPU, as far as the system tells."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
+    return f'CPU ({names[0] if names else platform.machine()})'

@@ -1,13 +1,15 @@
-"""mmengine's `Runner` on whatever devices there are."""
+"""mmengine's `Runner` on whatever devices there are, also one that was interrupted."""
 
 import logging
 import os
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object
-from mmengine.logging import MMLogger
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
@@ -15,10 +17,15 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
-from mpvit.engine.lr_scaling import lr_factor
+from mpvit.checkpoints.loading import read
 from mpvit.engine.preemption import QuietWorker
-from mpvit.engine.resume import newest_checkpoint
+from mpvit.engine.run_folder import candidates
 from mpvit.errors import UserError
+
+_RULES: dict[str, Callable[[float], float]] = {
+    'linear': lambda ratio: ratio,
+    'sqrt': lambda ratio: ratio**0.5,
+}
 
 
 @RUNNERS.register_module()
@@ -195,3 +202,71 @@ def _take_rank_from_slurm() -> None:
         LOCAL_RANK=env.get('SLURM_LOCALID', '0'),
         WORLD_SIZE=env['SLURM_NTASKS'],
     )
+
+
+def lr_factor(images: int, base: float, rule: str) -> float:
+    """What the learning rate of a recipe is multiplied with at another batch size.
+
+    'linear' (Goyal et al. 2017, 'Accurate, Large Minibatch SGD') keeps the update per image the
+    same, as long as the gradient itself decides about the size of a step, as in SGD; mmdet scales
+    so. Adam and AdamW divide by the gradient's spread, and then the square root keeps the noise of
+    the updates the same ('sqrt'; Malladi et al. 2022, 'On the SDEs and Scaling Rules for Adaptive
+    Gradient Algorithms'; proposed by Krizhevsky 2014, 'One weird trick for parallelizing
+    convolutional neural networks').
+
+    Args:
+        images: Images of a step over all processes and accumulated batches, at least 1.
+        base: Images of a step for which the recipe's learning rate is meant, above 0.
+        rule: 'linear' or 'sqrt'.
+
+    Raises:
+        UserError: There is no such rule, or ``base`` is not positive.
+    """
+    if rule not in _RULES:
+        raise UserError(f'auto_scale_lr.rule {rule!r} is unknown; choose {" or ".join(_RULES)}')
+    if base <= 0:
+        raise UserError(f'auto_scale_lr.base_batch_size is {base}; it must be positive')
+    return _RULES[rule](images / base)
+
+
+def newest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
+    """The newest checkpoint of a training that is whole; damaged ones are named in a warning.
+
+    The main process looks, and all ranks get its answer.
+
+    Args:
+        work_dir: Work folder.
+
+    Returns:
+        The file, or None if the folder has none.
+
+    Raises:
+        UserError: All that are there are damaged.
+    """
+    answer: list[Path | str | None] = [None]
+    if is_main_process():
+        try:
+            answer = [_newest(work_dir)]
+        except UserError as error:
+            answer = [str(error)]
+    broadcast_object_list(answer)
+    if isinstance(answer[0], str):
+        raise UserError(answer[0])
+    return answer[0]
+
+
+def _newest(work_dir: str | os.PathLike[str]) -> Path | None:
+    paths = candidates(work_dir)
+    for path in paths:
+        try:
+            read(path)
+        except UserError as error:
+            print_log(f'Not resumed from: {error}', logger='current', level=logging.WARNING)
+        else:
+            return path
+    if paths:
+        raise UserError(
+            f'cannot resume: none of the {len(paths)} checkpoints in {work_dir} is whole; name '
+            'another with --resume FILE, or start anew in another --work-dir'
+        )
+    return None

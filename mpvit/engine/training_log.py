@@ -13,9 +13,6 @@ from typing import Any
 from mpvit.errors import UserError
 
 _STAMP = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ')
-_FACTS = {'Python', 'PyTorch', 'TorchVision', 'MMEngine', 'CUDA available', 'seed'}
-_FACTS |= {'Distributed training', 'GPU number'}
-_SOFTWARE = re.compile(r' - INFO - Software: (.*)')
 _NOT_SERIES = {'step', 'iter', 'epoch'}
 Series = dict[str, tuple[list[float], list[float]]]
 
@@ -108,27 +105,6 @@ def duration(log_dir: Path) -> timedelta | None:
         if stamp
     ]
     return max(stamps) - min(stamps) if stamps else None
-
-
-def environment(log_dir: Path) -> dict[str, str]:
-    """What stands in a log about versions and devices, by mmengine's names.
-
-    ``software`` is the line that `mpvit.engine.run_record.software_note` makes.
-
-    Args:
-        log_dir: Log folder.
-    """
-    facts: dict[str, str] = {}
-    for path in sorted(log_dir.glob('*.log'))[:1]:
-        for number, line in enumerate(_lines(path)):
-            note = _SOFTWARE.search(line)
-            if note:
-                return facts | dict(software=note[1])
-            key, colon, value = line.strip().partition(': ')
-            at_the_top = number < 200
-            if at_the_top and colon and (key in _FACTS or re.fullmatch(r'GPU [\d,]+', key)):
-                facts.setdefault(key, value)
-    return facts
 
 
 def _lines(path: Path) -> Iterator[str]:

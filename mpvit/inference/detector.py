@@ -10,8 +10,8 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
 
-from mpvit.config.tta import tta_model
-from mpvit.engine.device import chosen_device
+from mpvit.config.presets import tta_model
+from mpvit.engine.hooks.prepare_inference import chosen_device
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError, closest, optional
 from mpvit.inference.detections import Detections

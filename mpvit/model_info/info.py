@@ -20,8 +20,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mpvit.config.reading import load_config
-from mpvit.engine.device import chosen_device
-from mpvit.engine.hooks.prepare_inference import prepare
+from mpvit.engine.hooks.prepare_inference import chosen_device, prepare
 from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
 from mpvit.model_info.measure import (

@@ -22,9 +22,9 @@ from PIL import Image
 
 from mpvit.config.own_data import use_dataset
 from mpvit.config.reading import leaf_datasets, load_config
-from mpvit.datasets.layout import find_training_data
+from mpvit.datasets.layout import DataFiles
 from mpvit.datasets.palette import class_colour
-from mpvit.engine.train import check_data
+from mpvit.engine.build import check_data
 from mpvit.errors import UserError, did_you_mean
 from mpvit.inference.drawing import Box
 from mpvit.inference.images import Pixels
@@ -77,11 +77,7 @@ def browse_dataset(
     config: str | os.PathLike[str],
     sheets: str | os.PathLike[str],
     *,
-    data: str | None = None,
-    train_ann: str | None = None,
-    val_ann: str | None = None,
-    train_images: str | None = None,
-    val_images: str | None = None,
+    data: DataFiles | None = None,
     split: str = 'train',
     count: int = 12,
     draws: int | None = None,
@@ -96,11 +92,9 @@ def browse_dataset(
     Args:
         config: Config file.
         sheets: Folder for the sheets, made where it is not there; no file in it is written over.
-        data: As for `mpvit.engine.train.train`, like the four that follow.
-        train_ann: Annotation file.
-        val_ann: Annotation file.
-        train_images: Folder.
-        val_images: Folder.
+from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.palette import class_colour
+from mpvit.engine.build import check_data
         split: 'train' or 'val'.
         count: How many images.
         draws: How often each is sent through the pipeline; None for 3 in training and 1 in
@@ -118,16 +112,8 @@ def browse_dataset(
     taken = [name for name in _sheet_names(sheets, split, count) if name.exists()]
     if taken:
         raise UserError(f'{taken[0]} exists already; choose another folder with --out')
-    edit = None
-    if any((data, train_ann, val_ann, train_images, val_images)):
-        layout = find_training_data(
-            data,
-            train_ann=train_ann,
-            val_ann=val_ann,
-            train_images=train_images,
-            val_images=val_images,
-        )
-        edit = partial(use_dataset, layout=layout)
+    layout = data.for_training() if data else None
+    edit = partial(use_dataset, layout=layout) if layout else None
     cfg = load_config(config, cfg_options, edit=edit)
     if cfg.get(f'{split}_dataloader') is None:
         raise UserError(f'config {cfg.filename} has no {split}_dataloader')

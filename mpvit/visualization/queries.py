@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mpvit.datasets.palette import level_colour
-from mpvit.engine.device import chosen_device
+from mpvit.engine.hooks.prepare_inference import chosen_device
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError
 from mpvit.inference import load_detector

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mpvit.datasets.check.table import SIZE_LIMITS, Split, build_table, read_content
-from mpvit.engine.run_folder import Run
-from mpvit.engine.training_log import History, duration, environment
+from mpvit.engine.run_folder import METRICS, Run
+from mpvit.engine.training_log import History, duration
 
 Facts = list[tuple[str, str]]
 
@@ -88,7 +88,8 @@ def training_facts(run: Run, history: History | None) -> Facts:
     """
     named = [('config', run.config_file.name)] if run.config_file else []
     config = run.config or {}
-    return [*named, *_model_facts(config), *_schedule_facts(config, history)]
+    facts = [*named, *_model_facts(config), *_schedule_facts(config, history)]
+    return [*facts, *_record_facts(run.training)]
 
 
 def _model_facts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -136,27 +137,19 @@ def _schedule_facts(
     start = _started(history.logs[0].name)
     if start:
         yield 'started', start
-    yield from _logged_environment(environment(history.logs[-1]))
 
 
-def _logged_environment(logged: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    cards = [value for key, value in logged.items() if key.startswith('GPU ') and key[4].isdigit()]
-    if logged.get('CUDA available') == 'False':
-        yield 'device', 'CPU'
-    elif cards:
-        yield 'device', ', '.join(cards)
-    if 'Distributed training' in logged and logged['Distributed training'] == 'True':
-        yield 'processes', logged.get('GPU number', '?')
-    if 'seed' in logged:
-        yield 'seed', logged['seed']
-    if 'software' in logged:
-        yield 'software', logged['software']
-        return
-    versions = {'Python': logged.get('Python', '').partition(' ')[0]}
-    versions |= {name: logged.get(name, '') for name in ('PyTorch', 'TorchVision', 'MMEngine')}
-    known = [f'{name} {version}' for name, version in versions.items() if version]
-    if known:
-        yield 'versions', ', '.join(known)
+def _record_facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of ``run.json``: how and with what the last part of the training was started."""
+    for key in ('seed', 'processes', 'launcher'):
+        if key in record:
+            yield key, str(record[key])
+    yield from _software(record)
+
+
+def _software(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, text in (record.get('software') or {}).items():
+        yield name, str(text)
 
 
 def evaluation_facts(run: Run) -> Facts:
@@ -172,9 +165,8 @@ def evaluation_facts(run: Run) -> Facts:
     inference = record.get('inference') or {}
     if inference:
         facts.append(('precision', str(inference.get('dtype'))))
-    facts += [(name, str(value)) for name, value in (record.get('software') or {}).items()]
-    written = datetime.fromtimestamp((run.folder / 'metrics.json').stat().st_mtime)
-    return [*facts, ('evaluated', f'{written:%Y-%m-%d %H:%M}')]
+    written = datetime.fromtimestamp((run.folder / METRICS).stat().st_mtime)
+    return [*facts, *_software(record), ('evaluated', f'{written:%Y-%m-%d %H:%M}')]
 
 
 def commands(run: Run) -> list[str]:

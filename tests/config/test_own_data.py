@@ -10,7 +10,7 @@ from own_layouts import LAYOUTS
 from mpvit.config.own_data import backbone_channels, fit_neck, palette, use_dataset
 from mpvit.config.reading import leaf_datasets, load_config
 from mpvit.datasets.layout import find_test_data, find_training_data
-from mpvit.engine.train import check_data
+from mpvit.engine.build import check_data
 from mpvit.errors import UserError
 
 NAMES = ('circle', 'square', 'triangle', 'star', 'cross', 'digit')

@@ -32,10 +32,10 @@ def test_overrides_are_typed_and_applied(toy_config):
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ('trian_cfg.max_epochs=3', "'train_cfg'"),
+        ('trian_cfg.max_epochs=3', 'train_cfg'),
         ('nonsense=3', "'nonsense'"),
-        ('train_dataloader.batch_sise=3', "'batch_size'"),
-        ('optim_wrapper.optimizer.lrr=1', "'lr'"),
+        ('train_dataloader.batch_sise=3', 'batch_size'),
+        ('optim_wrapper.optimizer.lrr=1', 'lr'),
         ('train_cfg.max_epochs', 'key=value'),
         ('=3', 'key=value'),
         ('param_scheduler.7.T_max=3', 'param_scheduler'),

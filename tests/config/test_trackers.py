@@ -1,12 +1,12 @@
 """Which trackers a run has, by its config and by the command line."""
 
-import importlib.util
+import sys
 
 import pytest
 from mmengine.config import ConfigDict
 
+from mpvit.config.presets import use_trackers, without_trackers
 from mpvit.config.reading import load_config
-from mpvit.config.trackers import use_trackers, without_trackers
 from mpvit.errors import UserError
 
 
@@ -15,8 +15,8 @@ def types(cfg):
 
 
 @pytest.fixture
-def cfg(tiny, tmp_path):
-    return load_config(tiny[0], tiny[1], work_dir=str(tmp_path))
+def cfg(tiny):
+    return load_config(tiny[0], tiny[1])
 
 
 def test_trackers_are_added_to_those_of_the_config(cfg):
@@ -29,18 +29,10 @@ def test_trackers_are_added_to_those_of_the_config(cfg):
     assert types(cfg) == ['LocalVisBackend']
 
 
-def test_a_run_is_continued_only_from_a_checkpoint(cfg, tmp_path):
-    def continued():
-        use_trackers(cfg)
-        return cfg.visualizer.vis_backends[1].continued
-
-    assert not continued()
-    cfg.resume = 'auto'
-    assert not continued()  # nothing to go on from
-    (tmp_path / 'epoch_1.pth').write_bytes(b'')
-    assert continued()
-    cfg.resume = False
-    assert not continued()
+def test_records_go_on_where_the_training_does(cfg):
+    for continued in (False, True):
+        use_trackers(cfg, continued=continued)
+        assert cfg.visualizer.vis_backends[1].continued is continued
 
 
 def test_a_config_without_visualizer(cfg):
@@ -57,6 +49,6 @@ def test_mmengines_own_backends_are_left_alone(cfg):
 
 
 def test_a_missing_package_ends_it_before_it_starts(cfg, monkeypatch):
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'--track mlflow: .*mpvit\[tracking\]'):
+    monkeypatch.setitem(sys.modules, 'mlflow', None)
+    with pytest.raises(UserError, match=r'--track mlflow .*mpvit\[tracking\]'):
         use_trackers(cfg, ['mlflow'])

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mpvit.engine.hooks.ema import SharedWeightsEMA
+from mpvit.engine.optimizer import SharedWeightsEMA
 
 
 class Model(nn.Module):

@@ -15,12 +15,12 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.structures import InstanceData
 from torch import distributed, multiprocessing, nn
 
-from mpvit.engine.hooks.finite_steps import (
+from mpvit.engine.hooks.finite_steps import FiniteStepHook
+from mpvit.engine.optimizer import (
+    AutocastOptimWrapper,
     FiniteAmpOptimWrapper,
     FiniteOptimWrapper,
-    FiniteStepHook,
 )
-from mpvit.engine.optimizer import AutocastOptimWrapper
 from mpvit.errors import UserError
 
 NAN = float('nan')

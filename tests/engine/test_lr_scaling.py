@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpvit.engine.lr_scaling import lr_factor
+from mpvit.engine.runner import lr_factor
 from mpvit.errors import UserError
 
 

@@ -7,7 +7,8 @@ import torch
 from mmengine.optim import MultiStepLR, build_optim_wrapper
 from torch import nn
 
-from mpvit.engine.optimizer import fit_optimizer_state, merge_groups
+from mpvit.engine.hooks.checkpoint_fit import fit_optimizer_state
+from mpvit.engine.optimizer import merge_groups
 from mpvit.errors import UserError
 
 PARAMWISE = dict(

@@ -14,9 +14,9 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
 
 from mpvit.checkpoints.loading import read
-from mpvit.engine.hooks.progress_bar import checkpoint as durable_checkpoint
+from mpvit.engine.hooks import checkpoint as durable_checkpoint
 from mpvit.engine.preemption import TrainingPaused
-from mpvit.engine.resume import newest_checkpoint
+from mpvit.engine.runner import newest_checkpoint
 from mpvit.engine.train import train
 from mpvit.errors import UserError
 
@@ -213,7 +213,7 @@ def flipped(content):
 )
 def test_damaged_checkpoints_are_passed_over(folder, tear, monkeypatch):
     lines = []
-    monkeypatch.setattr('mpvit.engine.resume.print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr('mpvit.engine.runner.print_log', lambda line, **_: lines.append(line))
     assert newest_checkpoint(folder) == folder / 'epoch_3.pth'
     for name in ('epoch_3.pth', 'epoch_2.pth'):
         (folder / name).write_bytes(tear((folder / name).read_bytes()))

@@ -11,7 +11,7 @@ import torch
 from torch import distributed, multiprocessing
 from torch.utils.data import DataLoader, Dataset
 
-from mpvit.engine.run_errors import explain, explained_faults, last_checkpoint
+from mpvit.engine.run_errors import explain, explained_faults
 from mpvit.errors import UserError
 
 
@@ -129,9 +129,3 @@ def test_a_process_whose_peer_dies_says_so_at_once(tmp_path):
     assert line.startswith('True another process')
     assert 'no checkpoint' in line
     assert time.monotonic() - start < 60
-
-
-def test_before_the_first_checkpoint_none_is_named(tmp_path):
-    assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
-    (tmp_path / 'last_checkpoint').write_text('')  # as a training that begins leaves it
-    assert last_checkpoint(tmp_path) == 'no checkpoint had been written'

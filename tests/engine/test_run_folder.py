@@ -1,12 +1,17 @@
-"""Finding the parts of a run in its folder."""
+"""What a run leaves in its folder, and finding it there."""
 
 import json
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from synthetic_detections import make_up
 
-from mpvit.engine.run_folder import find_run
+from mpvit.engine import run_folder
+from mpvit.engine.run_folder import find_run, last_checkpoint, software
+from mpvit.engine.test import evaluated_data, keep_detections
 from mpvit.errors import UserError
 
 CONFIG = """
@@ -63,7 +68,7 @@ def test_a_copied_folder_is_about_its_own_detections(tmp_path):
     assert not len(find_run(first).results().detected.score)
 
 
-def test_files_are_found_by_the_config_of_an_older_evaluation(tmp_path):
+def test_without_an_evaluation_the_config_says_where_data_are(tmp_path):
     make_up(tmp_path, 5, 3)
     (tmp_path / 'tiny_test.py').write_text(CONFIG.format(root=tmp_path))
     run = find_run(tmp_path)
@@ -87,3 +92,69 @@ def test_detections_without_a_word_about_the_data(tmp_path):
     make_up(tmp_path, 5, 3)
     with pytest.raises(UserError, match='does not say what was evaluated'):
         find_run(tmp_path).results()
+
+
+def test_before_the_first_checkpoint_none_is_named(tmp_path):
+    assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
+    (tmp_path / 'last_checkpoint').write_text('')  # as a training that begins leaves it
+    assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
+
+
+def config(evaluator):
+    dataset = dict(data_root='data/x', ann_file='a.json', data_prefix=dict(img='images'))
+    return Config(
+        dict(work_dir='work', test_evaluator=evaluator, test_dataloader=dict(dataset=dataset))
+    )
+
+
+@pytest.mark.parametrize('kind', ['CocoBoxMetric', 'CocoMetric'])
+def test_detections_go_into_the_work_folder(kind):
+    cfg = config([dict(type=kind), dict(type='DumpDetResults')])
+    keep_detections(cfg)
+    assert cfg.test_evaluator[0].outfile_prefix == 'work/detections'
+    assert 'outfile_prefix' not in cfg.test_evaluator[1]
+    here = Path.cwd()
+    assert evaluated_data(cfg) == dict(
+        annotations=str(here / 'data/x/a.json'),
+        images=str(here / 'data/x/images'),
+        classes=None,
+        exif_turns=None,
+        detections=str(here / 'work/detections.bbox.json'),
+    )
+
+
+@pytest.mark.parametrize(('colour', 'turns'), [('color', True), ('unchanged', False)])
+def test_whether_images_are_turned_is_recorded(colour, turns):
+    cfg = config(dict(type='CocoBoxMetric'))
+    load = dict(type='LoadImageFromFile', color_type=colour)
+    cfg.test_dataloader.dataset.pipeline = [load]
+    keep_detections(cfg)
+    assert evaluated_data(cfg)['exif_turns'] is turns
+
+
+def test_a_place_that_the_user_chose_stays():
+    cfg = config(dict(type='CocoBoxMetric', outfile_prefix='mine'))
+    keep_detections(cfg)
+    assert cfg.test_evaluator.outfile_prefix == 'mine'
+
+
+def test_another_evaluator_is_left_alone():
+    cfg = config(dict(type='VOCMetric'))
+    keep_detections(cfg)
+    assert cfg.test_evaluator == dict(type='VOCMetric')
+    assert 'detections' not in evaluated_data(cfg)
+
+
+def test_software_and_revision(root, monkeypatch, tmp_path):
+    found = software()
+    assert found['torch']
+    assert found['mmdet']
+    assert found['device']
+    if (root / '.git').exists():
+        head = subprocess.run(
+            ['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True, check=True
+        ).stdout
+        assert head.startswith(found['revision'].removesuffix('-dirty'))
+    # installed into an environment that lies in some repository
+    monkeypatch.setattr(run_folder, '__file__', str(tmp_path / 'mpvit' / 'run_folder.py'))
+    assert 'revision' not in software()

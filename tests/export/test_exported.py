@@ -12,7 +12,7 @@ import torch
 from mmdet.apis import inference_detector
 from onnx import TensorProto, helper
 
-from mpvit.engine.train import evaluate
+from mpvit.engine.test import evaluate
 from mpvit.errors import UserError
 from mpvit.export.files import export
 from mpvit.inference import Detector, load_detector

@@ -11,8 +11,8 @@ from mmengine.dataset import Compose
 from PIL import Image
 from torchvision.ops import batched_nms
 
+from mpvit.config.presets import tta_pipeline
 from mpvit.config.reading import load_config
-from mpvit.config.tta import tta_pipeline
 from mpvit.errors import UserError
 from mpvit.inference import Detector
 from mpvit.inference.images import read_image

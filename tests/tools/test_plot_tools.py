@@ -13,7 +13,7 @@ from synthetic_detections import make_up
 @pytest.fixture(scope='module')
 def evaluated(tiny, trained, tmp_path_factory):
     """Work folder of an evaluation of the tiny detector, made through the package."""
-    from mpvit.engine.train import evaluate
+    from mpvit.engine.test import evaluate
 
     config, places = tiny
     work = tmp_path_factory.mktemp('evaluated')

@@ -137,12 +137,12 @@ def test_classwise_with_several_evaluators(tool, root, tiny, trained, tmp_path):
 
 
 def test_augmented_and_plain_images_have_one_size(root):
+    from mpvit.config.presets import enable_tta
     from mpvit.config.reading import load_config
-    from mpvit.engine.train import _enable_tta
 
     config = load_config(root / 'configs' / 'deformable_detr' / 'mpvit_t_ddetr_toy.py')
     plain = config.test_dataloader.dataset.pipeline
-    _enable_tta(config)
+    enable_tta(config)
     augmented = config.test_dataloader.dataset.pipeline
     assert augmented[:2] == plain[:2]
     assert augmented[1].scale == (128, 128)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mpvit.datasets.layout import DataFiles
 from mpvit.errors import UserError
 from mpvit.visualization import dataset_browser as browse
 from mpvit.visualization.dataset_browser import browse_dataset
@@ -118,7 +119,7 @@ def spoiled(toy, tmp_path):
 
 def test_boxes_that_nothing_is_trained_on_are_told(look, spoiled):
     folder, width, height = spoiled
-    rows = look(data=str(folder), count=1, classes=['circle'])
+    rows = look(data=DataFiles(str(folder)), count=1, classes=['circle'])
     ((raw, *fed),) = rows
     notes = sorted((box.note, box.corners) for box in raw.boxes)
     assert notes == [

@@ -57,7 +57,7 @@ def run(toy, tmp_path):
     log = '\n'.join(map(json.dumps, records))
     (work / '20260102_030405' / 'vis_data' / 'scalars.json').write_text(log)
     (work / '20260102_030405' / 'run.log').write_text(
-        '2026/01/02 03:04:05 - mmengine - INFO - \n    PyTorch: 2.13.0\n'
+        '2026/01/02 03:04:05 - mmengine - INFO - start\n'
         '2026/01/02 04:04:05 - mmengine - INFO - end\n'
     )
     truth = json.loads((toy / 'annotations' / 'instances_val2017.json').read_text())
@@ -89,6 +89,7 @@ def run(toy, tmp_path):
         metrics=dict(other=3.0, **dict(zip(STATS, [*range(11), -1], strict=True))),
     )
     (work / 'metrics.json').write_text(json.dumps(record))
+    (work / 'run.json').write_text('{"seed": 42, "software": {"revision": "my revision"}}')
     return work
 
 
@@ -99,7 +100,7 @@ def test_a_whole_report(run):
     page = Page(path)
     for text in (
         'my run', 'tiny.py', 'MPViT tiny', '1 of 3 planned', '1 h', '2026-01-02 03:04', 'bf16',
-        'abc123-dirty', 'PyTorch 2.13.0', 'epoch_3.pth', ODD, 'python tools/test.py',
+        'abc123-dirty', 'my revision', 'epoch_3.pth', ODD, 'python tools/test.py',
     ):  # fmt: skip
         assert text in page.text, text
     tiles = re.findall(r'class="tile"><b>(.*?)</b><span><strong>(.*?)</strong>', path.read_text())

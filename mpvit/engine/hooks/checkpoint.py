@@ -16,9 +16,9 @@ from mmengine.runner import Runner, save_checkpoint
 from torch import Tensor, nn
 
 from mpvit.checkpoints.writing import TEMPORARY, NotSaved, check_finite, write_durably
+from mpvit.engine.run_folder import POINTER
 from mpvit.errors import UserError
 
-POINTER = 'last_checkpoint'
 EVALUATED = 'evaluated_iter'  # in the message hub: the step of the last evaluation
 _BEST = ('best_ckpt_path', 'best_ckpt_path_dict')  # attributes of mmengine's hook
 _ROLLING = 'rolling_ckpt'  # in the message hub: the file inside an epoch

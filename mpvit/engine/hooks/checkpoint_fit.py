@@ -1,8 +1,9 @@
 """What stands between a checkpoint that was read and a model that loads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -14,7 +15,7 @@ from mpvit.checkpoints.class_layers import CLASS_LAYERS, class_names, remap_clas
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.formats import weights_of
 from mpvit.checkpoints.names_detector import refines_boxes
-from mpvit.engine.optimizer import fit_optimizer_state
+from mpvit.engine.optimizer import KERNELS, settings_of_group
 from mpvit.errors import UserError
 
 _SHOWN = 8  # class names listed in a line
@@ -147,3 +148,78 @@ def _check_refinement(weights: Mapping[str, Tensor], model: nn.Module) -> None:
 
 def _listed(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
+
+
+def fit_optimizer_state(
+    checkpoint: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> str | None:
+    """Bring the optimizer state of a checkpoint to the groups of the optimizer that resumes.
+
+    States with one group for every parameter, as mmengine's constructor makes them, are regrouped
+    along with the state of the schedulers. The kernels are those of the optimizer, since a run may
+    go on on another device.
+
+    Args:
+        checkpoint: With ``optimizer`` and ``param_schedulers``; changed in place.
+        model: Whose parameters the optimizer holds.
+        optimizer: Into which the state will be loaded.
+
+    Returns:
+        A line that says what was done, or None.
+
+    Raises:
+        UserError: The parameters are grouped in a way that does not fit.
+    """
+    state = checkpoint['optimizer']
+    saved, groups = state['param_groups'], optimizer.param_groups
+    line = None
+    if [len(g['params']) for g in saved] != [len(g['params']) for g in groups]:
+        rank = {id(p): i for i, p in enumerate(p for p in model.parameters() if p.requires_grad)}
+        # without paramwise_cfg frozen parameters are in the groups too; they have no rank
+        picked = [[rank.get(id(p), -1) for p in group['params']] for group in groups]
+        _check_regroupable(saved, picked)
+        _regroup_schedulers(checkpoint.get('param_schedulers') or [], picked, len(saved))
+        _regroup_state(state, picked)
+        line = f'Optimizer state: {len(saved)} groups of the checkpoint merged into {len(groups)}.'
+    for old, group in zip(state['param_groups'], groups, strict=True):
+        old.update({key: group[key] for key in KERNELS if key in group})
+    return line
+
+
+def _check_regroupable(saved: Sequence[dict[str, Any]], picked: Sequence[Sequence[int]]) -> None:
+    alone = all(len(group['params']) == 1 for group in saved)
+    wanted = sorted(place for places in picked for place in places)
+    fits = alone and wanted == list(range(len(saved)))
+    settings = [settings_of_group(group) for group in saved]
+    if not fits or any(settings[i] != settings[places[0]] for places in picked for i in places):
+        raise UserError(
+            f'cannot resume: the optimizer of the checkpoint has {len(saved)} parameter groups, '
+            f'that of this config {len(picked)} others; resume with the paramwise_cfg and '
+            'optim_wrapper.constructor it was trained with, or start from its weights with '
+            '--cfg-options load_from=FILE'
+        )
+
+
+def _regroup_state(state: dict[str, Any], picked: Sequence[Sequence[int]]) -> None:
+    saved, old = state['param_groups'], state['state']
+    state['state'], state['param_groups'] = {}, []
+    count = 0
+    for places in picked:
+        numbers = range(count, count + len(places))
+        count += len(places)
+        settings = settings_of_group(saved[places[0]])
+        state['param_groups'].append(dict(settings, params=list(numbers)))
+        for number, place in zip(numbers, places, strict=True):
+            (before,) = saved[place]['params']
+            if before in old:  # a parameter that never had a gradient has no state
+                state['state'][number] = old[before]
+
+
+def _regroup_schedulers(
+    schedulers: Sequence[dict[str, Any]], picked: Sequence[Sequence[int]], count: int
+) -> None:
+    """Schedulers keep lists with a value for every group; mmengine adds one for its base lr."""
+    for scheduler in schedulers:
+        for key, values in scheduler.items():
+            if isinstance(values, list) and len(values) in (count, count + 1):
+                scheduler[key] = [values[places[0]] for places in picked] + values[count:]

@@ -1,103 +1,42 @@
-"""Steps whose gradients are not finite: never applied, counted, and the end of training after many.
+"""Steps whose gradients are not finite: reported, and the end of training after many.
 
-A loss of NaN makes every gradient NaN, and one step with them makes every weight NaN. In a
-distributed run the gradients are averaged first, so all processes see the same and decide the
-same.
+They are left out by `mpvit.engine.optimizer.FiniteOptimWrapper`.
 """
 
+import json
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mpvit.engine.hooks.batch_dump import Batch, dump_batches, images_of, plain_losses
-from mpvit.engine.run_errors import last_checkpoint
+from mpvit.engine.optimizer import FiniteOptimWrapper
+from mpvit.engine.run_folder import last_checkpoint
 from mpvit.errors import UserError
 
 _SHOWN = 8  # images named in a line
+_META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip')
 
 
-@OPTIM_WRAPPERS.register_module()
-class FiniteOptimWrapper(OptimWrapper):
-    """mmengine's `OptimWrapper`, but a step whose gradients are not finite is not applied.
-
-    Finite steps are bit for bit mmengine's. What tells is the norm that clipping computes; without
-    clipping it is computed for that.
+@dataclass
+class Batch:
+    """A batch and what the model made of it.
 
     Attributes:
-        grad_norm: Norm of the gradients of the latest step, before clipping.
-        skipped: Steps that were not applied, in all.
-        skipped_in_a_row: Those since the last one that was applied.
+        data: As the dataloader gave it, with ``inputs`` and ``data_samples``.
+        outputs: Losses by name.
     """
 
-    grad_norm: float = 0.0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-    def step(self, **kwargs: Any) -> None:
-        """Clip the gradients and take the step, if they are finite.
-
-        Args:
-            **kwargs: As for `torch.optim.Optimizer.step`.
-        """
-        self._clip_grad()
-        if self._count():
-            self.optimizer.step(**kwargs)
-
-    def _clip_grad(self) -> None:
-        """Clip as the config says and keep the norm; without clipping only measure it."""
-        params = [p for group in self.optimizer.param_groups for p in group['params']]
-        params = [p for p in params if p.requires_grad and p.grad is not None]
-        if not params:
-            self.grad_norm = 0.0
-            return
-        if self.clip_grad_kwargs and self.grad_name == 'grad_norm':
-            self.grad_norm = float(self.clip_func(params, **self.clip_grad_kwargs))
-            self.message_hub.update_scalar(f'train/{self.grad_name}', self.grad_norm)
-            return
-        # with a limit of infinity finite gradients are multiplied by 1
-        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(params, math.inf))
-        if self.clip_grad_kwargs:
-            self.clip_func(params, **self.clip_grad_kwargs)
-
-    def _count(self, excused: bool = False) -> bool:
-        """Count a step, by its norm, and say whether it may be applied."""
-        if math.isfinite(self.grad_norm):
-            self.skipped_in_a_row = 0
-            return True
-        self.skipped += 1
-        self.skipped_in_a_row += not excused
-        return False
-
-
-@OPTIM_WRAPPERS.register_module()
-class FiniteAmpOptimWrapper(FiniteOptimWrapper, AmpOptimWrapper):
-    """mmengine's `AmpOptimWrapper`, whose scaler leaves steps out by itself, with the same counts.
-
-    A dynamic loss scale is found by overflows: a step left out counts in a row only once the scale
-    has come down to 1, where it can no longer be the cause.
-    """
-
-    def step(self, **kwargs: Any) -> None:
-        """Unscale and clip the gradients, and take the step if they are finite.
-
-        Args:
-            **kwargs: As for `torch.optim.Optimizer.step`.
-        """
-        self.loss_scaler.unscale_(self.optimizer)
-        self._clip_grad()
-        searching = self._scale_update_param is None
-        if not math.isfinite(self.grad_norm):  # asking for the scale waits for the device
-            searching = searching and self.loss_scaler.get_scale() > 1
-        self._count(excused=searching)
-        self.loss_scaler.step(self.optimizer, **kwargs)
-        self.loss_scaler.update(self._scale_update_param)
+    data: Any
+    outputs: Mapping[str, Any]
 
 
 @HOOKS.register_module()
@@ -218,3 +157,86 @@ class FiniteStepHook(Hook):
         except OSError as error:  # a full disk must not end what may well go on
             return f'{text}; the batch could not be written: {error}'
         return f'{text}; written to {path}'
+
+
+def dump_batches(
+    work_dir: str, iteration: int, batches: Sequence[Batch], record: Mapping[str, Any]
+) -> Path:
+    """Write batches to ``<work_dir>/nonfinite/iter_<iteration>_rank_<rank>``.
+
+    ``.json`` holds the record, the losses and the images by id and path; ``.pt``, which
+    `torch.load` reads with ``weights_only=True``, the images as the pipeline left them, boxes
+    ``(x1, y1, x2, y2)`` in their pixels, and labels.
+
+    Args:
+        work_dir: Of the run.
+        iteration: Number of the step, from 1.
+        batches: Of this process.
+        record: What else to write down.
+
+    Returns:
+        The JSON file.
+    """
+    path = Path(work_dir) / 'nonfinite' / f'iter_{iteration}_rank_{get_rank()}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = dict(
+        iteration=iteration,
+        rank=get_rank(),
+        **record,
+        batches=[
+            dict(losses=plain_losses(batch.outputs), images=images_of(batch.data))
+            for batch in batches
+        ],
+    )
+    path.write_text(json.dumps(content, indent=2, default=str) + '\n')
+    torch.save([_tensors_of(batch.data) for batch in batches], path.with_suffix('.pt'))
+    return path
+
+
+def plain_losses(outputs: Mapping[str, Any]) -> dict[str, float | str]:
+    """Losses as numbers, or as a word where JSON has no number: 'nan', 'inf', '-inf'.
+
+    Args:
+        outputs: Scalars by name.
+    """
+    values = {name: float(torch.as_tensor(v).detach()) for name, v in outputs.items()}
+    return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
+
+
+def images_of(data: Any) -> list[dict[str, Any]]:
+    """What is known of the images of a batch; always with ``img_id`` and ``img_path``.
+
+    Args:
+        data: The batch.
+    """
+    images = []
+    for sample in _samples_of(data):
+        known = {key: sample.get(key) for key in _META if key in sample}
+        boxes = _boxes_of(sample)
+        counts = dict(boxes=len(boxes), boxes_finite=bool(boxes.isfinite().all()))
+        images.append(dict(img_id=None, img_path=None) | known | counts)
+    return images
+
+
+def _samples_of(data: Any) -> Sequence[Any]:
+    return data.get('data_samples', []) if isinstance(data, Mapping) else []
+
+
+def _boxes_of(sample: Any) -> Tensor:
+    boxes = sample.gt_instances.bboxes if 'gt_instances' in sample else torch.zeros(0, 4)
+    return getattr(boxes, 'tensor', boxes).detach().cpu()  # mmdet wraps them
+
+
+def _tensors_of(data: Any) -> dict[str, Any]:
+    samples = _samples_of(data)
+    inputs = data.get('inputs', []) if isinstance(data, Mapping) else []
+    return dict(
+        inputs=[image.detach().cpu() for image in inputs],
+        bboxes=[_boxes_of(sample) for sample in samples],
+        labels=[
+            sample.gt_instances.labels.detach().cpu()
+            for sample in samples
+            if 'gt_instances' in sample
+        ],
+        img_ids=[sample.get('img_id') for sample in samples],
+    )

@@ -1,0 +1,101 @@
+"""What trainings and tests share: a runner from a config, whose data are there."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmdet.registry import DATASETS
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+
+from mpvit.config.reading import leaf_datasets
+from mpvit.errors import UserError
+
+
+def build_runner(cfg: Config, notes: Sequence[str] = ()) -> Runner:
+    """Build the runner that a config describes.
+
+    Args:
+        cfg: Complete config with ``work_dir``.
+        notes: Lines for the log.
+
+    Raises:
+        UserError: The config names something that does not exist or gives it wrong arguments.
+    """
+    cfg.setdefault('runner_type', 'PortableRunner')
+    for kind in (Visualizer, DetLocalVisualizer):
+        # mmengine keeps them by name, and one that is there goes on writing into its run's folder
+        kind._instance_dict.clear()
+    with explained(cfg):
+        runner: Runner = RUNNERS.build(cfg)
+    for note in notes:
+        runner.logger.info(note)
+    return runner
+
+
+@contextmanager
+def explained(cfg: Config) -> Iterator[None]:
+    """Turn errors of the registries and constructors, which are mistakes in a config, into one."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        text = error.args[0] if error.args else type(error).__name__
+        raise UserError(f'config {cfg.filename} does not build: {text}') from error
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Make sure that the files of the datasets are there before anything long starts.
+
+    Args:
+        cfg: Config.
+        *splits: Which to check: 'train', 'val', 'test'.
+
+    Raises:
+        UserError: A folder or annotation file is missing, or classes are not as many as the head's.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            continue
+        for dataset_cfg in leaf_datasets(loader.dataset):
+            with explained(cfg):
+                dataset = DATASETS.build(dict(dataset_cfg, lazy_init=True))
+            _check_classes(cfg, split, dataset)
+            where = f'{split}_dataloader.dataset'
+            _check_path(getattr(dataset, 'data_root', ''), 'data folder', f'{where}.data_root')
+            _check_path(dataset.ann_file, 'annotation file', f'{where}.ann_file')
+            for kind, prefix in dataset.data_prefix.items():
+                _check_path(prefix, 'image folder', f'{where}.data_prefix.{kind}')
+        for evaluator in evaluators(cfg, split):
+            where = f'{split}_evaluator.ann_file'
+            _check_path(evaluator.get('ann_file', ''), 'annotation file', where)
+
+
+def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
+    """Configs of the evaluators of a split, of which a config has one or a list."""
+    found = cfg.get(f'{split}_evaluator') or []
+    return found if isinstance(found, list) else [found]
+
+
+def _check_classes(cfg: Config, split: str, dataset: BaseDataset) -> None:
+    model = cfg.model.get('module', cfg.model)  # test-time augmentation wraps the detector
+    expected = model.get('bbox_head', {}).get('num_classes')
+    classes = dataset.metainfo.get('classes')
+    if None not in (expected, classes) and len(classes) != expected:
+        raise UserError(
+            f'{split}_dataloader.dataset has {len(classes)} classes '
+            f'({", ".join(classes[:3])}, ...), but model.bbox_head.num_classes is {expected}; '
+            'make them equal'
+        )
+
+
+def _check_path(path: str | None, kind: str, key: str) -> None:
+    if path and '://' not in path and not Path(path).exists():
+        raise UserError(
+            f'{kind} {path} not found; put the data there or set {key} (see docs/data.md)'
+        )
