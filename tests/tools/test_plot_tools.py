@@ -77,7 +77,7 @@ def test_the_report_of_a_training_says_what_it_ran_on(tool, trained, tmp_path):
     assert result.status == 0, result.err
     assert 'has no detections.bbox.json; evaluate first' in result.out
     text = (tmp_path / 'report.html').read_text()
-    assert re.search(r'<th scope="row">software</th><td>mpvit \S+, .*torch \S+,.*</td>', text)
+    assert re.search(r'<th scope="row">torch</th><td>\d\S+</td>', text)
     assert 'MPViT embed_dims (16, 24, 32, 40)' in text
 
 
