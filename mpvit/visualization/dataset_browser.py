@@ -92,9 +92,7 @@ def browse_dataset(
     Args:
         config: Config file.
         sheets: Folder for the sheets, made where it is not there; no file in it is written over.
-from mpvit.datasets.layout import DataFiles
-from mpvit.datasets.palette import class_colour
-from mpvit.engine.build import check_data
+        data: As for `mpvit.engine.train.train`.
         split: 'train' or 'val'.
         count: How many images.
         draws: How often each is sent through the pipeline; None for 3 in training and 1 in
