@@ -16,8 +16,8 @@ from torch import nn
 import mpvit.register  # noqa: F401  (a detector is built from mmdet's parts and ours)
 from mpvit.checkpoints.class_layers import class_names
 from mpvit.checkpoints.formats import weights_of
-from mpvit.config.reading import leaf_datasets, load_config
 from mpvit.config.presets import tta_pipeline
+from mpvit.config.reading import leaf_datasets, load_config
 from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
