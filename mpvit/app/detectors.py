@@ -13,7 +13,7 @@ from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError
 from mpvit.files.paths import expanded
 from mpvit.inference import Detections, Detector
-from mpvit.visualization.queries import SamplingPoints, record
+from mpvit.inference.queries import SamplingPoints, record
 
 #: Scores below are not kept: a detector gives hundreds, and nobody looks at them.
 LOWEST_SCORE = 0.05

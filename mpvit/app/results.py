@@ -18,7 +18,7 @@ import numpy as np
 from mpvit.checkpoints.coco_categories import category_ids
 from mpvit.datasets.palette import class_colour, ink_on, level_colour
 from mpvit.inference import Detections
-from mpvit.visualization.queries import SamplingPoints
+from mpvit.inference.queries import SamplingPoints
 
 _FAINTEST = 1e-3  # of the strongest sample; fainter ones cannot be seen
 

@@ -57,12 +57,13 @@ def draw(pixels: Pixels, found: Detections) -> Pixels:
     return draw_boxes(pixels, boxes[::-1])
 
 
-def draw_boxes(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
+def draw_boxes(pixels: Pixels, boxes: Sequence[Box], letters: int | None = None) -> Pixels:
     """Draw boxes, sized to suit the image, and above them labels that keep clear of each other.
 
     Args:
         pixels: RGB, ``(H, W, 3)``; not changed.
         boxes: What to draw, the last on top.
+        letters: Size of the labels' font in pixels; None for one that suits the image.
 
     Returns:
         The picture, RGB, ``(H, W, 3)``.
@@ -82,7 +83,8 @@ def draw_boxes(pixels: Pixels, boxes: Sequence[Box]) -> Pixels:
             dashes = (rows + columns) // (_DASH * width) % 2 == 0
             drawn = np.where(dashes[..., None], drawn, ground)
         picture = drawn
-    return _labelled(picture, [box for box in boxes if box.label], side)[..., ::-1]
+    letters = letters or max(10, round(side / 45))
+    return _labelled(picture, [box for box in boxes if box.label], letters)[..., ::-1]
 
 
 def _outlined(picture: Pixels, boxes: Sequence[Box], width: int) -> Pixels:
@@ -91,7 +93,7 @@ def _outlined(picture: Pixels, boxes: Sequence[Box], width: int) -> Pixels:
     return annotator.annotate(picture, detections, np.arange(len(boxes)))
 
 
-def _labelled(picture: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
+def _labelled(picture: Pixels, boxes: Sequence[Box], letters: int) -> Pixels:
     if not boxes:
         return picture
     library, detections, colours = _for_supervision(picture, boxes)
@@ -99,8 +101,8 @@ def _labelled(picture: Pixels, boxes: Sequence[Box], side: int) -> Pixels:
         library.ColorPalette.from_hex(colours),
         text_color=library.ColorPalette.from_hex([_INK[ink_on(colour)] for colour in colours]),
         font_path=FONT,
-        font_size=max(10, round(side / 45)),
-        text_padding=max(2, round(side / 200)),
+        font_size=letters,
+        text_padding=max(2, round(letters / 4)),
         smart_position=True,
     )
     texts = [box.label for box in boxes]

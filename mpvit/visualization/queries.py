@@ -1,200 +1,32 @@
-"""What a decoder layer looks at: the sampling points of its queries, recorded and drawn."""
+"""Pictures of what queries look at: the sampling points of detections on their image."""
 
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from mmdet.apis import inference_detector
-from mmdet.structures import DetDataSample
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
 from mpvit.datasets.palette import level_colour
 from mpvit.engine.hooks.prepare_inference import chosen_device
 from mpvit.engine.run_errors import explained_faults
-from mpvit.errors import UserError
 from mpvit.inference import load_detector
+from mpvit.inference.drawing import Box
 from mpvit.inference.images import as_pixels
-from mpvit.inference.loading import image_pipeline
-from mpvit.ops.msda.module import sampling_locations
+from mpvit.inference.queries import Picture, SamplingPoints, record
+from mpvit.visualization.sheets import boxed
+from mpvit.visualization.style import new_figure, save, styled
 
 _LARGEST = 9.0  # diameter in points of the sample with the largest weight
-_SMALLEST_PICTURE = 640  # pixels; smaller images are enlarged, or the points would cover them
+_SIDE = 640  # pixels; smaller images are enlarged, or the points would cover them
+_LETTERS = 18  # pixels, of labels in such an image
 _DPI = 100
-_Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
-
-
-@dataclass(frozen=True)
-class SamplingPoints:
-    """Where one decoder layer samples the image, for every query, and what was detected.
-
-    Pixels are the detector's own: its boxes and reference points lie in the same ones. Where an
-    image is padded, the detector takes the last cell of a level for a whole one, so that the
-    samples of a coarse level in a small image can be off by a part of a cell.
-
-    Attributes:
-        layer: Which decoder layer, from 0.
-        locations: ``(x, y)`` in pixels of the image, shape ``(queries, heads, levels, points, 2)``.
-            Samples may lie outside of the image, where they give nothing.
-        weights: Attention weights, shape ``(queries, heads, levels, points)``; those of a head add
-            up to 1.
-        references: What the layer starts from, in pixels of the image: points ``(x, y)`` or boxes
-            ``(cx, cy, w, h)``, shape ``(queries, 2 or 4)``.
-        strides: Pixels of the image, as given, between two positions of each level.
-        boxes: Detections, best first: ``(x1, y1, x2, y2)`` in pixels, shape ``(N, 4)``.
-        scores: In [0, 1], shape ``(N,)``.
-        labels: Index into ``classes``, shape ``(N,)``.
-        queries: Which query each detection comes from, shape ``(N,)``.
-        classes: Names by label.
-        size: ``(width, height)`` of the image in pixels.
-    """
-
-    layer: int
-    locations: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    references: NDArray[np.float32]
-    strides: tuple[float, ...]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    queries: NDArray[np.int64]
-    classes: tuple[str, ...]
-    size: tuple[int, int]
-
-    def name(self, detection: int) -> str:
-        """Class and score of a detection, as it is written beside its box."""
-        label = int(self.labels[detection])
-        name = self.classes[label] if label < len(self.classes) else f'class {label}'
-        return f'{name} {self.scores[detection]:.2f}'
-
-
-def record(model: nn.Module, image: _Picture, layer: int = -1) -> SamplingPoints:
-    """Run a detector on an image and keep what one decoder layer samples.
-
-    Results are those of the detector alone, and nothing stays in it. Other threads may use it
-    meanwhile. A compiled detector runs without its compiled code.
-
-    Args:
-        model: As `mpvit.inference.load_detector` gives it, prepared in any way.
-        image: File, an array ``(H, W, 3)`` in BGR, which is mmdet's order, or a picture of Pillow.
-            Files and pictures are turned upright first, as their EXIF data says.
-        layer: Which decoder layer; -1 is the last one, whose output the detections are.
-
-    Raises:
-        UserError: The image cannot be read, there is no such layer, or the detector's head does
-            not say which query a detection comes from.
-    """
-    layers = getattr(getattr(model, 'decoder', None), 'layers', None)
-    if layers is None or not hasattr(layers[-1].cross_attn, 'sampling_offsets'):
-        kind = type(model).__name__
-        raise UserError(f'{kind} has no decoder that can be looked into; name a checkpoint')
-    if not -len(layers) <= layer < len(layers):
-        raise UserError(f'layer {layer}: the decoder has layers 0 to {len(layers) - 1}')
-    layer %= len(layers)
-    cfg: Any = model.cfg
-    meta: Any = model.dataset_meta
-    stance: Any = getattr(torch.compiler, 'set_stance', None)  # torch 2.6
-    with (
-        _recorded(layers[layer].cross_attn) as seen,
-        stance('force_eager') if stance else nullcontext(),
-    ):
-        # its own pipeline for arrays would be written into the config
-        sample = inference_detector(model, as_pixels(image), image_pipeline(cfg))
-    if 'offsets' not in seen:
-        raise UserError('this torch runs compiled code only; load the detector without compile')
-    return _in_pixels(seen, sample, meta.get('classes') or (), layer)
-
-
-@contextmanager
-def _recorded(attention: Any) -> Iterator[dict[str, Tensor]]:
-    """While it lasts, keep what this thread's calls compute inside a deformable attention."""
-    seen: dict[str, Tensor] = {}
-    thread = threading.get_ident()
-
-    def keep(**tensors: Tensor) -> None:
-        if threading.get_ident() == thread:
-            seen.update(tensors)
-
-    handles = [
-        attention.register_forward_pre_hook(
-            lambda module, args, kwargs: keep(
-                references=kwargs['reference_points'],
-                shapes=kwargs['spatial_shapes'],
-                ratios=kwargs['valid_ratios'],
-            ),
-            with_kwargs=True,
-        ),
-        attention.sampling_offsets.register_forward_hook(
-            lambda module, args, output: keep(
-                offsets=output.unflatten(-1, (*_grid(attention), 2)),
-            )
-        ),
-        attention.attention_weights.register_forward_hook(
-            lambda module, args, output: keep(
-                weights=output.unflatten(-1, (attention.num_heads, -1))
-                .softmax(-1)
-                .unflatten(-1, _grid(attention)[1:])
-            )
-        ),
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _grid(attention: Any) -> tuple[int, int, int]:
-    return attention.num_heads, attention.num_levels, attention.num_points
-
-
-def _in_pixels(
-    seen: dict[str, Tensor], sample: DetDataSample, classes: Sequence[str], layer: int
-) -> SamplingPoints:
-    """Undo the padding and the resizing that the detector's coordinates refer to."""
-    found = sample.pred_instances
-    if 'queries' not in found:
-        raise UserError(
-            'the head does not say which query a detection comes from; '
-            'use type="OfficialDeformableDETRHead"'
-        )
-    height, width = sample.ori_shape[:2]
-    image = seen['references'].new_tensor([width, height])
-    ratios = seen['ratios'][0]  # (levels, 2): the part of each level that is not padding
-    locations = sampling_locations(seen['references'], seen['offsets'], seen['shapes'])[0]
-    references = seen['references'][0, :, 0]
-    references = (references.unflatten(-1, (-1, 2)) / ratios[0] * image).flatten(-2)
-    columns = seen['shapes'][:, 1] * ratios[:, 0]
-    return SamplingPoints(
-        layer=layer,
-        locations=_array(locations / ratios[:, None] * image),
-        weights=_array(seen['weights'][0]),
-        references=_array(references),
-        strides=tuple((width / columns).tolist()),
-        boxes=_array(found.bboxes),
-        scores=_array(found.scores),
-        labels=found.labels.cpu().numpy(),
-        queries=found.queries.cpu().numpy(),
-        classes=tuple(classes),
-        size=(width, height),
-    )
-
-
-def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return tensor.float().cpu().numpy()
+_BOX = '#202020'
 
 
 def show_queries(
@@ -213,7 +45,7 @@ def show_queries(
         config: Config file.
         checkpoint: Checkpoint that fits it.
         image: Image file.
-        figure: Picture to write, of a type that matplotlib knows.
+        figure: Picture to write: .png, .jpg, .pdf or .svg.
         layer: Which decoder layer; -1 is the last one.
         top: How many detections.
         device: Where the detector runs; None for a GPU where there is one.
@@ -230,12 +62,44 @@ def show_queries(
         model = load_detector(config, checkpoint, chosen_device(device))
         points = record(model, picture, layer)
     Path(figure).parent.mkdir(parents=True, exist_ok=True)
-    draw_sheet(picture, points, top).savefig(figure, dpi=110)
+    save(draw_sheet(picture, points, top), Path(figure))
     return [points.name(detection) for detection in range(min(top, len(points.boxes)))]
 
 
+@styled
+def draw_sheet(image: Picture, points: SamplingPoints, top: int = 6) -> Figure:
+    """All of the best detections in one picture, and the sampling points of each in its own.
+
+    Args:
+        image: The image that was given to `record`.
+        points: What `record` returned.
+        top: How many detections.
+    """
+    chosen = range(min(top, len(points.boxes)))
+    panels: list[tuple[Sequence[int], str, str]] = [
+        (chosen, 'detection', f'the best {len(chosen)}, a colour each'),
+        *(([detection], 'level', points.name(detection)) for detection in chosen),
+    ]
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    width, height = points.size
+    side = 4.0 / max(width, height)  # inches
+    figure = new_figure(columns * side * width, rows * (side * height + 0.3) + 0.8)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis('off')
+    for axes, (detections, by, title) in zip(grid.flat, panels, strict=False):
+        draw_on(axes, image, points, detections, by, labels=by == 'detection')
+        axes.set_title(title, fontsize=10, fontweight='normal')
+    figure.suptitle(f'Sampling points of decoder layer {points.layer}', fontsize=12)
+    figure.legend(
+        handles=_levels(points), title='single detections', loc='outside lower center', ncols=5
+    )
+    return figure
+
+
 def draw(
-    image: _Picture,
+    image: Picture,
     points: SamplingPoints,
     detections: Sequence[int] = (0,),
     by: str | None = None,
@@ -257,62 +121,20 @@ def draw(
     """
     by = by or ('level' if len(detections) == 1 else 'detection')
     width, height = points.size
-    scale = max(1.0, _SMALLEST_PICTURE / max(width, height))
-    figure = Figure(figsize=(width * scale / _DPI, height * scale / _DPI), dpi=_DPI)
+    scale = max(1.0, _SIDE / max(width, height)) / _DPI
+    figure = Figure(figsize=(width * scale, height * scale), dpi=_DPI)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_on(axes, as_pixels(image), points, detections, by)
+    draw_on(axes, image, points, detections, by)
     if by == 'level':
         axes.legend(handles=_levels(points), fontsize=8, framealpha=0.85)
-    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
 
 
-def draw_sheet(image: _Picture, points: SamplingPoints, top: int = 6) -> Figure:
-    """All of the best detections in one picture, and the sampling points of each in its own.
-
-    Args:
-        image: The image that was given to `record`.
-        points: What `record` returned.
-        top: How many detections.
-
-    Returns:
-        Figure to save.
-    """
-    pixels = as_pixels(image)
-    chosen = range(min(top, len(points.boxes)))
-    panels: list[tuple[Sequence[int], str, str]] = [
-        (chosen, 'detection', f'the best {len(chosen)}, a colour each'),
-        *(([detection], 'level', points.name(detection)) for detection in chosen),
-    ]
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    width, height = points.size
-    side = 4.0 / max(width, height)  # inches
-    size = (columns * side * width, rows * (side * height + 0.3) + 0.8)
-    figure = Figure(figsize=size, layout='constrained')
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.axis('off')
-    for axes, (detections, by, title) in zip(grid.flat, panels, strict=False):
-        draw_on(axes, pixels, points, detections, by, labels=by == 'detection')
-        axes.set_title(title, fontsize=10)
-    figure.suptitle(f'Sampling points of decoder layer {points.layer}', fontsize=12)
-    figure.legend(
-        handles=_levels(points),
-        title='single detections',
-        loc='outside lower center',
-        ncols=5,
-        fontsize=9,
-        title_fontsize=9,
-    )
-    return figure
-
-
 def draw_on(
     axes: Axes,
-    pixels: NDArray[np.uint8],
+    image: Picture,
     points: SamplingPoints,
     detections: Sequence[int],
     by: str,
@@ -322,32 +144,29 @@ def draw_on(
 
     Args:
         axes: Where; they show the image and nothing else afterwards.
-        pixels: The image, ``(H, W, 3)`` in RGB.
+        image: The image that was given to `record`.
         points: What `record` returned.
         detections: Which detections.
         by: What the colours mean, 'level' or 'detection'.
         labels: Write class and score beside the boxes.
     """
     width, height = points.size
-    faded = 0.65 * pixels + 0.35 * 255  # or the dots would drown in it
-    axes.imshow(faded.astype(np.uint8), extent=(0, width, height, 0))
+    faded = (0.65 * as_pixels(image) + 0.35 * 255).astype(np.uint8)  # or dots would drown in it
+    by_detection = by == 'detection'
+    drawn = [
+        (detection, level_colour(order) if by_detection else _BOX)
+        for order, detection in enumerate(detections)
+    ][::-1]  # the best on top
+    boxes = [
+        Box(points.boxes[detection], colour, points.name(detection) if labels else '')
+        for detection, colour in drawn
+    ]
+    side = max(_SIDE, *points.size)
+    picture = boxed(faded, boxes, side, letters=round(_LETTERS * side / _SIDE))
+    axes.imshow(picture, extent=(0, width, height, 0))
     axes.axis('off')
-    for order, detection in reversed(list(enumerate(detections))):  # the best on top
-        colour = level_colour(order) if by == 'detection' else '#202020'
-        x1, y1, x2, y2 = points.boxes[detection]
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.8))
-        _dots(axes, points, detection, colour if by == 'detection' else None)
-        if labels:
-            axes.text(
-                max(x1, 0),
-                max(y1, 0),
-                points.name(detection),
-                color='black',
-                fontsize=9,
-                va='top' if y1 < 0.04 * height else 'bottom',
-                bbox=dict(facecolor='white', alpha=0.75, pad=1, lw=0),
-                clip_on=True,
-            )
+    for detection, colour in drawn:
+        _dots(axes, points, detection, colour if by_detection else None)
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
@@ -370,7 +189,7 @@ def _dots(axes: Axes, points: SamplingPoints, detection: int, colour: str | None
         zorder=2,
     )
     x, y = points.references[query][:2]
-    (cross,) = axes.plot(x, y, marker='+', ms=13, mew=1.6, color=colour or '#202020', zorder=3)
+    (cross,) = axes.plot(x, y, marker='+', ms=13, mew=1.6, color=colour or _BOX, zorder=3)
     cross.set_path_effects([withStroke(linewidth=3.4, foreground='white')])
 
 

@@ -22,6 +22,7 @@ def boxed(
     side: int,
     region: Sequence[float] | NDArray[np.float64] | None = None,
     size: tuple[int, int] | None = None,
+    letters: int | None = None,
 ) -> Image.Image:
     """An image, or a part of it, brought to a size, with boxes.
 
@@ -33,6 +34,7 @@ def boxed(
             where it is grey. None for the whole image.
         size: Width and height that boxes and region are about, if the image was decoded at a
             fraction of them.
+        letters: As for `draw_boxes`.
     """
     height, width = image.shape[:2]
     size = size or (width, height)
@@ -48,7 +50,7 @@ def boxed(
         replace(box, corners=(np.asarray(box.corners) * (width / size[0]) - origin) * scale)
         for box in boxes
     ]
-    return Image.fromarray(np.ascontiguousarray(draw_boxes(np.asarray(part), moved)))
+    return Image.fromarray(np.ascontiguousarray(draw_boxes(np.asarray(part), moved, letters)))
 
 
 def sheet(

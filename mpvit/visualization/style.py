@@ -128,7 +128,6 @@ def save(figure: Figure, path: Path) -> Path:
         figure: The figure.
         path: File to write.
     """
-    check_format(path)
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
         metadata = {'Date': None} if path.suffix.lower() == '.svg' else None

@@ -16,7 +16,7 @@ from mpvit.app.detectors import LOWEST_SCORE, Detectors
 from mpvit.app.sources import Source, choose_sources, find_pictures
 from mpvit.errors import UserError
 from mpvit.inference import Detector, load_detector
-from mpvit.visualization.queries import record
+from mpvit.inference.queries import record
 
 NAME = 'tiny/epoch_1.pth'
 

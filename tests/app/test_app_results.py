@@ -18,7 +18,7 @@ from mpvit.app.results import (
 )
 from mpvit.checkpoints.coco_categories import COCO_NAMES
 from mpvit.inference import Detections
-from mpvit.visualization.queries import SamplingPoints
+from mpvit.inference.queries import SamplingPoints
 
 EVERYTHING = Filter(0, range(10))
 

@@ -9,7 +9,7 @@ from mpvit.datasets.toy import CLASSES
 from mpvit.errors import UserError
 from mpvit.export.files import _facts
 from mpvit.inference import Detector, load_detector
-from mpvit.visualization.queries import record
+from mpvit.inference.queries import record
 
 
 @pytest.fixture(scope='module')

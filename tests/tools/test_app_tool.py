@@ -23,7 +23,7 @@ from app_checkpoint import CLASSES, write_checkpoint
 from PIL import Image
 
 from mpvit.inference import Detector
-from mpvit.visualization.queries import record
+from mpvit.inference.queries import record
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
