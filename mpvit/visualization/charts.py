@@ -11,7 +11,7 @@ from mpvit.datasets.check.table import SIZE_LIMITS
 from mpvit.datasets.palette import CLASSES, class_colour
 from mpvit.evaluation.analysis import Analysis
 from mpvit.evaluation.error_types import ERROR_TYPES
-from mpvit.visualization.style import new_figure, note, shortened, styled
+from mpvit.visualization.style import new_figure, note, saying, shortened, styled
 
 _RECALLS = np.linspace(0, 1, 101)
 _FEW = 7  # classes that each get a colour in one chart
@@ -178,13 +178,9 @@ def _bars(
 ) -> None:
     lengths = np.nan_to_num(np.asarray(values, float))
     bars = axes.barh(places, lengths, color=colours[: len(values)], height=0.7)
-    axes.bar_label(bars, texts, padding=3, fontsize=9)
+    saying(axes, bars, texts)
     axes.set_yticks(places, names)
     axes.set(ylim=(places[-1] + 0.6, -0.6), xlim=(0, max(lengths.max() * 1.15, 1e-3)))
-    axes.xaxis.set_visible(False)  # the bars say their numbers
-    axes.tick_params(axis='y', length=0)
-    axes.grid(visible=False)
-    axes.spines['bottom'].set_visible(False)
 
 
 @styled

@@ -28,7 +28,8 @@ from mpvit.engine.build import check_data
 from mpvit.errors import UserError, did_you_mean
 from mpvit.inference.drawing import Box
 from mpvit.inference.images import Pixels
-from mpvit.visualization.sheets import boxed, sheet
+from mpvit.visualization.sheets import boxed, reach, sheet
+from mpvit.visualization.style import shortened
 
 _ROWS = 4  # images of a sheet
 _SIDE = 370  # pixels of a picture
@@ -186,16 +187,8 @@ def _drawn(panel: Panel, names: Sequence[str]) -> Image.Image | None:
             boxes.append(Box(box.corners, _ODD, f'{name}, {box.note}', dashed=True))
         else:
             boxes.append(Box(box.corners, colour, name if few or not is_tiny else ''))
-    return boxed(panel.pixels, boxes, _SIDE, _reach(panel.boxes, width, height))
-
-
-def _reach(boxes: Sequence[Annotation], width: int, height: int) -> NDArray[np.float64]:
-    """The image, and as much around it as boxes that reach out need, up to a margin."""
-    corners = np.array([(0, 0, width, height), *(box.corners for box in boxes)], dtype=float)
-    size = np.array([width, height])
-    low = np.maximum(corners[:, :2].min(axis=0), -_MARGIN * size)
-    high = np.minimum(corners[:, 2:].max(axis=0), (1 + _MARGIN) * size)
-    return np.concatenate([low, high])
+    region = reach([box.corners for box in panel.boxes], (width, height), _MARGIN)
+    return boxed(panel.pixels, boxes, _SIDE, region)
 
 
 @dataclass
@@ -232,7 +225,9 @@ class _Source:
             boxes += _odd_boxes(self.dataset, self.raw[info['img_path']], info)
         height, width = pixels.shape[:2]
         name = Path(info['img_path']).name
-        return Panel(pixels, boxes, f'{_shortened(name)}, {width} x {height}\n{_count(boxes)}')
+        return Panel(
+            pixels, boxes, f'{shortened(name, end=True)}, {width} x {height}\n{_count(boxes)}'
+        )
 
     def fed_panel(self, index: int, feed: '_Feed', seed: int, draw: int) -> Panel:
         """The image and its boxes as they arrive in the detector."""
@@ -392,8 +387,3 @@ def _count(boxes: Sequence[Annotation]) -> str:
     notes = [box.note for box in boxes if box.note]
     parts = [f'{notes.count(note)} {note}' for note in dict.fromkeys(notes)]
     return '\n'.join(wrap(', '.join([f'{plain} object{"s" * (plain != 1)}', *parts]), _WIDTH))
-
-
-def _shortened(name: str, length: int = 24) -> str:
-    """A file name with its end, which tells it from others."""
-    return name if len(name) <= length else f'...{name[3 - length :]}'

@@ -4,14 +4,11 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image
 
 from mpvit.datasets.check.boxes import image_sizes, usable
 from mpvit.datasets.check.checker import Inspection
@@ -19,14 +16,20 @@ from mpvit.datasets.check.classes import class_counts
 from mpvit.datasets.check.problems import SEVERITIES, Problem
 from mpvit.datasets.check.report import grouped, verdict
 from mpvit.datasets.check.table import Table
+from mpvit.datasets.palette import CLASSES
+from mpvit.inference.drawing import Box
+from mpvit.inference.images import from_pillow, open_image
+from mpvit.visualization.sheets import GREY, boxed, reach
+from mpvit.visualization.style import new_figure, note, save, saying, shortened, styled
 
 _COLOURS = {'fatal': '#7b0f1a', 'error': '#d1495b', 'warning': '#edae49', 'info': '#8d99ae'}
-_SPLIT_COLOURS = {'train': '#2a6f97', 'val': '#e07a2f'}
+_SPLIT_COLOURS = dict(zip(('train', 'val'), CLASSES, strict=False))
 _COLUMNS = 4
 _SAMPLES = 8
-_CLASSES = 20  # shown at most
-_PIXELS = 640  # longest side of a sample; its file may have many more
 _NAME = 30  # characters
+_CLASSES = 20  # shown at most
+_SIDE = 480  # pixels of a sample; its file may have many more
+_LETTERS = 14  # pixels, of its labels
 
 
 @dataclass
@@ -49,21 +52,23 @@ def draw_picture(found: Inspection, target: str | os.PathLike[str]) -> None:
         found: What was found.
         target: PNG file to write.
     """
-    samples = _worst(found)
+    save(_drawn(found, _worst(found)), Path(target))
+
+
+@styled
+def _drawn(found: Inspection, samples: Sequence['_Sample']) -> Figure:
     rows = -(-len(samples) // _COLUMNS)
-    figure = Figure(figsize=(4.4 * _COLUMNS, 4.6 + 4.2 * rows), layout='constrained', dpi=100)
-    FigureCanvasAgg(figure)  # files only: needs no display, and touches no global state
-    with matplotlib.rc_context({'font.size': 9, 'axes.titlesize': 11}):
-        grid = figure.add_gridspec(1 + rows, _COLUMNS, height_ratios=[1.1] + [1.0] * rows)
-        figure.suptitle(f'{_title(found)}\n{verdict(found.problems)}', fontsize=13)
-        _draw_problems(figure.add_subplot(grid[0, 0]), found.problems)
-        _draw_box_sizes(figure.add_subplot(grid[0, 1]), found)
-        _draw_classes(figure.add_subplot(grid[0, 2]), found)
-        _draw_image_sizes(figure.add_subplot(grid[0, 3]), found)
-        for index, sample in enumerate(samples):
-            axes = figure.add_subplot(grid[1 + index // _COLUMNS, index % _COLUMNS])
-            _draw_sample(axes, sample)
-        figure.savefig(target)
+    figure = new_figure(4.4 * _COLUMNS, 4.6 + 4.2 * rows)
+    grid = figure.add_gridspec(1 + rows, _COLUMNS, height_ratios=[1.1] + [1.0] * rows)
+    figure.suptitle(f'{_title(found)}\n{verdict(found.problems)}', fontsize=13)
+    _draw_problems(figure.add_subplot(grid[0, 0]), found.problems)
+    _draw_box_sizes(figure.add_subplot(grid[0, 1]), found)
+    _draw_classes(figure.add_subplot(grid[0, 2]), found)
+    _draw_image_sizes(figure.add_subplot(grid[0, 3]), found)
+    for index, sample in enumerate(samples):
+        place = grid[1 + index // _COLUMNS, index % _COLUMNS]
+        _draw_sample(figure.add_subplot(place), sample)
+    return figure
 
 
 def _title(found: Inspection) -> str:
@@ -78,22 +83,19 @@ def _draw_problems(axes: Axes, problems: Sequence[Problem]) -> None:
     groups = grouped(problems)[:14]
     axes.set_title('problems')
     if not groups:
-        axes.text(0.5, 0.5, 'none', ha='center', va='center', transform=axes.transAxes)
-        axes.set_axis_off()
+        note(axes, 'none')
         return
     counts = [len(group) for group in groups]
     colours = [_COLOURS[group[0].severity] for group in groups]
     bars = axes.barh([group[0].code for group in groups], counts, color=colours)
-    axes.bar_label(bars, [f'{count:,}' for count in counts], padding=3)
+    saying(axes, bars, [f'{count:,}' for count in counts])
     axes.set(xscale='log', xlim=(0.5, 6 * max(counts)))
-    axes.xaxis.set_visible(False)  # the bars say their numbers
     axes.invert_yaxis()
-    axes.spines[['top', 'right', 'bottom']].set_visible(False)
     shown = {group[0].severity for group in groups}
     for severity in SEVERITIES:
         if severity in shown:
             axes.bar(0, 0, color=_COLOURS[severity], label=severity)
-    axes.legend(loc='lower right', framealpha=0.9)
+    axes.legend(loc='lower right')
 
 
 def _draw_box_sizes(axes: Axes, found: Inspection) -> None:
@@ -114,8 +116,9 @@ def _draw_box_sizes(axes: Axes, found: Inspection) -> None:
     axes.set(title='box sizes', xlabel='square root of the area, pixels', ylabel='share of boxes')
     every = np.concatenate(drawn).clip(1, 2048)
     axes.set(xscale='log', xlim=(every.min() / 1.3, every.max() * 1.3))
+    axes.xaxis.set_major_formatter('{x:g}')
     axes.set_ylim(0, 1.3 * max(axes.get_ylim()[1], 0.01))  # room for the legend
-    _finish(axes)
+    _legend(axes)
 
 
 def _outline(axes: Axes, side: np.ndarray, bins: np.ndarray, label: str, ls: str = '-') -> None:
@@ -142,15 +145,14 @@ def _draw_classes(axes: Axes, found: Inspection) -> None:
         places = np.arange(len(names)) + (index - (len(counts) - 1) / 2) * height
         colour = _SPLIT_COLOURS[table.role]
         bars = axes.barh(places, values, height, color=colour, label=table.role)
-        axes.bar_label(bars, [f'{value:,}' for value in values], padding=2, fontsize=7)
+        saying(axes, bars, [f'{value:,}' for value in values], 7)
     most = max([1, *(value for count in counts for value in count.values())])
     logarithmic = any(0 < value < most / 50 for count in counts for value in count.values())
     scale = dict(xscale='log', xlim=(0.5, 6 * most)) if logarithmic else dict(xlim=(0, 1.3 * most))
     axes.set(title=title, **scale)
-    axes.xaxis.set_visible(False)  # the bars say their numbers
-    axes.set_yticks(range(len(names)), [_shortened(name) for name in names])
+    axes.set_yticks(range(len(names)), [shortened(name, _NAME) for name in names])
     axes.invert_yaxis()
-    _finish(axes)
+    _legend(axes)
 
 
 def _draw_image_sizes(axes: Axes, found: Inspection) -> None:
@@ -166,13 +168,12 @@ def _draw_image_sizes(axes: Axes, found: Inspection) -> None:
     axes.margins(0.12)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    _finish(axes)
+    _legend(axes)
 
 
-def _finish(axes: Axes) -> None:
-    axes.spines[['top', 'right']].set_visible(False)
+def _legend(axes: Axes) -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc='best', framealpha=0.9)
+        axes.legend()
 
 
 def _worst(found: Inspection) -> list[_Sample]:
@@ -216,51 +217,29 @@ def _spread_over_codes(by_code: dict[str, list[_Sample]]) -> list[_Sample]:
 
 def _draw_sample(axes: Axes, sample: _Sample) -> None:
     table, row = sample.table, sample.row
-    width, height = table.sizes[row]
-    size = (width, height) if np.isfinite(width) else (1, 1)
-    axes.set(xticks=[], yticks=[])
-    try:
-        with Image.open(sample.path) as image:
-            size = image.size
-            image.thumbnail((_PIXELS, _PIXELS))
-            axes.imshow(image.convert('RGB'), extent=(0, size[0], size[1], 0))
-    except Exception:  # it is shown because something is wrong with it
-        axes.add_patch(Rectangle((0, 0), *size, fc='0.75'))
-        axes.text(0.5, 0.02, 'cannot be read', ha='center', transform=axes.transAxes)
-    boxes = table.boxes[table.image_row == row]
-    (left, top), (right, bottom) = _view(np.array(size), boxes)
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect='equal', facecolor='0.93')
-    axes.spines[:].set_visible(False)
-    bad = {one.annotation_id for one in sample.problems if one.code.startswith('box')}
-    for index in np.flatnonzero(table.image_row == row):
-        _draw_box(axes, table.boxes[index], table.annotations[index]['id'] in bad)
     codes = list(dict.fromkeys(one.code for one in sample.problems))
-    text = f'{_shortened(os.path.basename(sample.path))}\n{", ".join(codes[:2])}'
-    axes.set_title(
-        text + (f', {len(codes) - 2} more' if len(codes) > 2 else ''),
-        fontsize=9,
-        color=_COLOURS[sample.problems[0].severity],
-    )
-
-
-def _view(size: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two corners of a part that shows the image, and boxes that are not too far away."""
-    boxes = boxes[np.isfinite(boxes).all(1)]
-    points = np.concatenate([[[0, 0], size], boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-    points = points.clip(-0.6 * size, 1.6 * size)
-    margin = 0.03 * max(size)
-    return points.min(0) - margin, points.max(0) + margin
-
-
-def _draw_box(axes: Axes, box: np.ndarray, bad: bool) -> None:
-    """A box with corners the right way round, so that those without area show too."""
-    if np.isfinite(box).all():
-        colour, width = (_COLOURS['error'], 2.2) if bad else ('white', 1.2)
-        for ec, lw in (('black', width + 1), (colour, width)):
-            axes.add_patch(
-                Rectangle(tuple(box[:2]), *box[2:], fill=False, ec=ec, lw=lw, snap=False)
-            )
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME else f'...{name[3 - _NAME :]}'
+    text = ', '.join(codes[:2]) + (f', {len(codes) - 2} more' if len(codes) > 2 else '')
+    size = tuple(np.nan_to_num(table.sizes[row], nan=_SIDE).astype(int).tolist())
+    try:
+        with open_image(sample.path) as image:
+            size = image.size
+            image.draft('RGB', (_SIDE, _SIDE))
+            pixels = from_pillow(image, turn=False)
+    except Exception:  # it is shown because something is wrong with it
+        width, height = (max(1, round(_SIDE * length / max(1, *size))) for length in size)
+        pixels = np.full((height, width, 3), GREY, np.uint8)
+        size = (max(1, size[0]), max(1, size[1]))
+        text += '\n(cannot be read)'
+    bad = {one.annotation_id: one.code for one in sample.problems if one.code.startswith('box')}
+    boxes = []
+    for index in np.flatnonzero(table.image_row == row):
+        x, y, width, height = table.boxes[index]
+        code = bad.get(table.annotations[index]['id'], '')
+        colour = _COLOURS['error'] if code else '#ffffff'
+        if np.isfinite(table.boxes[index]).all():
+            boxes.append(Box((x, y, x + width, y + height), colour, code, dashed=not code))
+    region = reach([box.corners for box in boxes], size, 0.6)
+    axes.imshow(boxed(pixels, boxes, _SIDE, region, size, _LETTERS))
+    axes.set_axis_off()
+    title = f'{shortened(os.path.basename(sample.path), _NAME, end=True)}\n{text}'
+    axes.set_title(title, fontsize=9, color=_COLOURS[sample.problems[0].severity])

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,21 @@ def boxed(
         for box in boxes
     ]
     return Image.fromarray(np.ascontiguousarray(draw_boxes(np.asarray(part), moved, letters)))
+
+
+def reach(
+    corners: Sequence[Sequence[float] | NDArray[Any]], size: tuple[int, int], margin: float
+) -> NDArray[np.float64]:
+    """The region that shows an image, and boxes that reach out of it.
+
+    Args:
+        corners: ``(x1, y1, x2, y2)`` of the boxes in pixels, in any order.
+        size: Width and height of the image in pixels.
+        margin: How far the region may reach out at each side, as a share of the image.
+    """
+    points = np.array([(0, 0, *size), *corners], dtype=float).reshape(-1, 2)
+    points = points.clip(-margin * np.array(size), (1 + margin) * np.array(size))
+    return np.concatenate([points.min(0), points.max(0)])
 
 
 def sheet(

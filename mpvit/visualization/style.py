@@ -4,7 +4,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -14,6 +14,7 @@ import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from mpvit.datasets.palette import CLASSES
@@ -73,21 +74,33 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def shortened(name: str, length: int = _NAME) -> str:
+def shortened(name: str, length: int = _NAME, end: bool = False) -> str:
     """A name that fits into a picture.
 
     Args:
         name: Of a class or file.
         length: Characters at most.
+        end: Keep its end, which tells files apart.
     """
     name = ' '.join(name.split())
-    return name if len(name) <= length else name[: length - 1].rstrip() + '…'
+    if len(name) <= length:
+        return name
+    return f'…{name[1 - length :]}' if end else f'{name[: length - 1].rstrip()}…'
 
 
 def note(axes: Axes, text: str) -> None:
     """Say in an empty chart why it is empty."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha='center', va='center', transform=axes.transAxes)
+
+
+def saying(axes: Axes, bars: BarContainer, texts: Sequence[str], size: float = 9) -> None:
+    """Have lying bars say their numbers, so that they need no axis."""
+    axes.bar_label(bars, texts, padding=3, fontsize=size)
+    axes.xaxis.set_visible(False)
+    axes.tick_params(axis='y', length=0)
+    axes.grid(visible=False)
+    axes.spines['bottom'].set_visible(False)
 
 
 def check_format(path: str | os.PathLike[str]) -> None:

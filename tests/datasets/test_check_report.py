@@ -80,7 +80,7 @@ def test_picture_of_clean_data_and_of_none(spoilable, tmp_path):
     spoilable.train = spoilable.val = None
     draw_picture(spoilable.inspect(), tmp_path / 'none.png')
     heights = [Image.open(tmp_path / f'{name}.png').height for name in ('clean', 'none')]
-    assert heights == [460, 460]  # no samples
+    assert heights == [552, 552]  # no samples
 
 
 def test_table_in_the_docs_is_that_of_the_code(root):
