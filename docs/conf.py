@@ -48,7 +48,7 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 # of the names that link nowhere only those of this project are mistakes, but for what is private,
 # constants and type variables
-nitpick_ignore_regex = [('py:.*', r'(?!mpvit\.).*'), ('py:.*', r'.*\.(_\w+|[A-Z_]+)')]
+nitpick_ignore_regex = [('py:.*', r'(?!mpvit\.).*'), ('py:.*', r'.*\.(_\w+|[A-Z_]+|AnyPath)')]
 
 html_theme = 'furo'
 html_title = f'mpvit {release}'

@@ -95,7 +95,7 @@ def run_test(
     Args:
         cfg: Complete config with ``work_dir`` and ``load_from``.
         notes: Lines for the log.
-        dtype: 'fp32', 'bf16' or 'fp16'; see `mpvit.inference.prepare`, also for what follows.
+        dtype: 'fp32', 'bf16' or 'fp16'; see `mpvit.engine.hooks.prepare_inference.prepare`.
         compile: Compile the detector at the first image.
         fold: Fold batch norms into convolutions.
 

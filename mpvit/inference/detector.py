@@ -39,9 +39,9 @@ class Detector:
         checkpoint: Checkpoint file or URL.
         device: Where it runs, such as ``'cuda:0'``; None for a GPU where there is one that can run
             the file, else the CPU.
-        dtype: As for `mpvit.inference.load_detector`.
-        compile: As for `mpvit.inference.load_detector`.
-        fold: As for `mpvit.inference.load_detector`.
+        dtype: As for `mpvit.inference.loading.load_detector`.
+        compile: As for `mpvit.inference.loading.load_detector`.
+        fold: As for `mpvit.inference.loading.load_detector`.
         threshold: Lowest score of a detection, in [0, 1].
         classes: Names of the classes to detect; None for all.
         batch_size: Images, or tiles of one, that the detector sees at once. Those of different size

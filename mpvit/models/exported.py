@@ -278,7 +278,7 @@ def use_exported(cfg: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
 def load_exported(
     cfg: Config, file: str | os.PathLike[str], device: str = 'cpu', **settings: Any
 ) -> ExportedDetector:
-    """An exported detector, as `mpvit.inference.load_detector` returns detectors.
+    """An exported detector, as `mpvit.inference.loading.load_detector` returns detectors.
 
     Args:
         cfg: Config that it was exported with.
