@@ -74,7 +74,7 @@ def record(model: nn.Module, image: Picture, layer: int = -1) -> SamplingPoints:
     meanwhile. A compiled detector runs without its compiled code.
 
     Args:
-        model: As `mpvit.inference.load_detector` gives it, prepared in any way.
+        model: As `mpvit.inference.loading.load_detector` gives it, prepared in any way.
         image: File, an array ``(H, W, 3)`` in BGR, which is mmdet's order, or a picture of Pillow.
             Files and pictures are turned upright first, as their EXIF data says.
         layer: Which decoder layer; -1 is the last one, whose output the detections are.

@@ -54,8 +54,8 @@ def show_queries(
         Class and score of the detections that were drawn.
 
     Raises:
-        UserError: See `mpvit.inference.load_detector` and `record`; or the device is not to be had,
-            or its memory is full.
+        UserError: See `mpvit.inference.loading.load_detector` and `record`; or the device is not
+            to be had, or its memory is full.
     """
     picture = Image.fromarray(as_pixels(image))
     with explained_faults(less_memory='use a smaller image, or --device cpu'):
