@@ -1,10 +1,11 @@
-"""Puts the report together: facts, charts and images of a run into one HTML file."""
+"""The report: facts, charts and images of a run in one HTML file."""
 
 import base64
 import io
 import os
-from collections.abc import Callable, Sequence
-from datetime import datetime
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mpvit import __version__
+from mpvit.datasets.check.table import SIZE_LIMITS, Split, build_table, read_content
 from mpvit.datasets.palette import class_colour
-from mpvit.engine.run_folder import Run, find_run
-from mpvit.engine.training_log import read_history
+from mpvit.engine.run_folder import METRICS, Run, find_run
+from mpvit.engine.training_log import History, duration, read_history
 from mpvit.errors import UserError
 from mpvit.evaluation.analysis import STATS, Analysis, analyse
 from mpvit.evaluation.error_types import ERROR_TYPES
-from mpvit.visualization import report_tables as facts
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.curves import draw_curves
 from mpvit.visualization.error_pictures import Photos
@@ -29,23 +30,22 @@ from mpvit.visualization.style import svg, writing
 
 _QUALITY = 80  # of the JPEG files
 _CROP = 180  # pixels
-_RECORDED = ('mAP', *(f'mAP_{part}' for part in ('50', '75', 's', 'm', 'l')), 'AR@1', 'AR@10')
-_RECORDED += ('AR@100', *(f'AR_{size}@100' for size in 'sml'))
-#: What the 12 numbers are.
-STAT_NAMES = (
-    'mean over IoU 0.50 to 0.95',
-    'at IoU 0.50',
-    'at IoU 0.75',
-    'small objects',
-    'medium objects',
-    'large objects',
-    'recall, 1 detection an image',
-    'recall, 10 detections',
-    'recall, 100 detections',
-    'recall, small objects',
-    'recall, medium objects',
-    'recall, large objects',
-)
+#: The 12 numbers, by their names in ``metrics.json`` after ``coco/bbox_``, and what they are.
+_STATS = {
+    'mAP': 'mean over IoU 0.50 to 0.95',
+    'mAP_50': 'at IoU 0.50',
+    'mAP_75': 'at IoU 0.75',
+    'mAP_s': 'small objects',
+    'mAP_m': 'medium objects',
+    'mAP_l': 'large objects',
+    'AR@1': 'recall, 1 detection an image',
+    'AR@10': 'recall, 10 detections',
+    'AR@100': 'recall, 100 detections',
+    'AR_s@100': 'recall, small objects',
+    'AR_m@100': 'recall, medium objects',
+    'AR_l@100': 'recall, large objects',
+}
+Facts = dict[str, str]
 
 
 def write_report(
@@ -79,7 +79,7 @@ def write_report(
             f'{run.folder} holds neither a log of a training nor an evaluation (metrics.json); '
             'name the work folder of a run'
         )
-    data, no_data = facts.data_facts(run)
+    data, no_data = data_facts(run)
     page = dict(
         title=run.folder.resolve().name,
         made=f'{datetime.now():%Y-%m-%d %H:%M}',
@@ -87,8 +87,8 @@ def write_report(
         threshold=threshold,
         history=history,
         analysis=analysis,
-        training=facts.training_facts(run, history),
-        evaluation=facts.evaluation_facts(run),
+        training=_training_facts(run, history),
+        evaluation=_evaluation_facts(run),
         stats=_stats(run, analysis),
         missing=dict(history=no_history, analysis=no_analysis, data=no_data),
         curves=_embedded(draw_curves([history]), 'curves') if history else None,
@@ -97,8 +97,8 @@ def write_report(
         classes=_class_rows(analysis, data),
         photos=_photos(analysis, count),
         data=data,
-        files=facts.files(run),
-        commands=facts.commands(run),
+        files=_files(run),
+        commands=_commands(run),
     )
     target = Path(target) if target is not None else run.folder / 'report.html'
     text = _template().render(page)
@@ -130,14 +130,14 @@ def _template() -> jinja2.Template:
 def _stats(run: Run, analysis: Analysis | None) -> list[tuple[str, str, float]]:
     """The 12 numbers: name, meaning, value; those of the evaluation, or else computed anew."""
     metrics = run.evaluation.get('metrics') or {}
-    recorded: list[Any] = [metrics.get(f'coco/bbox_{key}') for key in _RECORDED]
+    recorded: list[Any] = [metrics.get(f'coco/bbox_{key}') for key in _STATS]
     if all(isinstance(value, int | float) for value in recorded):
         values = [float(value) if value >= 0 else float('nan') for value in recorded]
     elif analysis is not None:
         values = list(analysis.stats.values())
     else:
         return []
-    return list(zip(STATS, STAT_NAMES, values, strict=True))
+    return list(zip(STATS, _STATS.values(), values, strict=True))
 
 
 def _charts(analysis: Analysis | None) -> dict[str, Markup]:
@@ -151,10 +151,10 @@ def _embedded(figure: Figure, name: str) -> Markup:
     return Markup(svg(figure, name))
 
 
-def _class_rows(analysis: Analysis | None, data: Sequence[facts.DataFacts]) -> list[dict[str, Any]]:
+def _class_rows(analysis: Analysis | None, data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     if analysis is None:
         return []
-    trained = next((part.by_class for part in data if part.split == 'training'), {})
+    trained = {part['split']: part['by_class'] for part in data}.get('training', {})
     return [
         row | dict(trained=trained.get(row['name']), colour=class_colour(row['label']))
         for row in analysis.class_rows()
@@ -197,3 +197,143 @@ def _jpeg(picture: Image.Image) -> str:
     target = io.BytesIO()
     picture.save(target, 'JPEG', quality=_QUALITY, optimize=True)
     return 'data:image/jpeg;base64,' + base64.b64encode(target.getvalue()).decode()
+
+
+def data_facts(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the data of a run hold.
+
+    Returns:
+        The splits that can be read: ``split``, ``file``, numbers of ``images``, of ``empty`` ones
+        and of ``objects`` but crowds, these also ``by_class`` and ``by_size`` (by their annotated
+        area, as in COCO); and why other splits cannot be read.
+    """
+    facts, missing = [], []
+    for split, name in (('train', 'training'), ('test', 'evaluation')):
+        file = run.data(split).get('annotations')
+        if not file:
+            missing.append(f'The {name} data: neither the config nor metrics.json names one file.')
+            continue
+        content, problems = read_content(Split(file, ''))
+        if content is None:
+            missing.append(f'The {name} data: {file} {problems[0].message}.')
+            continue
+        facts.append(dict(split=name, file=str(file), **_counted(file, content)))
+    return facts, missing
+
+
+def _counted(file: str, content: dict[str, Any]) -> dict[str, Any]:
+    table = build_table(content, Split(file, ''), 'train')
+    real = (table.image_row >= 0) & (table.category_row >= 0) & ~table.crowd
+    counts = np.bincount(table.category_row[real], minlength=len(table.names))
+    sizes = np.histogram(table.areas[real], [0, *SIZE_LIMITS, np.inf])[0].tolist()
+    return dict(
+        images=len(table.images),
+        empty=len(table.images) - len(np.unique(table.image_row[real])),
+        objects=int(real.sum()),
+        by_class=dict(zip(table.names, counts.tolist(), strict=True)),
+        by_size=dict(zip(('small', 'medium', 'large'), sizes, strict=True)),
+    )
+
+
+def _training_facts(run: Run, history: History | None) -> Facts:
+    """What was trained, how, how long, and with which software."""
+    config: Mapping[str, Any] = run.config or {}
+    model = config.get('model') or {}
+    model = model.get('module', model)
+    optimizer = config.get('optim_wrapper', {}).get('optimizer')
+    facts = {
+        'config': run.config_file and run.config_file.name,
+        **_model_facts(model),
+        'epochs': _epochs(config.get('train_cfg', {}).get('max_epochs'), history),
+        'images per step and process': config.get('train_dataloader', {}).get('batch_size'),
+        'optimizer': optimizer and f'{optimizer.get("type")}, learning rate {optimizer.get("lr")}',
+        **(_times(history) if history else {}),
+        **{key: run.training.get(key) for key in ('seed', 'processes', 'launcher')},
+        **(run.training.get('software') or {}),
+    }
+    return _known(facts)
+
+
+def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
+    backbone = model.get('backbone') or {}
+    size = backbone.get('arch') or backbone.get('depth') or ''
+    if isinstance(size, Mapping):
+        size = ', '.join(f'{key} {value}' for key, value in size.items())
+    refined = 'box refinement' if model.get('with_box_refine') else ''
+    staged = 'two stages' if model.get('as_two_stage') else ''
+    return dict(
+        backbone=f'{backbone.get("type") or ""} {size}'.strip(),
+        detector=', '.join(filter(None, (model.get('type'), refined, staged))),
+        queries=model.get('num_queries'),
+        classes=(model.get('bbox_head') or {}).get('num_classes'),
+    )
+
+
+def _epochs(planned: int | None, history: History | None) -> str:
+    done = history.epochs if history else 0
+    more = '' if planned in (None, done) else f' of {planned} planned'
+    return f'{done}{more}' if done else ''
+
+
+def _times(history: History) -> dict[str, str]:
+    """How long a training took, and when it started, by the name of its log folder."""
+    times = [time for time in map(duration, history.logs) if time is not None]
+    seconds = round(sum(times, timedelta()).total_seconds())
+    minutes, hours, days = seconds // 60 % 60, seconds // 3600 % 24, seconds // 86400
+    units = [(days, 'd'), (hours, 'h'), (minutes, 'min'), (seconds % 60, 's')]
+    while len(units) > 1 and not units[0][0]:
+        del units[0]
+    took = ' '.join(f'{count} {unit}' for count, unit in units[:2])
+    parts = f', in {len(times)} parts' if len(times) > 1 else ''
+    try:
+        start = datetime.strptime(history.logs[0].name, '%Y%m%d_%H%M%S')
+    except ValueError:
+        return dict(time=f'{took}{parts}' if times else '')
+    return dict(time=f'{took}{parts}' if times else '', started=f'{start:%Y-%m-%d %H:%M}')
+
+
+def _evaluation_facts(run: Run) -> Facts:
+    """What was evaluated, how, and with which software."""
+    record = run.evaluation
+    if not record:
+        return {}
+    written = datetime.fromtimestamp((run.folder / METRICS).stat().st_mtime)
+    return _known(
+        {
+            'checkpoint': record.get('checkpoint'),
+            'precision': (record.get('inference') or {}).get('dtype'),
+            **(record.get('software') or {}),
+            'evaluated': f'{written:%Y-%m-%d %H:%M}',
+        }
+    )
+
+
+def _known(facts: Mapping[str, Any]) -> Facts:
+    return {name: str(value) for name, value in facts.items() if value not in (None, '')}
+
+
+def _files(run: Run) -> Facts:
+    """Where the parts of the run are."""
+    named = {'work folder': run.folder, 'config': run.config_file, 'checkpoint': run.checkpoint}
+    return {
+        name: f'{path.absolute()}{"" if path.exists() else " (not found)"}'
+        for name, path in named.items()
+        if path is not None
+    }
+
+
+def _commands(run: Run) -> list[str]:
+    """How to repeat the run."""
+    config = run.config_file
+    if config is None:
+        return []
+    lines = [f'python tools/train.py {_shown(config)} --work-dir NEW_FOLDER']
+    if run.checkpoint is not None:
+        lines.append(f'python tools/test.py {_shown(config)} {_shown(run.checkpoint)}')
+    return lines
+
+
+def _shown(path: Path) -> str:
+    """A path as it can be typed here."""
+    relative = os.path.relpath(path)
+    return shlex.quote(str(path) if relative.startswith('..') else relative)

@@ -11,8 +11,7 @@ from synthetic_detections import detections_file, found_in, make_up
 
 from mpvit.engine.run_folder import find_run
 from mpvit.errors import UserError
-from mpvit.visualization.report import write_report
-from mpvit.visualization.report_tables import data_facts
+from mpvit.visualization.report import data_facts, write_report
 
 CHROMIUM = shutil.which('chromium')
 ODD = '<script>alert("x")</script> & co'
@@ -182,7 +181,7 @@ def test_sizes_are_counted_by_the_annotated_area(run):
         entry.update(area=area, bbox=[0, 0, 40, 40])
     truth.write_text(json.dumps(content))
     data, _ = data_facts(find_run(run))
-    assert data[1].by_size == dict(small=3, medium=2, large=1)
+    assert data[1]['by_size'] == dict(small=3, medium=2, large=1)
 
 
 def test_many_classes(tmp_path):
