@@ -2,4 +2,5 @@
 
 from mpvit.cli._main import main
 
-main()
+if __name__ == '__main__':  # the reference imports this module to describe it
+    main()
