@@ -31,11 +31,7 @@ ERROR_NAMES = {
 
 @styled
 def precision_recall(analysis: Analysis) -> Figure:
-    """Precision by recall: the mean over classes at several IoU, and each class at 0.5.
-
-    Args:
-        analysis: Of the detections.
-    """
+    """Precision by recall: the mean over classes at several IoU, and each class at 0.5."""
     figure = new_figure(11.5, 4.2)
     left, right = figure.subplots(1, 2, sharey=True)
     with np.errstate(invalid='ignore'):
@@ -73,11 +69,7 @@ def _draw_classes(axes: Axes, analysis: Analysis) -> None:
 
 @styled
 def ap_per_class(analysis: Analysis) -> Figure:
-    """A bar for the AP of each class, the best on top, with a dot for its AP50.
-
-    Args:
-        analysis: Of the detections.
-    """
+    """A bar for the AP of each class, the best on top, with a dot for its AP50."""
     order, title = _classes_shown(analysis)
     columns = [order] if len(order) <= _ROWS else np.array_split(order, 2)
     rows = max(len(column) for column in columns)
@@ -117,11 +109,7 @@ def _draw_bars(axes: Axes, analysis: Analysis, column: np.ndarray) -> None:
 
 @styled
 def ap_by_size(analysis: Analysis) -> Figure:
-    """AP and AR of small, medium and large objects.
-
-    Args:
-        analysis: Of the detections.
-    """
+    """AP and AR of small, medium and large objects."""
     figure = new_figure(5.6, 3.4)
     axes = figure.subplots()
     objects = analysis.results.objects
@@ -143,11 +131,7 @@ def ap_by_size(analysis: Analysis) -> Figure:
 
 @styled
 def error_chart(analysis: Analysis) -> Figure:
-    """What each kind of error costs, and how often it happens.
-
-    Args:
-        analysis: Of the detections.
-    """
+    """What each kind of error costs, and how often it happens."""
     figure = new_figure(10, 3.4)
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     errors = analysis.errors
@@ -185,11 +169,7 @@ def _bars(
 
 @styled
 def threshold_chart(analysis: Analysis) -> Figure:
-    """Precision, recall and F1 by the score from which a detection counts.
-
-    Args:
-        analysis: Of the detections.
-    """
+    """Precision, recall and F1 by the score from which a detection counts."""
     figure = new_figure(5.6, 3.4)
     axes = figure.subplots()
     axes.set_title('Which threshold? All classes, IoU 0.5')
@@ -210,11 +190,7 @@ def threshold_chart(analysis: Analysis) -> Figure:
 
 @styled
 def confusion_matrix(analysis: Analysis) -> Figure:
-    """Which class was taken for which: shares of each true class, with the background.
-
-    Args:
-        analysis: Of the detections.
-    """
+    """Which class was taken for which: shares of each true class, with the background."""
     counts, names, rest = _cells(analysis)
     size = len(counts)
     figure = new_figure(*(2 * [max(4.6, 2.2 + 0.42 * size if size <= 16 else 3.2 + 0.15 * size)]))

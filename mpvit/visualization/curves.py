@@ -76,11 +76,7 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 @styled
 def draw_curves(histories: Sequence[History]) -> Figure:
-    """Draw losses, learning rate and AP: of one run all terms together, of several side by side.
-
-    Args:
-        histories: At least one.
-    """
+    """Draw losses, learning rate and AP: of one run all terms together, of several side by side."""
     return _one_run(histories[0]) if len(histories) == 1 else _several_runs(histories)
 
 

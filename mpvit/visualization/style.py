@@ -63,12 +63,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure that touches no global state and needs no display.
-
-    Args:
-        width: In inches.
-        height: In inches.
-    """
+    """An empty figure, in inches; it touches no global state and needs no display."""
     figure = Figure(figsize=(width, height), layout='constrained')
     FigureCanvasAgg(figure)
     return figure
@@ -106,9 +101,6 @@ def saying(axes: Axes, bars: BarContainer, texts: Sequence[str], size: float = 9
 def check_format(path: str | os.PathLike[str]) -> None:
     """Refuse a picture in a format that is not written.
 
-    Args:
-        path: The file to write.
-
     Raises:
         UserError: It has another suffix.
     """
@@ -119,9 +111,6 @@ def check_format(path: str | os.PathLike[str]) -> None:
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Say in one line that a file cannot be written.
-
-    Args:
-        path: The file, or its folder.
 
     Raises:
         UserError: It cannot.
@@ -135,12 +124,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format that its suffix names.
-
-    Args:
-        figure: The figure.
-        path: File to write.
-    """
+    """Write a figure in the format that its suffix names."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
         metadata = {'Date': None} if path.suffix.lower() == '.svg' else None
