@@ -42,7 +42,7 @@ print(time.process_time() - start)
 def test_the_tools_that_draw_do_not_wait_for_torch(root):
     code = """
 import sys
-import mpvit.visualization.report, mpvit.visualization.error_pictures, mpvit.datasets.check
+import mpvit.visualization.report, mpvit.visualization.dataset_picture
 print({'torch', 'mmdet'} & {*sys.modules})
 """
     assert fresh(root, code) == 'set()'
