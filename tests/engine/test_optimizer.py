@@ -8,7 +8,7 @@ from mmengine.optim import MultiStepLR, build_optim_wrapper
 from torch import nn
 
 from mpvit.engine.hooks.checkpoint_fit import fit_optimizer_state
-from mpvit.engine.optimizer import merge_groups
+from mpvit.engine.optimizer import SharedWeightsEMA, merge_groups
 from mpvit.errors import UserError
 
 PARAMWISE = dict(
@@ -187,3 +187,37 @@ def test_state_that_cannot_be_regrouped_is_refused():
         fit_optimizer_state(checkpoint, model, merged.optimizer)
     with pytest.raises(UserError, match='4 parameter groups.* 14'):
         fit_optimizer_state(snapshot(merged, []), model, single.optimizer)
+
+
+class Shared(nn.Module):
+    """Two places for one layer, and a norm with statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(4, 4)
+        self.layers = nn.ModuleList([layer, layer])
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(self.layers[1](self.layers[0](x)))
+
+
+def test_every_weight_and_statistic_is_averaged_once_a_step():
+    torch.manual_seed(0)
+    model = Shared()
+    average = SharedWeightsEMA(model, momentum=0.1)
+    expected = None
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        model(torch.randn(8, 4))
+        average.update_parameters(model)
+        now = {name: t.clone().double() for name, t in model.state_dict().items()}
+        if expected is None:  # the first step copies
+            expected = now
+        expected = {name: 0.9 * old + 0.1 * now[name] for name, old in expected.items()}
+    for name, tensor in average.module.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-6)
+    assert average.module.layers[0].weight is average.module.layers[1].weight

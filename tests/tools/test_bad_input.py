@@ -382,15 +382,6 @@ SLOW: dict[str, tuple] = {
 }
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick():
-    """mmengine asks compilers and GPUs for their versions at every start."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr('mmengine.runner.runner.collect_env', dict)
-    yield
-    patch.undo()
-
-
 @pytest.fixture
 def refused(tool, tiny, toy, trained, tmp_path, monkeypatch):
     """Run a command on a place of its own and look at how it is refused."""

@@ -5,23 +5,11 @@ import json
 import parity_fill
 import pytest
 import torch
+from runs import assert_one_line, metrics_of
 
 from mpvit.checkpoints.loading import read
 
 OTHER_NAMES = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
-
-
-def metrics_of(work):
-    return json.loads((work / 'metrics.json').read_text())['metrics']
-
-
-def assert_one_line(result, *messages):
-    assert result.status == 1
-    last = result.err.strip().splitlines()[-1]
-    assert last.startswith('error: ')
-    assert 'Traceback' not in result.out + result.err
-    for message in messages:
-        assert message in last
 
 
 @pytest.fixture(scope='module')

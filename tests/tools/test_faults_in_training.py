@@ -12,6 +12,7 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from runs import assert_one_line, environment, log_of, wait_for
 
 from mpvit.checkpoints.loading import read
 
@@ -59,19 +60,6 @@ def write_config(folder, base, *hooks, more=''):
     listed = ', '.join(map(repr, hooks))
     path.write_text(f"_base_ = '{base}'\ncustom_hooks = [*_base_.custom_hooks, {listed}]\n{more}")
     return path
-
-
-def assert_one_line(result, *messages):
-    assert result.status == 1
-    last = result.err.strip().splitlines()[-1]
-    assert last.startswith('error: ')
-    assert 'Traceback' not in result.out + result.err
-    for message in messages:
-        assert message in last
-
-
-def log_of(work):
-    return '\n'.join(path.read_text() for path in sorted(work.glob('*/*.log')))
 
 
 def floats(state):
@@ -168,19 +156,6 @@ def free_port():
         return server.getsockname()[1]
 
 
-def environment(**more):
-    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
-    clean = {key: value for key, value in os.environ.items() if key not in names}
-    return {**clean, 'OMP_NUM_THREADS': '1', **more}
-
-
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, 'not in time'
-        time.sleep(0.2)
-
-
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_other_within_a_minute(root, tiny, tmp_path):
     config, places = tiny
@@ -195,7 +170,7 @@ def test_a_process_that_is_killed_ends_the_other_within_a_minute(root, tiny, tmp
                 ],
                 cwd=root,
                 env=environment(
-                    RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
+                    root, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
                     MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
                 ),
                 stdout=subprocess.DEVNULL,
@@ -203,7 +178,7 @@ def test_a_process_that_is_killed_ends_the_other_within_a_minute(root, tiny, tmp
             )
         )  # fmt: skip
     try:
-        wait_for((tmp_path / 'work' / 'epoch_2.pth').exists, 500)
+        wait_for((tmp_path / 'work' / 'epoch_2.pth').exists, 'the second epoch')
         processes[1].kill()
         start = time.monotonic()
         assert processes[0].wait(60) == 1

@@ -6,12 +6,9 @@ import shutil
 import pytest
 import torch
 from own_layouts import LAYOUTS, roboflow
+from runs import assert_one_line, log_of
 
 SPLITS = ('train', 'val', 'test')
-
-
-def log_of(work):
-    return '\n'.join(path.read_text() for path in sorted(work.glob('*/*.log')))
 
 
 def weights(path):
@@ -85,8 +82,5 @@ def test_training_checks_its_data_first(tool, tiny, toy, tmp_path):
     for path in (data / 'val2017').iterdir():
         path.write_bytes(b'no image')
     result = tool('train', tiny[0], '--data', data, '--work-dir', tmp_path / 'work')
-    assert result.status == 1
-    last = result.err.strip().splitlines()[-1]
-    assert last.startswith('error: ')
-    assert 'none of 6 images can be read' in last
+    assert_one_line(result, 'none of 6 images can be read')
     assert not list((tmp_path / 'work').glob('*.pth'))

@@ -5,27 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import interruptions
 import pytest
 from interruptions import differences
+from runs import environment, wait_for
 
 from mpvit.checkpoints.loading import read
 
 WANTED = dict(SIGKILL='SIGKILL', SIGTERM='0')
-
-
-def environment(root, **further):
-    return {
-        **os.environ,
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-        'PYTHONPATH': f'{root}{os.pathsep}{root / "tests"}',
-        'VIRTUAL_ENV': sys.prefix,
-        'OMP_NUM_THREADS': '1',
-        **further,
-    }
 
 
 @pytest.mark.parametrize(
@@ -120,13 +109,6 @@ def test_a_second_signal_to_a_script_stops_at_once(root, tmp_path):
 def test_scripts_return_the_status_of_a_failed_training(root, tmp_path):
     script = start_script(root, tmp_path, r"os.write(1, b'ready\n'); sys.exit(7)")
     assert script.wait(20) == 7
-
-
-def wait_for(condition, what, seconds=600):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f'{what} did not come'
-        time.sleep(0.1)
 
 
 def workers_of(folder):

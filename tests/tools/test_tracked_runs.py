@@ -30,16 +30,6 @@ def test_a_training_leaves_tensorboard_events_by_default(trained):
     assert 'config/text_summary' in found.Tags()['tensors']
 
 
-def test_a_test_leaves_no_events(tool, tiny, trained, tmp_path):
-    config, places = tiny
-    result = tool(
-        'test', config, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--cfg-options', *places
-    )
-    assert result.status == 0, result.err
-    assert list(tmp_path.glob('*/vis_data/config.py'))
-    assert not list(tmp_path.rglob('events.out.*'))
-
-
 def test_a_missing_package_is_said_before_anything_starts(tool, tiny, tmp_path, monkeypatch):
     find = importlib.util.find_spec
 

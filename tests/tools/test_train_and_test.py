@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from runs import metrics_of
 
 TWELVE = [
     *(f'coco/bbox_mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')),
@@ -15,8 +16,20 @@ TWELVE = [
 ]
 
 
-def numbers(work):
-    return json.loads((work / 'metrics.json').read_text())['metrics']
+@pytest.fixture
+def test(tool, tiny, trained, tmp_path):
+    """Test the trained tiny detector with flags; returns the output and the work folder."""
+
+    def call(*flags, config=tiny[0], places=tiny[1], name='work'):
+        work = tmp_path / name
+        result = tool(
+            'test', config, trained / 'epoch_2.pth', '--work-dir', work, *flags,
+            '--cfg-options', *places,
+        )  # fmt: skip
+        assert result.status == 0, result.err
+        return result.out + result.err, work
+
+    return call
 
 
 def test_training_leaves_what_a_user_expects(trained):
@@ -39,64 +52,42 @@ def test_a_tiny_training_is_explained(trained):
     assert ('likely causes found' in log.read_text()) == (min(aps) < 0.001)
 
 
-def test_test_prints_the_twelve_lines_and_writes_them(tool, tiny, trained, tmp_path):
-    config, places = tiny
-    checkpoint = trained / 'epoch_2.pth'
-    result = tool(
-        'test', config, checkpoint, '--eval', 'bbox', '--work-dir', tmp_path,
-        '--cfg-options', *places,
-    )  # fmt: skip
-    assert result.status == 0, result.err
-    lines = re.findall(r'^ Average (?:Precision|Recall) .*$', result.out + result.err, re.M)
-    assert len(lines) == 12
-    assert [re.search(r'maxDets= *(\d+)', line)[1] for line in lines[6:9]] == ['1', '10', '100']
-    metrics = numbers(tmp_path)
-    assert list(metrics)[:12] == TWELVE
-    for line, key in zip(lines, TWELVE, strict=True):
-        assert float(line.split('=')[-1]) == pytest.approx(metrics[key], abs=1e-9)
-
-
-def test_options_of_test(tool, tiny, trained, tmp_path):
-    config, places = tiny
-    result = tool(
-        'test', config, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--classwise',
-        '--out', tmp_path / 'raw.pkl', '--show-dir', tmp_path / 'drawn', '--cfg-options', *places,
-    )  # fmt: skip
-    assert result.status == 0, result.err
-    assert {f'coco/{name}_precision' for name in ('circle', 'digit')} <= set(numbers(tmp_path))
-    detections = pickle.loads((tmp_path / 'raw.pkl').read_bytes())
-    assert len(detections) == 6
+def test_test_prints_the_twelve_lines_and_writes_what_it_is_asked_for(test, tmp_path):
+    found = {}
+    asked = ('--no-fold', '--classwise', '--show-dir', tmp_path / 'drawn')
+    for name, flags in (('folded', ('--eval', 'bbox')), ('plain', asked)):
+        raw = tmp_path / f'{name}.pkl'
+        output, work = test(*flags, '--out', raw, name=name)
+        lines = re.findall(r'^ Average (?:Precision|Recall) .*$', output, re.M)
+        limits = [re.search(r'maxDets= *(\d+)', line)[1] for line in lines]
+        assert limits == [*['100'] * 6, '1', '10', *['100'] * 4]
+        metrics = metrics_of(work)
+        assert list(metrics)[:12] == TWELVE
+        for line, key in zip(lines, TWELVE, strict=True):
+            assert float(line.split('=')[-1]) == pytest.approx(metrics[key], abs=1e-9)
+        inference = json.loads((work / 'metrics.json').read_text())['inference']
+        assert inference == dict(dtype='fp32', compile=False, fold=name == 'folded')
+        images = pickle.loads(raw.read_bytes())
+        assert len(images) == 6
+        found[name] = torch.stack([image['pred_instances']['scores'] for image in images])
+        # nothing for TensorBoard
+        assert list(work.glob('*/vis_data/config.py'))
+        assert not list(work.rglob('events.out.*'))
     # 30 queries x 6 classes, of which the best 100 are kept
-    assert all(len(d['pred_instances']['scores']) == 100 for d in detections)
+    assert found['plain'].shape == (6, 100)
+    torch.testing.assert_close(found['folded'], found['plain'], rtol=0, atol=1e-5)
+    assert not torch.equal(found['folded'], found['plain'])  # rounding tells that it was folded
+    assert {f'coco/{name}_precision' for name in ('circle', 'digit')} <= set(metrics)
     assert len(list((tmp_path / 'drawn').glob('*.jpg'))) == 6
 
 
-def test_folding_changes_no_number_and_is_recorded(tool, tiny, trained, tmp_path):
-    config, places = tiny
-    found = {}
-    for name, flags in (('folded', ()), ('plain', ('--no-fold',))):
-        work = tmp_path / name
-        result = tool(
-            'test', config, trained / 'epoch_2.pth', '--work-dir', work, '--out', work / 'raw.pkl',
-            *flags, '--cfg-options', *places,
-        )  # fmt: skip
-        assert result.status == 0, result.err
-        inference = json.loads((work / 'metrics.json').read_text())['inference']
-        assert inference == dict(dtype='fp32', compile=False, fold=not flags)
-        images = pickle.loads((work / 'raw.pkl').read_bytes())
-        found[name] = torch.stack([image['pred_instances']['scores'] for image in images])
-    torch.testing.assert_close(found['folded'], found['plain'], rtol=0, atol=1e-5)
-    assert not torch.equal(found['folded'], found['plain'])  # rounding tells that it was folded
-
-
-@pytest.mark.parametrize('flags', [('--dtype', 'bf16'), ('--dtype', 'fp16', '--tta')])
-def test_lower_precision(tool, tiny, trained, tmp_path, flags):
-    config, places = tiny
-    arguments = ('--work-dir', tmp_path, *flags, '--cfg-options', *places)
-    result = tool('test', config, trained / 'epoch_2.pth', *arguments)
-    assert result.status == 0, result.err
-    assert f'Inference: dtype {flags[1]}, compile False, fold True' in result.out + result.err
-    assert list(numbers(tmp_path))[:12] == TWELVE
+@pytest.mark.parametrize(
+    'flags', [('--dtype', 'bf16'), ('--dtype', 'fp16', '--tta'), ('--dtype', 'fp32', '--tta')]
+)
+def test_precision_and_mirror_images(test, flags):
+    output, work = test(*flags)
+    assert f'Inference: dtype {flags[1]}, compile False, fold True' in output
+    assert list(metrics_of(work))[:12] == TWELVE
 
 
 def test_a_compiler_is_asked_for_in_one_line(tool, tiny, trained, tmp_path, monkeypatch):
@@ -108,32 +99,20 @@ def test_a_compiler_is_asked_for_in_one_line(tool, tiny, trained, tmp_path, monk
     assert result.err.splitlines()[-1].startswith('error: compile needs a C++ compiler')
 
 
-def test_averaged_weights_are_tested_as_they_are(tool, tiny, trained, tmp_path):
+def test_averaged_weights_and_several_evaluators(test, tiny, tmp_path):
+    """Averages are tested as they are: a checkpoint's weights are the average already."""
     config, places = tiny
-    (tmp_path / 'ema.py').write_text(
+    (tmp_path / 'mine.py').write_text(
         f"_base_ = '{config}'\n"
-        "custom_hooks = [dict(type='EMAHook'), dict(type='NumClassCheckHook')]"
-    )
-    arguments = ('--work-dir', tmp_path, '--cfg-options', *places)
-    result = tool('test', tmp_path / 'ema.py', trained / 'epoch_2.pth', *arguments)
-    assert result.status == 0, result.err
-    assert list(numbers(tmp_path))[:12] == TWELVE
-
-
-def test_classwise_with_several_evaluators(tool, root, tiny, trained, tmp_path):
-    config, places = tiny
-    (tmp_path / 'two.py').write_text(
-        f"_base_ = '{config}'\n"
+        "custom_hooks = [dict(type='EMAHook'), dict(type='NumClassCheckHook')]\n"
         "test_evaluator = [dict(type='CocoBoxMetric', ann_file=''), dict(type='DumpDetResults', "
         f"out_file_path='{tmp_path}/raw.pkl')]"
     )
     places = [place.replace('test_evaluator.', 'test_evaluator.0.') for place in places]
-    result = tool(
-        'test', tmp_path / 'two.py', trained / 'epoch_2.pth', '--work-dir', tmp_path,
-        '--classwise', '--cfg-options', *places,
-    )  # fmt: skip
-    assert result.status == 0, result.err
-    assert 'coco/circle_precision' in numbers(tmp_path)
+    _, work = test('--classwise', config=tmp_path / 'mine.py', places=places)
+    assert list(metrics_of(work))[:12] == TWELVE
+    assert 'coco/circle_precision' in metrics_of(work)
+    assert len(pickle.loads((tmp_path / 'raw.pkl').read_bytes())) == 6
 
 
 def test_augmented_and_plain_images_have_one_size(root):
@@ -147,14 +126,6 @@ def test_augmented_and_plain_images_have_one_size(root):
     assert augmented[:2] == plain[:2]
     assert augmented[1].scale == (128, 128)
     assert augmented[-1].type == 'TestTimeAug'
-
-
-def test_test_time_augmentation(tool, tiny, trained, tmp_path):
-    config, places = tiny
-    arguments = ('--work-dir', tmp_path, '--tta', '--cfg-options', *places)
-    result = tool('test', config, trained / 'epoch_2.pth', *arguments)
-    assert result.status == 0, result.err
-    assert list(numbers(tmp_path))[:12] == TWELVE
 
 
 def test_resume_continues_where_training_stopped(tool, tiny, tmp_path):
@@ -194,20 +165,16 @@ def test_fine_tuning_for_other_classes_says_what_starts_anew(tool, tiny, trained
     assert 'all 6 classes start from scratch (3 in the checkpoint)' in output
 
 
-@pytest.mark.parametrize(
-    ('flags', 'line'),
-    [
-        ([], '0.000375 = 0.0015 x 0.25: 4 images a step (4 x 1 processes x 1 batches) where'),
-        (['--auto-scale-lr'], '0.000375 = 0.0015 x 0.25: 4 images a step'),
-        (['--auto-scale-lr', 'off'], '0.0015, not scaled: 4 images a step'),
-    ],
-)
-def test_learning_rate_follows_the_batch(tool, tiny, tmp_path, flags, line, monkeypatch):
-    monkeypatch.setattr('mmengine.runner.EpochBasedTrainLoop.run', lambda self: None)
-    config, places = tiny
-    options = [*places, f'auto_scale_lr.enable={not flags}']
-    result = tool('train', config, *flags, '--work-dir', tmp_path, '--cfg-options', *options)
+@pytest.mark.parametrize(('flags', 'enabled', 'rule'), [
+    ([], True, 'linear'), (['--auto-scale-lr'], True, 'linear'),
+    (['--auto-scale-lr', 'sqrt'], True, 'sqrt'), (['--auto-scale-lr', 'off'], False, 'linear'),
+])  # fmt: skip
+def test_how_the_learning_rate_follows_the_batch_is_a_flag(
+    tool, tiny, tmp_path, flags, enabled, rule, monkeypatch
+):
+    configs = []
+    monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, notes: configs.append(cfg))
+    result = tool('train', tiny[0], *flags, '--work-dir', tmp_path)
     assert result.status == 0, result.err
-    lines = [text for text in (result.out + result.err).splitlines() if 'Learning rate ' in text]
-    assert len(lines) == 1
-    assert f'Learning rate {line}' in lines[0]
+    scaling = configs[0].auto_scale_lr
+    assert (scaling.enable, scaling.get('rule', 'linear')) == (enabled, rule)

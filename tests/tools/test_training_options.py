@@ -5,15 +5,12 @@ import pickle
 
 import pytest
 import torch
+from runs import log_of
 
 EVERY_PARAMETER = [
     'optim_wrapper.constructor=DefaultOptimWrapperConstructor',
     'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.5',
 ]
-
-
-def log_of(work):
-    return '\n'.join(path.read_text() for path in sorted(work.glob('*/*.log')))
 
 
 def test_resuming_a_training_with_a_group_for_every_parameter(tool, tiny, tmp_path):
@@ -90,23 +87,3 @@ def test_average_of_the_weights_is_evaluated_saved_and_resumed(tool, tiny, tmp_p
     )
     assert len(validated) == 6
     torch.testing.assert_close(validated, tested)  # so it was the average that was evaluated
-
-
-def test_auto_scale_lr_counts_accumulated_batches(tool, tiny, tmp_path):
-    config, places = tiny
-    options = [*places, 'optim_wrapper.accumulative_counts=2', 'train_cfg.max_epochs=1']
-    result = tool(
-        'train',
-        config,
-        '--auto-scale-lr',
-        'sqrt',
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        *options,
-    )
-    assert result.status == 0, result.err
-    state = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
-    (group,) = state['optimizer']['param_groups']
-    # 2 batches of 4 images where the config is for 16; warm-up and decay leave initial_lr alone
-    assert group['initial_lr'] == pytest.approx(1.5e-3 * (8 / 16) ** 0.5)

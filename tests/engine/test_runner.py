@@ -1,0 +1,57 @@
+"""What the learning rate is multiplied with, and the line that says so."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mpvit.engine.runner import PortableRunner, lr_factor
+from mpvit.errors import UserError
+
+
+def test_rules():
+    assert lr_factor(32, 16, 'linear') == 2
+    assert lr_factor(4, 16, 'linear') == 0.25
+    assert lr_factor(64, 16, 'sqrt') == 2
+    assert lr_factor(4, 16, 'sqrt') == 0.5
+    assert lr_factor(16, 16, 'linear') == lr_factor(16, 16, 'sqrt') == 1
+
+
+@pytest.mark.parametrize(
+    ('base', 'rule', 'message'),
+    [(16, 'cubic', "'cubic' is unknown; choose linear or sqrt"), (0, 'sqrt', 'must be positive')],
+)
+def test_mistakes(base, rule, message):
+    with pytest.raises(UserError, match=message):
+        lr_factor(2, base, rule)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'counts', 'lr', 'line'),
+    [
+        (dict(enable=True), 1, 0.01, '0.01 = 0.04 x 0.25: 4 images a step (2 x 2 processes x 1'),
+        (dict(enable=True), 4, 0.04, '0.04 = 0.04 x 1: 16 images a step (2 x 2 processes x 4 bat'),
+        (dict(enable=True, rule='sqrt'), 1, 0.02, '0.02 = 0.04 x 0.5: 4 images a step'),
+        (dict(enable=False), 1, 0.04, '0.04, not scaled: 4 images a step'),
+    ],
+)
+def test_the_learning_rate_follows_the_images_of_a_step(settings, counts, lr, line):
+    lines = []
+    runner = SimpleNamespace(
+        _train_dataloader=dict(batch_size=2),
+        world_size=2,
+        logger=SimpleNamespace(info=lines.append),
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.04)
+    wrapper = SimpleNamespace(optimizer=optimizer, _accumulative_counts=counts)
+    PortableRunner.scale_lr(runner, wrapper, dict(settings, base_batch_size=16))
+    assert optimizer.param_groups[0]['lr'] == pytest.approx(lr)
+    assert len(lines) == 1
+    assert lines[0].startswith(f'Learning rate {line}')
+
+
+def test_scaling_needs_to_know_for_how_many_images_the_rate_is_meant():
+    runner = SimpleNamespace(_train_dataloader=dict(batch_size=2), world_size=1)
+    wrapper = SimpleNamespace(optimizer=SimpleNamespace(defaults=dict(lr=1)))
+    with pytest.raises(UserError, match='base_batch_size'):
+        PortableRunner.scale_lr(runner, wrapper, dict(enable=True))

@@ -1,0 +1,48 @@
+"""What tests of whole runs share: their logs, how they end, and waiting for processes."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def log_of(work):
+    """All logs of a work folder, in order."""
+    return '\n'.join(path.read_text() for path in sorted(work.glob('*/*.log')))
+
+
+def metrics_of(work):
+    """The numbers of the last evaluation."""
+    return json.loads((work / 'metrics.json').read_text())['metrics']
+
+
+def assert_one_line(result, *words):
+    """A tool ended in one line with these words."""
+    assert result.status == 1
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith('error: ')
+    assert 'Traceback' not in result.out + result.err
+    for word in words:
+        assert word in last
+
+
+def wait_for(condition, what, seconds=600):
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f'{what} did not come'
+        time.sleep(0.1)
+
+
+def environment(root, **further):
+    """Variables of a process that is started as a user does, with this Python."""
+    launcher = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+    return {
+        **{key: value for key, value in os.environ.items() if key not in launcher},
+        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        'PYTHONPATH': f'{root}{os.pathsep}{root / "tests"}',
+        'VIRTUAL_ENV': sys.prefix,
+        'OMP_NUM_THREADS': '1',
+        **further,
+    }
