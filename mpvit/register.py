@@ -87,17 +87,16 @@ def add_scope() -> None:
 def read_safely() -> None:
     """Replace mmengine's readers of checkpoints, pickles and YAML, which may execute a file."""
     from mpvit.checkpoints import loading
-    from mpvit.checkpoints import safe_readers as safe_files
 
     for prefixes, loader in loading.LOADERS.items():
         CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)
     WEIGHT_INITIALIZERS.register_module(
         name='Pretrained', module=loading.CheckedPretrainedInit, force=True
     )
-    mmengine.runner.checkpoint._safe_torch_load = safe_files.load
-    mmengine.runner.checkpoint.load_url = safe_files.load_url
-    register_handler(['pkl', 'pickle'])(safe_files.WriteOnlyPickle)
-    register_handler(['yaml', 'yml'])(safe_files.SafeYaml)
+    mmengine.runner.checkpoint._safe_torch_load = loading.load
+    mmengine.runner.checkpoint.load_url = loading.load_url
+    register_handler(['pkl', 'pickle'])(loading.WriteOnlyPickle)
+    register_handler(['yaml', 'yml'])(loading.SafeYaml)
 
 
 def write_durably() -> None:

@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 
 # Drop path, flips, sizes, an average of the weights: all that draws random numbers or has a state.
 CONFIG = """

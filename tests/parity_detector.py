@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mpvit.checkpoints.class_layers import ClassLayers, uncut
 from mpvit.checkpoints.conversion import OTHER_ROWS, to_ours
-from mpvit.checkpoints.names_detector import detector_name_from_official
+from mpvit.checkpoints.names import our_name
 from mpvit.config.reading import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -249,7 +249,7 @@ class DetectorParity:
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
         found = {}
         for name in self.fixture['grad.names'].tolist():
-            ours = detector_name_from_official(name)
+            ours = our_name(name)
             if ours is not None and parameters[ours].grad is not None:
                 found[name] = parameters[ours].grad
         return found

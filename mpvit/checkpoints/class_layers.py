@@ -76,6 +76,20 @@ def uncut(value: Tensor, others: Tensor | None, proposals: bool) -> Tensor:
     return full
 
 
+def refines_boxes(weights: Mapping[str, Tensor]) -> bool:
+    """Whether one of our detectors has box layers of its own for each decoder layer.
+
+    Args:
+        weights: All tensors of the model.
+    """
+    pattern = re.compile(r'bbox_head\.reg_branches\.\d+\.(.*)')
+    return any(
+        not torch.equal(value, weights[f'bbox_head.reg_branches.0.{match[1]}'])
+        for name, value in weights.items()
+        if (match := pattern.fullmatch(name))
+    )
+
+
 def class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
     """Names of a checkpoint's classes in the order of its labels; None if it does not tell."""
     meta = checkpoint.get('meta')

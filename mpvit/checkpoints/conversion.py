@@ -8,23 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpvit.checkpoints.class_layers import UNUSED_BIAS, ClassLayers, class_names, cut, uncut
+from mpvit.checkpoints.class_layers import (
+    UNUSED_BIAS,
+    ClassLayers,
+    class_names,
+    cut,
+    refines_boxes,
+    uncut,
+)
 from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES, OFFICIAL_CHANNELS
 from mpvit.checkpoints.formats import Layout, layout_of, weights_of, without_counters
-from mpvit.checkpoints.names_detector import (
-    backbone_name_from_official,
-    backbone_names_to_official,
-    check_copies,
-    copies_of,
-    detector_name_from_official,
-    detector_names_to_official,
-    refines_boxes,
-)
+from mpvit.checkpoints.names import REFINED, official_names, our_name
 from mpvit.errors import UserError
 
 #: Entry of ``meta`` that keeps, by our name, the official class rows without a place in ours.
 OTHER_ROWS = 'official_class_rows'
-_CLASSIFIER = re.compile(r'(backbone\.0\.\w+\.)?(cls_head|fc|head|aggregate|norm[1-4])\.')
+_HEAD = re.compile(r'(bbox_head\.\w+_branches\.)\d+')
 _SHOWN = 5  # names listed in an error
 
 
@@ -83,7 +82,6 @@ def to_ours(
         raise UserError(f'the checkpoint looks like an {layout}, but {wrong[0]} is no tensor')
     report = Report(layout)
     report.drop('counter of a profiler', *counters)
-    check_copies(weights)
     named = _named(weights, layout, report)
     meta: dict[str, Any] = {'converted_from': str(layout)}
     if layout.detector:
@@ -112,12 +110,9 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
     if layout is None or (layout.official and not _is_resnet(weights)):
         raise UserError(f'expected one of our checkpoints, found {layout or "unknown tensors"}')
     report = Report(layout)
+    refine = 'memory_trans_fc.weight' in weights or refines_boxes(weights)
     try:
-        if layout.detector:
-            refine = 'memory_trans_fc.weight' in weights or refines_boxes(weights)
-            names = detector_names_to_official(weights, refine)
-        else:
-            names = backbone_names_to_official(weights)
+        names = official_names(weights, refine)
     except KeyError as error:
         raise UserError(f'unexpected tensor: {error.args[0]}') from error
     weights = _uncut_classes(weights, checkpoint, report)
@@ -135,24 +130,28 @@ def _is_resnet(weights: Mapping[str, Tensor]) -> bool:
 
 
 def _named(weights: Mapping[str, Tensor], layout: Layout, report: Report) -> dict[str, Tensor]:
-    rule = detector_name_from_official if layout.detector else backbone_name_from_official
-    copies = copies_of(weights)
+    """Tensors by our names, each once; its copies in the file have to be equal."""
+    one_head = not any(name.startswith(REFINED) for name in weights)  # for all decoder layers
+    firsts: dict[str, str] = {}
     named: dict[str, Tensor] = {}
     unexpected = []
     for name, value in weights.items():
         try:
-            ours = rule(name)
+            ours = our_name(name)
         except KeyError:
             unexpected.append(name)
             continue
-        if ours is not None:
-            named[ours] = value
-        elif name in copies:
-            report.drop('copy of another tensor, verified equal', name)
-        elif _CLASSIFIER.match(name):
+        if ours is None:
             report.drop('ImageNet classifier', name)
-        else:
-            unexpected.append(name)
+            continue
+        first = firsts.setdefault(_HEAD.sub(r'\g<1>0', ours) if one_head else ours, name)
+        if not torch.equal(value, weights[first]):
+            raise UserError(
+                f'the checkpoint is damaged: {name} must be a copy of {first} and is not'
+            )
+        if ours in named:
+            report.drop('copy of another tensor, verified equal', name)
+        named.setdefault(ours, value)
     if unexpected:
         shown = ', '.join(unexpected[:_SHOWN]) + (', ...' if len(unexpected) > _SHOWN else '')
         raise UserError(

@@ -1,58 +1,56 @@
-"""mmengine's reading of checkpoints, made safe and opened to official files.
+"""What mmengine reads files by, made to refuse code and opened to official checkpoints.
 
-`mpvit.register` puts `LOADERS` in the place of mmengine's for everything that its
-`CheckpointLoader` can be given, and `CheckedPretrainedInit` in that of the initialisation
-``dict(type='Pretrained', checkpoint=...)``.
+mmengine's readers of checkpoints fall back to an unsafe one with only a warning, its YAML reader
+builds any Python object that a file names, and pickles run whatever they hold. `mpvit.register`
+puts what stands here in their place. Configs remain code.
 """
 
+import functools
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 
+import mmengine.runner.checkpoint as mmengines
 import torch
-from mmengine.dist import barrier, get_dist_info
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.fileio.handlers import pickle_handler, yaml_handler
+from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from mmengine.model.weight_init import update_init_info
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import (
-    get_deprecated_model_names,
-    get_external_models,
-    get_torchvision_models,
-)
 from torch import nn
 
 from mpvit.checkpoints.compatibility import check_fit
-from mpvit.checkpoints.conversion import Report, to_ours
+from mpvit.checkpoints.conversion import to_ours
 from mpvit.checkpoints.formats import weights_of
-from mpvit.checkpoints.reading import Allowed, guarded_getattr, read_checkpoint, trusted
+from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.errors import UserError
 
-# what mmengine's own checkpoints hold besides arrays: the history of logged numbers
-_STATISTICS = ('min', 'max', 'current', 'mean')
-OWN_OBJECTS: list[Allowed] = [
-    HistoryBuffer,
-    (guarded_getattr(HistoryBuffer, _STATISTICS), 'builtins.getattr'),
-]
 _COUNTER = 'num_batches_tracked'
 
 
-def read(
-    path: str | os.PathLike[str], map_location: Any = 'cpu', sha256: str | None = None
+def load(
+    file: str | os.PathLike[str] | IO[bytes], map_location: Any = None, weights_only: Any = None
 ) -> dict[str, Any]:
-    """Read a checkpoint of ours, of mmdet, or an official one, as it is in the file.
+    """Read a checkpoint without executing anything in it, in the place of mmengine's function.
 
     Args:
-        path: File.
+        file: Path, or an open file.
         map_location: Device for the tensors, as for `torch.load`.
-        sha256: Expected sha256 in hex, or its beginning; None for no check.
+        weights_only: Ignored: it is always True.
 
     Raises:
-        UserError: See `read_checkpoint`.
+        UserError: See `mpvit.checkpoints.reading.read`.
     """
-    return read_checkpoint(path, map_location, sha256, allowed=OWN_OBJECTS)
+    if isinstance(file, (str, os.PathLike)):
+        return read(file, map_location)
+    with tempfile.NamedTemporaryFile(suffix='.pth') as copy:
+        copy.write(file.read())
+        copy.flush()
+        return read(copy.name, map_location)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -71,53 +69,32 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
             checkpoint['state_dict'] = weights_of(checkpoint)  # the only place mmengine looks in
         return checkpoint
     ours, report = converted
-    log_report(report)
+    for line in report.lines():
+        print_log(line, logger='current')
     return ours
 
 
-def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Download a file once, then read it as a local one.
+def load_url(
+    url: str, model_dir: str | None = None, map_location: Any = None, **kwargs: Any
+) -> dict[str, Any]:
+    """Download a file once, then read it as a local one, in the place of mmengine's function.
 
     Args:
-        filename: URL.
+        url: Its address.
+        model_dir: Ignored: downloads are kept where torch keeps them.
         map_location: Device for the tensors, as for `torch.load`.
+        **kwargs: Ignored.
+
+    Raises:
+        UserError: It cannot be downloaded or read.
     """
-    rank, world_size = get_dist_info()
-    try:
-        path, fresh = _download(filename) if rank == 0 else (None, False)
-    finally:
-        barrier()
-    if path is None:
-        path, fresh = _download(filename)
+    path, fresh = _download(url)
     try:
         return load_from_local(str(path), map_location)
     except UserError as error:
-        if fresh and world_size == 1:  # so that the next attempt downloads it again
+        if fresh:  # so that the next attempt downloads it again; other processes still wait
             path.unlink(missing_ok=True)
-        raise UserError(f'{error} (downloaded from {filename})') from error
-
-
-def load_from_torchvision(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Download one of torchvision's models.
-
-    Args:
-        filename: ``torchvision://`` and the model's name.
-        map_location: Device for the tensors, as for `torch.load`.
-    """
-    return load_from_http(_known(filename, get_torchvision_models()), map_location)
-
-
-def load_from_openmmlab(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Download one of OpenMMLab's models.
-
-    Args:
-        filename: ``open-mmlab://`` and the model's name.
-        map_location: Device for the tensors, as for `torch.load`.
-    """
-    scheme, _, name = filename.partition('://')
-    name = get_deprecated_model_names().get(name, name)
-    url = _known(f'{scheme}://{name}', get_external_models())
-    return CheckpointLoader.load_checkpoint(url, map_location)
+        raise UserError(f'{error} (downloaded from {url})') from error
 
 
 def load_from_elsewhere(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -125,12 +102,26 @@ def load_from_elsewhere(filename: str, map_location: Any = None) -> dict[str, An
     raise UserError(f'checkpoint {filename}: download the file and name its path instead')
 
 
-#: What reads a checkpoint, by the beginnings of its name (regular expressions).
+def _of_known_models(loader: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """One of mmengine's loaders by name of a model, with an error for the user."""
+
+    @functools.wraps(loader)
+    def load(filename: str, map_location: Any = None) -> dict[str, Any]:
+        try:
+            return loader(filename, map_location)
+        except KeyError as error:
+            name = error.args[0]
+            raise UserError(f'checkpoint {filename}: there is no model {name}') from error
+
+    return load
+
+
+#: What reads a checkpoint, by the beginnings of its name (regular expressions). Those of mmengine
+#: end in `load` and `load_url`.
 LOADERS = {
     ('',): load_from_local,
-    ('http://', 'https://'): load_from_http,
-    ('modelzoo://', 'torchvision://'): load_from_torchvision,
-    ('open-mmlab://', 'openmmlab://'): load_from_openmmlab,
+    ('modelzoo://', 'torchvision://'): _of_known_models(mmengines.load_from_torchvision),
+    ('open-mmlab://', 'openmmlab://'): _of_known_models(mmengines.load_from_openmmlab),
     ('mmcls://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'): load_from_elsewhere,
 }
 
@@ -177,14 +168,30 @@ class CheckedPretrainedInit(PretrainedInit):
             update_init_info(module, init_info=self._get_init_info())
 
 
-def log_report(report: Report) -> None:
-    """Write what a conversion did into the log.
+class WriteOnlyPickle(pickle_handler.PickleHandler):
+    """mmengine's handler of pickles, which it writes but reads for nobody who does not ask."""
 
-    Args:
-        report: Of the conversion.
-    """
-    for line in report.lines():
-        print_log(line, logger='current')
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Refuse to read a pickle.
+
+        Raises:
+            UserError: Unless the user trusts files.
+        """
+        if trusted():
+            return super().load_from_fileobj(file, **kwargs)
+        name = getattr(file, 'name', 'the file')
+        raise UserError(
+            f'{name} is a pickle, which could execute code; use JSON. If you trust whoever made '
+            f'it, set {TRUST_VARIABLE}=1'
+        )
+
+
+class SafeYaml(yaml_handler.YamlHandler):
+    """mmengine's handler of YAML, with the loader that builds plain values only."""
+
+    def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
+        """Read plain values; a loader named in ``kwargs`` is not used."""
+        return yaml_handler.yaml.safe_load(file)
 
 
 def _drop_source(checkpoint: dict[str, Any]) -> None:
@@ -208,13 +215,6 @@ def _unbuilt(name: str, expected: dict[str, Any]) -> bool:
         and any(other.startswith('stages.0.') for other in expected)
         and not any(other.startswith(f'stages.{number}.') for other in expected)
     )
-
-
-def _known(filename: str, urls: dict[str, str]) -> str:
-    name = filename.partition('://')[2]
-    if name not in urls:
-        raise UserError(f'checkpoint {filename}: there is no model {name}')
-    return urls[name]
 
 
 def _download(url: str) -> tuple[Path, bool]:

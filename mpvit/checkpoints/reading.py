@@ -7,20 +7,17 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
 
 from mpvit.errors import UserError
 
 #: Set to 1, files that need more than the safe reader allows are read too, and may run code.
 TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
-#: An object that files may name, or such an object and the name by which they do.
-Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
-
 _HEAD_BYTES = 512
 _WEB_PAGE = re.compile(rb'(\xef\xbb\xbf)?\s*<(!--|!doctype|html|head|body|\?xml)', re.I)
 _LFS_POINTER = b'version https://git-lfs'
@@ -31,41 +28,23 @@ _HASH_IN_NAME = re.compile(r'[-_](?=\d*[a-f])([0-9a-f]{8})\.[a-z]+$')
 _UNSAFE_GLOBAL = re.compile(r'GLOBAL ([\w.]+)')
 
 _DTYPES = ('bool', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
-# numpy moved the two functions; files name the place they were in when written
-_ALWAYS: list[Allowed] = [
-    argparse.Namespace,  # the arguments of the run, in official files
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in _DTYPES),
-    *(
-        (function, f'numpy.{core}.multiarray.{name}')
-        for core in ('core', '_core')
-        for name, function in (
-            ('_reconstruct', np.ndarray(0).__reduce__()[0]),
-            ('scalar', np.float64(0).__reduce__()[0]),
-        )
-    ),
-]
+_STATISTICS = ('min', 'max', 'current', 'mean')
 
 
-def read_checkpoint(
-    path: str | os.PathLike[str],
-    map_location: Any = 'cpu',
-    sha256: str | None = None,
-    trust: bool = False,
-    allowed: Sequence[Allowed] = (),
+def read(
+    path: str | os.PathLike[str], map_location: Any = 'cpu', sha256: str | None = None
 ) -> dict[str, Any]:
-    """Read a checkpoint without executing anything in it.
+    """Read a checkpoint of ours, of mmdet, or an official one, without executing anything in it.
+
+    It may hold tensors, plain Python values, numpy arrays, `argparse.Namespace` and mmengine's
+    histories of logged numbers. With the environment variable ``MPVIT_TRUST_CHECKPOINTS=1`` it is
+    read even if it needs to execute code.
 
     Args:
         path: File. If its name ends in 8 hex digits, as in ``resnet50-0676ba61.pth``, they must be
             the beginning of its sha256.
         map_location: Device for the tensors, as for `torch.load`.
         sha256: Expected sha256 in hex, or its beginning; None for no check beyond the name's.
-        trust: Read the file even if it needs to execute code. The environment variable
-            ``MPVIT_TRUST_CHECKPOINTS=1`` does the same.
-        allowed: Further objects that the file may hold. Tensors, plain Python values, numpy
-            arrays and `argparse.Namespace` are always allowed.
 
     Returns:
         What the file holds.
@@ -79,11 +58,10 @@ def read_checkpoint(
     _check_sha256(path, sha256)
     if head.startswith(_ARCHIVE):
         _check_archive(path)
-    trust = trust or trusted()
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([*_ALWAYS, *allowed]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             warnings.simplefilter('ignore')  # torch on the format of foreign files
-            content = torch.load(path, map_location=map_location, weights_only=not trust)
+            content = torch.load(path, map_location=map_location, weights_only=not trusted())
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
     except Exception as error:  # whatever a damaged file leads the parsers to
@@ -98,22 +76,36 @@ def trusted() -> bool:
     return os.environ.get(TRUST_VARIABLE) == '1'
 
 
-def guarded_getattr(owner: type, names: Sequence[str]) -> Callable[[Any, str], Any]:
-    """A `getattr` that serves some attributes of one class and refuses the rest.
+def statistic(holder: Any, name: str) -> Any:
+    """The only attributes that a file may name: the statistics of mmengine's histories.
 
-    Files that hold pickled methods name `builtins.getattr`, which would give access to anything.
+    Their pickles name `builtins.getattr`, which would give access to anything.
 
-    Args:
-        owner: The class.
-        names: Its attributes.
+    Raises:
+        pickle.UnpicklingError: It is another attribute.
     """
+    if holder is not HistoryBuffer or name not in _STATISTICS:
+        raise pickle.UnpicklingError('GLOBAL builtins.getattr of an unknown attribute')
+    return getattr(holder, name)
 
-    def get(holder: Any, name: str) -> Any:
-        if holder is not owner or name not in names:
-            raise pickle.UnpicklingError('GLOBAL builtins.getattr of an unknown attribute')
-        return getattr(owner, name)
 
-    return get
+#: What files may name, some by the place that it was in when they were written: numpy moved two.
+ALLOWED: list[Any] = [
+    argparse.Namespace,  # the arguments of the run, in official files
+    HistoryBuffer,
+    (statistic, 'builtins.getattr'),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in _DTYPES),
+    *(
+        (function, f'numpy.{core}.multiarray.{name}')
+        for core in ('core', '_core')
+        for name, function in (
+            ('_reconstruct', np.ndarray(0).__reduce__()[0]),
+            ('scalar', np.float64(0).__reduce__()[0]),
+        )
+    ),
+]
 
 
 def _check_kind(path: Path) -> bytes:

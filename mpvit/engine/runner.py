@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 from mpvit.engine.preemption import QuietWorker
 from mpvit.engine.run_folder import candidates
 from mpvit.errors import UserError

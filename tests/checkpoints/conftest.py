@@ -3,6 +3,7 @@
 import copy
 import json
 
+import parity_detector
 import parity_fill
 import pytest
 import torch
@@ -10,15 +11,6 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from mpvit.config.reading import load_config
-
-CONFIGS = {  # official detector: config of ours
-    'r50': 'r50_ddetr_50e',
-    'r50_refine': 'r50_ddetr_refine_50e',
-    'r50_refine_two_stage': 'r50_ddetr_two_stage_50e',
-    'coat_lite_small': 'coat_lite_s_ddetr_50e',
-    'coat_small': 'coat_s_ddetr_50e',
-    'mpvit_small': 'mpvit_s_ddetr_50e',
-}
 
 
 @pytest.fixture(scope='session')
@@ -49,8 +41,8 @@ def detector(root):
     init_default_scope('mmdet')
 
     def build(name, num_classes=80):
-        path = root / 'configs' / 'deformable_detr' / f'{CONFIGS[name]}.py'
-        model = load_config(path).model
+        config = parity_detector.CONFIGS[name]
+        model = load_config(root / 'configs' / 'deformable_detr' / f'{config}.py').model
         model.bbox_head.num_classes = num_classes
         return MODELS.build(copy.deepcopy(model))
 

@@ -4,28 +4,23 @@ import argparse
 
 import pytest
 import torch
+from parity_detector import CONFIGS
 
-from mpvit.checkpoints.class_layers import UNUSED_BIAS, class_names, other_rows, remap_classes
+from mpvit.checkpoints.class_layers import (
+    UNUSED_BIAS,
+    class_names,
+    official_rows,
+    other_rows,
+    remap_classes,
+)
+from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.conversion import to_official, to_ours
 from mpvit.errors import UserError
 
-DETECTORS = [
-    'r50',
-    'r50_refine',
-    'r50_refine_two_stage',
-    'mpvit_small',
-    'coat_lite_small',
-    'coat_small',
-]
 BACKBONES = [
-    'mpvit_tiny',
-    'mpvit_xsmall',
-    'mpvit_small',
-    'mpvit_base',
-    'coat_lite_small',
-    'coat_small',
-    'resnet50',
+    *('mpvit_tiny', 'mpvit_xsmall', 'mpvit_small', 'mpvit_base'),
+    *('coat_lite_small', 'coat_small', 'resnet50'),
 ]
 
 
@@ -36,7 +31,7 @@ def assert_equal(found, expected):
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize('name', CONFIGS)
 def test_detector_comes_back_bit_for_bit(official, detector, name, tmp_path):
     weights = official(f'detector_{name}')
     ours, report = to_ours({'model': weights, 'epoch': 49, 'args': argparse.Namespace(lr=1)})
@@ -152,3 +147,48 @@ def test_classes_of_the_same_name_keep_their_rows():
     result, kept = remap_classes(old, model, None, ['b', 'x', 'a', 'c'])
     assert kept == []
     assert result['bbox_head.cls_branches.5.bias'].tolist() == pytest.approx([-4.595] * 4)
+
+
+def test_coco_table_is_that_of_the_libraries():
+    from mmdet.datasets import CocoDataset
+    from parity_fill import COCO_IDS as EXPECTED
+
+    assert COCO_IDS == EXPECTED
+    assert COCO_NAMES == CocoDataset.METAINFO['classes']
+
+
+def test_class_rows_are_taken_by_category_id(official):
+    weights = official('detector_r50')
+    ours = to_ours({'model': weights})[0]['state_dict']['bbox_head.cls_branches.5.weight']
+    assert torch.equal(ours[0], weights['class_embed.5.weight'][1])  # person
+    assert torch.equal(ours[79], weights['class_embed.5.weight'][90])  # toothbrush
+    assert official_rows() == list(COCO_IDS)
+
+
+def test_objectness_of_proposals_stays_the_first_channel(official):
+    weights = official('detector_r50_refine_two_stage')
+    ours = to_ours({'model': weights})[0]['state_dict']
+    proposals, decoder = (ours[f'bbox_head.cls_branches.{i}.bias'] for i in (6, 5))
+    # proposals are ranked by channel 0, which means 'object' in the official file
+    assert proposals[0] == weights['class_embed.6.bias'][0]
+    assert proposals[1] == weights['class_embed.6.bias'][2]
+    assert decoder[0] == weights['class_embed.5.bias'][1]
+
+
+@pytest.mark.parametrize(
+    ('name', 'copy'),
+    [
+        ('r50', 'bbox_embed.3.layers.1.weight'),
+        ('r50_refine', 'transformer.decoder.bbox_embed.2.layers.0.bias'),
+        ('r50_refine_two_stage', 'transformer.decoder.class_embed.6.bias'),
+        (
+            'mpvit_small',
+            'backbone.0.backbone.mhca_stages.1.mhca_blks.2.MHCA_layers.1.crpe.conv_list.0.weight',
+        ),
+    ],
+)
+def test_copy_with_other_values_is_an_error(official, name, copy):
+    weights = official(f'detector_{name}')
+    weights[copy] = weights[copy] + 1
+    with pytest.raises(UserError, match=copy):
+        to_ours({'model': weights})

@@ -1,9 +1,7 @@
 """Official files through mmengine's own doors, and files that do not fit there."""
 
 import argparse
-import json
 
-import parity_fill
 import pytest
 import torch
 import web
@@ -17,21 +15,18 @@ from mpvit.models.mpvit import MPViT
 
 
 @pytest.fixture(scope='module')
-def imagenet(root, tmp_path_factory):
+def imagenet(official, tmp_path_factory):
     """An official ImageNet file of MPViT-Tiny, and its weights."""
-    path = root / 'tests' / 'data' / 'parity' / 'keys' / 'backbone_mpvit_tiny.json'
-    listed = json.loads(path.read_text())
-    values = parity_fill.fill_state_dict(listed['keys'], listed['aliases'], seed=0)
-    weights = {name: torch.from_numpy(value) for name, value in values.items()}
+    weights = official('backbone_mpvit_tiny')
     weights['cls_head.cls.weight'] = torch.zeros(1000, 216)
-    weights['cls_head.cls.bias'] = torch.zeros(1000)
     file = tmp_path_factory.mktemp('official') / 'mpvit_tiny.pth'
     torch.save({'model': weights, 'args': argparse.Namespace(lr=1e-3)}, file)
     return file, weights
 
 
-def pretrained(arch, file, **options):
-    model = MPViT(arch, init_cfg=dict(type='Pretrained', checkpoint=str(file), **options))
+def pretrained(arch, file, out_indices=(1, 2, 3), **options):
+    init_cfg = dict(type='Pretrained', checkpoint=str(file), **options)
+    model = MPViT(arch, out_indices=out_indices, init_cfg=init_cfg)
     model.init_weights()
     return model
 
@@ -46,11 +41,7 @@ def test_imagenet_file_as_init_cfg(imagenet):
 
 
 def test_stages_that_are_not_built_may_be_in_the_file(imagenet):
-    model = MPViT(
-        'tiny', out_indices=(1, 2), init_cfg=dict(type='Pretrained', checkpoint=str(imagenet[0]))
-    )
-    model.init_weights()
-    assert len(model.stages) == 3
+    assert len(pretrained('tiny', imagenet[0], out_indices=(1, 2)).stages) == 3
 
 
 def test_init_cfg_of_another_size_is_an_error(imagenet):
@@ -76,24 +67,15 @@ def test_init_cfg_of_a_missing_file_and_of_other_weights(tmp_path):
         pretrained('tiny', tmp_path / 'other.pth')
 
 
-def test_torchvision_file_without_counters_fits_a_resnet(official_resnet):
+def test_torchvision_file_without_counters_fits_a_resnet(official, tmp_path):
     from mmdet.models import ResNet
 
-    file, weights = official_resnet
-    model = ResNet(50, init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    weights = official('backbone_resnet50') | {'fc.weight': torch.zeros(1000, 2048)}
+    torch.save(weights, tmp_path / 'resnet50.pth')
+    file = str(tmp_path / 'resnet50.pth')
+    model = ResNet(50, init_cfg=dict(type='Pretrained', checkpoint=file))
     model.init_weights()
     assert torch.equal(model.layer4[2].conv3.weight, weights['layer4.2.conv3.weight'])
-
-
-@pytest.fixture
-def official_resnet(root, tmp_path):
-    path = root / 'tests' / 'data' / 'parity' / 'keys' / 'backbone_resnet50.json'
-    listed = json.loads(path.read_text())
-    values = parity_fill.fill_state_dict(listed['keys'], listed['aliases'], seed=0)
-    weights = {name: torch.from_numpy(value) for name, value in values.items()}
-    weights |= {'fc.weight': torch.zeros(1000, 2048), 'fc.bias': torch.zeros(1000)}
-    torch.save(weights, tmp_path / 'resnet50.pth')
-    return tmp_path / 'resnet50.pth', weights
 
 
 class Marker:

@@ -13,7 +13,7 @@ from interruptions import Crash, InterruptHook, differences
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 from mpvit.engine.hooks import checkpoint as durable_checkpoint
 from mpvit.engine.preemption import TrainingPaused
 from mpvit.engine.runner import newest_checkpoint

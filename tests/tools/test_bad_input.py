@@ -17,7 +17,7 @@ from types import SimpleNamespace as Place
 import pytest
 import torch
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 
 REAL = 'configs/deformable_detr/mpvit_s_ddetr_50e.py'
 TOY = 'configs/deformable_detr/mpvit_t_ddetr_toy.py'

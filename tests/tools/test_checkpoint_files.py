@@ -7,7 +7,7 @@ import pytest
 import torch
 from runs import assert_one_line, metrics_of
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 
 OTHER_NAMES = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
 
@@ -15,10 +15,10 @@ OTHER_NAMES = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
 @pytest.fixture(scope='module')
 def official(trained, tmp_path_factory):
     """The trained tiny model as an official file."""
-    from mpvit.conversion import convert_checkpoint
+    from mpvit.cli import convert_checkpoint
 
     path = tmp_path_factory.mktemp('official') / 'tiny.pth'
-    convert_checkpoint(trained / 'epoch_2.pth', path, to='official')
+    convert_checkpoint.run(trained / 'epoch_2.pth', path, to='official')
     return path
 
 

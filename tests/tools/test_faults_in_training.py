@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from runs import assert_one_line, environment, log_of, wait_for
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 
 
 @HOOKS.register_module(force=True)

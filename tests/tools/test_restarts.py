@@ -11,7 +11,7 @@ import pytest
 import torch
 from runs import environment, wait_for
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from interruptions import differences
 from runs import environment, wait_for
 
-from mpvit.checkpoints.loading import read
+from mpvit.checkpoints.reading import read
 
 WANTED = dict(SIGKILL='SIGKILL', SIGTERM='0')
 

@@ -11,10 +11,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
-from mpvit.checkpoints.class_layers import CLASS_LAYERS, class_names, remap_classes
+from mpvit.checkpoints.class_layers import (
+    CLASS_LAYERS,
+    class_names,
+    refines_boxes,
+    remap_classes,
+)
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.formats import weights_of
-from mpvit.checkpoints.names_detector import refines_boxes
 from mpvit.engine.optimizer import KERNELS, settings_of_group
 from mpvit.errors import UserError
 
