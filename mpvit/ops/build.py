@@ -6,7 +6,6 @@ cache of extensions, from where `mpvit.ops.msda.cuda` loads it in every later pr
 compiler. ``TORCH_CUDA_ARCH_LIST`` chooses the GPUs to build for, ``MAX_JOBS`` the processes.
 """
 
-import contextlib
 import importlib.util
 import os
 import re
@@ -14,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -116,28 +114,28 @@ def _compile(sources: Path, target: Path, toolkit: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     common = ['-O2', '-DMMCV_WITH_CUDA']  # the macro turns mmcv's kernels on
     halves = ['OPERATORS', 'CONVERSIONS', '2_OPERATORS']  # left to PyTorch's own half type
-    with _environment(TORCH_CUDA_ARCH_LIST=capabilities()):
-        try:
-            cpp_extension.load(
-                cuda.NAME,
-                [str(Path(__file__).with_name('binding.cpp')), str(sources / _KERNELS)],
-                extra_include_paths=[
-                    str(sources / 'common'),
-                    str(sources / 'common' / 'cuda'),
-                    *_headers(toolkit),
-                ],
-                extra_cflags=common,
-                extra_cuda_cflags=[*common, *(f'-D__CUDA_NO_HALF_{name}__' for name in halves)],
-                extra_ldflags=[f'-L{toolkit / name}' for name in ('lib64', 'lib')],
-                build_directory=str(target.parent),
-                with_cuda=True,
-            )
-        except RuntimeError as error:
-            print(error, file=sys.stderr)
-            raise UserError(
-                'the compiler failed, see its messages above; a common cause is a host compiler '
-                'newer than nvcc supports (name an older one in CC and CXX)'
-            ) from error
+    os.environ['TORCH_CUDA_ARCH_LIST'] = capabilities()
+    try:
+        cpp_extension.load(
+            cuda.NAME,
+            [str(Path(__file__).with_name('binding.cpp')), str(sources / _KERNELS)],
+            extra_include_paths=[
+                str(sources / 'common'),
+                str(sources / 'common' / 'cuda'),
+                *_headers(toolkit),
+            ],
+            extra_cflags=common,
+            extra_cuda_cflags=[*common, *(f'-D__CUDA_NO_HALF_{name}__' for name in halves)],
+            extra_ldflags=[f'-L{toolkit / name}' for name in ('lib64', 'lib')],
+            build_directory=str(target.parent),
+            with_cuda=True,
+        )
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        raise UserError(
+            'the compiler failed, see its messages above; a common cause is a host compiler '
+            'newer than nvcc supports (name an older one in CC and CXX)'
+        ) from error
 
 
 def _headers(toolkit: Path) -> list[str]:
@@ -147,20 +145,6 @@ def _headers(toolkit: Path) -> list[str]:
     spec = importlib.util.find_spec('nvidia')
     places = spec.submodule_search_locations if spec else None
     return [str(folder) for place in places or () for folder in Path(place).glob('*/include')]
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 if __name__ == '__main__':

@@ -8,13 +8,13 @@ mmcv's own autograd functions and modules work on top of them, on any device.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms as torchvision_nms
+from torchvision import ops
 
 
 def _sigmoid_focal_loss(
     logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
 ) -> Tensor:
-    """Focal loss of "Focal Loss for Dense Object Detection" (Lin et al., 2017), equation 5.
+    """Focal loss ("Focal Loss for Dense Object Detection", Lin et al., 2017) of every entry.
 
     Args:
         logits: Shape ``(N, classes)``.
@@ -22,19 +22,11 @@ def _sigmoid_focal_loss(
         weight: Weight of each class, shape ``(classes,)``, or empty.
         gamma: Focusing exponent.
         alpha: Weight of the positive class, in [0, 1].
-
-    Returns:
-        Loss per entry, shape ``(N, classes)``.
     """
     classes = logits.size(1)
     positive = F.one_hot(target, classes + 1)[:, :classes].type_as(logits)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, positive, reduction='none')
-    prob = logits.sigmoid()
-    miss = prob * (1 - positive) + (1 - prob) * positive
-    loss = cross_entropy * miss**gamma * (alpha * positive + (1 - alpha) * (1 - positive))
-    if weight.numel():
-        loss = loss * F.pad(weight, (0, 1), value=1.0)[target, None]
-    return loss
+    loss = ops.sigmoid_focal_loss(logits, positive, alpha, gamma)
+    return loss * F.pad(weight, (0, 1), value=1.0)[target, None] if weight.numel() else loss
 
 
 def sigmoid_focal_loss_forward(
@@ -57,7 +49,7 @@ def sigmoid_focal_loss_backward(
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Indices of the boxes kept, best first; ``offset`` 1 counts pixels inclusively."""
     extent = boxes.new_tensor([0, 0, offset, offset])
-    return torchvision_nms(boxes + extent, scores, iou_threshold)
+    return ops.nms(boxes + extent, scores, iou_threshold)
 
 
 PROVIDED = {

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
+import mmcv
 from torch import Tensor  # a compiled extension needs torch's libraries loaded first
 
 from mpvit.ops.fallbacks import PROVIDED
@@ -57,9 +58,6 @@ def install() -> None:
     """Make ``mmcv.ops`` and mmdet importable, and deformable attention fast.
 
     Doing it again changes nothing.
-
-    Raises:
-        ImportError: mmcv is not installed at all.
     """
     _supply_extension()
     _stock()
@@ -117,22 +115,12 @@ def _set(plain: Callable[..., Tensor], forward: Callable[..., Tensor]) -> None:
 
 def sources() -> Path:
     """Folder of the C++ and CUDA sources inside the installed mmcv."""
-    spec = importlib.util.find_spec('mmcv')
-    if spec is None or spec.origin is None:
-        raise ImportError('mmcv is not installed; run `pip install onedl-mmcv`')
-    return Path(spec.origin).parent / 'ops' / 'csrc'
-
-
-def version() -> str:
-    """Version of the installed mmcv."""
-    return importlib.import_module('mmcv').__version__
+    return Path(mmcv.__file__).parent / 'ops' / 'csrc'
 
 
 def _supply_extension() -> None:
     if _NAME in sys.modules:
         return
-    if importlib.util.find_spec('mmcv') is None:
-        raise ImportError('mmcv is not installed; run `pip install onedl-mmcv`')
     if importlib.util.find_spec(_NAME) is not None:
         try:
             importlib.import_module(_NAME)

@@ -8,7 +8,7 @@ import torch
 
 from mpvit.ops import threads as pools
 from mpvit.ops.msda import cpu
-from mpvit.ops.msda.reference import ms_deform_attn
+from mpvit.ops.msda.reference import forward as ms_deform_attn
 
 SHAPES = torch.tensor([[6, 8], [3, 4], [1, 1]])
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}

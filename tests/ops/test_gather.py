@@ -25,15 +25,15 @@ def inputs_of(dtype=torch.float64):
 @pytest.mark.parametrize('shapes', [SHAPES, torch.tensor(SHAPES)], ids=['pairs', 'tensor'])
 def test_gather_gives_the_values_of_the_equation(shapes):
     value, locations, weights = inputs_of()
-    expected = reference.ms_deform_attn(value, torch.tensor(SHAPES), locations, weights)
-    actual = gather.ms_deform_attn(value, shapes, locations, weights)
+    expected = reference.forward(value, torch.tensor(SHAPES), locations, weights)
+    actual = gather.forward(value, shapes, locations, weights)
     assert (actual - expected).abs().max() < 1e-12
 
 
 def test_samples_far_outside_are_zeros():
     value, locations, weights = inputs_of()
     far = torch.full_like(locations, 1e6)
-    assert gather.ms_deform_attn(value, SHAPES, far, weights).abs().max() == 0
+    assert gather.forward(value, SHAPES, far, weights).abs().max() == 0
 
 
 def test_half_precision_values_are_summed_in_float32():

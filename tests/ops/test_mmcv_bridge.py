@@ -14,7 +14,7 @@ from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 
 from mpvit.ops import fallbacks, mmcv_bridge
 from mpvit.ops.msda import reference
-from mpvit.ops.msda.reference import ms_deform_attn
+from mpvit.ops.msda.reference import forward as ms_deform_attn
 
 needs_substitute = pytest.mark.skipif(
     not mmcv_bridge.is_substituted(), reason='mmcv has its compiled ops, which are used untouched'

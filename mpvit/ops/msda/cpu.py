@@ -6,7 +6,7 @@ Nothing of size queries x points x channels is stored. Values are float32 or bfl
 float32.
 
 * The loop over the channels of a head is LLVM vector arithmetic of exactly that width
-  (`weighted_sum`, `dot_and_add`); left to LLVM's vectoriser it takes twice as long.
+  (`weighted_sum`, `dots_and_sums`); left to LLVM's vectoriser it takes twice as long.
 * Threads are those of `mpvit.ops.threads`, as many as torch's.
 * Everything is copied into the order of heads first, so that what neighbouring queries read stays
   in the cache. The backward pass deals out heads of images, whose gradients do not overlap: no
@@ -33,12 +33,7 @@ _PLAIN: Any = dict(dtype=torch.float32, device='cpu')  # whatever torch's defaul
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why this backend cannot serve, or None if it can.
-
-    Args:
-        device: Device of the inputs.
-        dtype: Type of the values.
-    """
+    """Why it cannot serve values of this dtype on this device, or ``None`` if it can."""
     if device.type != 'cpu':
         return f'the cpu backend takes CPU tensors, not {device.type}'
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -49,16 +44,9 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
 def forward(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    """Weighted sum of bilinear samples; shapes as in `mpvit.ops.msda.reference.ms_deform_attn`.
+    """Weighted sum of bilinear samples, as `mpvit.ops.msda.reference.forward` gives it.
 
-    Args:
-        value: Float32, bfloat16 or float16, shape ``(B, sum(H_l * W_l), heads, C)``.
-        spatial_shapes: ``(H_l, W_l)`` of every level, shape ``(levels, 2)``.
-        sampling_locations: ``(x, y)`` in [0, 1], shape ``(B, queries, heads, levels, points, 2)``.
-        attention_weights: Shape ``(B, queries, heads, levels, points)``.
-
-    Returns:
-        Tensor of shape ``(B, queries, heads * C)``, of the type of ``value``.
+    Values are float32, bfloat16 or float16; nothing is differentiated.
     """
     batch, tokens, heads, channels = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
@@ -91,19 +79,7 @@ def backward(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `forward`.
-
-    Args:
-        grad_output: Gradient of the output, shape ``(B, queries, heads * C)``.
-        value: As for `forward`.
-        spatial_shapes: As for `forward`.
-        sampling_locations: As for `forward`.
-        attention_weights: As for `forward`.
-
-    Returns:
-        Gradients of ``value``, ``sampling_locations`` and ``attention_weights``, each in the
-        shape and type of its input.
-    """
+    """Gradients of value, locations and weights, each in the dtype of its input."""
     batch, tokens, heads, channels = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
     grad_value = torch.zeros(batch, heads, tokens, channels, **_PLAIN)
@@ -214,14 +190,7 @@ def _differentiate_samples(
 ) -> None:
     """Gradients of locations and weights from those of the four pixels around each sample.
 
-    Args:
-        locations: As for `_find_corners`.
-        weights: As for `_find_corners`.
-        samples: As for `_find_corners`.
-        first: The first sample.
-        dots: Gradient of the output times the pixels of `_find_corners`, four rows.
-        grad_locations: Takes the gradient of ``locations``.
-        grad_weights: Takes the gradient of ``weights``.
+    ``dots`` is the gradient of the output times the pixels of `_find_corners`, four rows.
     """
     for i in range(samples.shape[1]):
         at = np.uint64(first) + np.uint64(i)  # unsigned: no test for an index from the end

@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import mmcv
 import torch
 from torch import Tensor
 
 from mpvit.ops import mmcv_bridge
+from mpvit.ops.msda.reference import laid_out
 
 NAME = 'mpvit_msda'  # of the extension module
 _COMPUTED_IN = {
@@ -33,7 +35,8 @@ def forward(
     """Output in the dtype of ``value``."""
     extension = _extension()
     assert extension is not None, 'ask unavailable() first'
-    inputs = _as_the_kernels_want(value, spatial_shapes, sampling_locations, attention_weights)
+    dtype = _COMPUTED_IN[value.dtype]
+    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights, dtype)
     return extension.ms_deform_attn_forward(*inputs, value.shape[0]).to(value.dtype)
 
 
@@ -47,7 +50,8 @@ def backward(
     """Gradients of value, locations and weights, each in the dtype of its input."""
     extension = _extension()
     assert extension is not None, 'ask unavailable() first'
-    inputs = _as_the_kernels_want(value, spatial_shapes, sampling_locations, attention_weights)
+    dtype = _COMPUTED_IN[value.dtype]
+    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights, dtype)
     wide_value, _, _, wide_locations, wide_weights = inputs
     grads = [torch.zeros_like(t) for t in (wide_value, wide_locations, wide_weights)]
     grad_output = grad_output.to(wide_value.dtype).contiguous()
@@ -94,7 +98,7 @@ def library() -> Path:
 
     root = os.environ.get('TORCH_EXTENSIONS_DIR') or cpp_extension.get_default_build_root()
     python = sys.implementation.cache_tag
-    versions = f'torch-{torch.__version__}-cuda-{torch.version.cuda}-mmcv-{mmcv_bridge.version()}'
+    versions = f'torch-{torch.__version__}-cuda-{torch.version.cuda}-mmcv-{mmcv.__version__}'
     return Path(root) / NAME / f'{python}-{versions}' / f'{NAME}.so'
 
 
@@ -136,19 +140,3 @@ def built() -> ModuleType | None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _as_the_kernels_want(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Contiguous inputs of one dtype, with the first position of each level; nothing waits."""
-    dtype = _COMPUTED_IN[value.dtype]
-    shapes = spatial_shapes.to(value.device, torch.int64).contiguous()
-    positions = shapes.prod(1)
-    return (
-        value.to(dtype).contiguous(),
-        shapes,
-        positions.cumsum(0) - positions,
-        sampling_locations.to(dtype).contiguous(),
-        attention_weights.to(dtype).contiguous(),
-    )

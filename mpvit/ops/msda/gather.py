@@ -12,21 +12,14 @@ from mpvit.ops.msda.reference import Shapes, pairs, widened
 _CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))  # (x, y)
 
 
-def ms_deform_attn(
+def forward(
     value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    """Weighted sum of bilinear samples over levels and points.
-
-    Args:
-        value: Values of all levels in a row, shape ``(B, sum(H_l * W_l), heads, C)``.
-        spatial_shapes: ``(H_l, W_l)`` of every level.
-        sampling_locations: ``(x, y)`` in [0, 1] of each level, shape
-            ``(B, queries, heads, levels, points, 2)``.
-        attention_weights: Shape ``(B, queries, heads, levels, points)``.
-
-    Returns:
-        Tensor of shape ``(B, queries, heads * C)``.
-    """
+    """Weighted sum of bilinear samples, as `mpvit.ops.msda.reference.forward` gives it."""
+    dtype = value.dtype
+    value, sampling_locations, attention_weights = widened(
+        value, sampling_locations, attention_weights
+    )
     batch, positions, heads, channels = value.shape
     queries = sampling_locations.shape[1]
     rows = value.reshape(-1, channels)  # of an image, position and head
@@ -42,7 +35,7 @@ def ms_deform_attn(
         samples = samples.view(batch, queries, heads, -1, channels)
         sums.append(shares.flatten(3).unsqueeze(3) @ samples)
         start = start + height * width
-    return torch.stack(sums).sum(0).view(batch, queries, heads * channels)
+    return torch.stack(sums).sum(0).view(batch, queries, heads * channels).to(dtype)
 
 
 def _pixels(locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -68,11 +61,3 @@ def _pixels(locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
         shares.append(share * inside)
         pixels.append((row.long() * width + column.long()) * inside)  # 0 where there is none
     return torch.stack(pixels, -1), torch.stack(shares, -1)
-
-
-def forward(
-    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
-) -> Tensor:
-    """`ms_deform_attn`, computed in float32 at least; in the dtype of ``value``."""
-    inputs = widened(value, sampling_locations, attention_weights)
-    return ms_deform_attn(inputs[0], spatial_shapes, *inputs[1:]).to(value.dtype)

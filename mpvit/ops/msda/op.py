@@ -1,7 +1,7 @@
 """Multi-scale deformable attention on any device: one operator, several backends.
 
 A backend is a module of this package with three plain functions; tensors are those of
-`mpvit.ops.msda.reference.ms_deform_attn`:
+`ms_deform_attn`:
 
 - ``forward(value, spatial_shapes, sampling_locations, attention_weights)`` returns the output in
   the dtype of ``value``;

@@ -18,29 +18,22 @@ Shapes = Tensor | Sequence[tuple[int, int]]
 _BILINEAR: dict[str, Any] = dict(mode='bilinear', padding_mode='zeros', align_corners=False)
 
 
-def ms_deform_attn(
+def forward(
     value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    """Weighted sum of bilinear samples over levels and points.
+    """Weighted sum of bilinear samples over levels and points, in float32 at least.
 
     Equation 3 of "Deformable DETR" (Zhu et al., ICLR 2021), without the two linear layers: for
     head m and query q, ``sum_l sum_k A[m,l,q,k] * V_l[m](location[m,l,q,k])``, zeros outside.
-
-    Args:
-        value: Values of all levels in a row, shape ``(B, sum(H_l * W_l), heads, C)``.
-        spatial_shapes: ``(H_l, W_l)`` of every level.
-        sampling_locations: ``(x, y)`` in [0, 1] of each level (outside is allowed and samples
-            zeros), shape ``(B, queries, heads, levels, points, 2)``.
-        attention_weights: Shape ``(B, queries, heads, levels, points)``.
-
-    Returns:
-        Tensor of shape ``(B, queries, heads * C)``.
+    Arguments and result are those of `mpvit.ops.msda.op.ms_deform_attn`.
     """
     heads = value.shape[2]
-    maps, grids, weights = _by_head(value, spatial_shapes, sampling_locations, attention_weights)
+    wide = widened(value, sampling_locations, attention_weights)
+    maps, grids, weights = _by_head(wide[0], spatial_shapes, *wide[1:])
     samples = [F.grid_sample(m, g, **_BILINEAR) for m, g in zip(maps, grids, strict=True)]
     output = (torch.cat(samples, dim=-1) * weights).sum(-1)  # (B * heads, C, queries)
-    return output.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
+    output = output.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
+    return output.to(value.dtype)
 
 
 def _by_head(
@@ -68,14 +61,6 @@ def _by_head(
 def pairs(shapes: Shapes) -> Sequence[tuple[int, int]]:
     """Height and width of every level as numbers."""
     return [(int(h), int(w)) for h, w in shapes] if isinstance(shapes, Tensor) else shapes
-
-
-def forward(
-    value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
-) -> Tensor:
-    """`ms_deform_attn`, computed in float32 at least; in the dtype of ``value``."""
-    inputs = widened(value, sampling_locations, attention_weights)
-    return ms_deform_attn(inputs[0], spatial_shapes, *inputs[1:]).to(value.dtype)
 
 
 def backward(
@@ -121,3 +106,26 @@ def widened(*tensors: Tensor) -> list[Tensor]:
     """Tensors in their common dtype, float32 at least."""
     dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
     return [t.to(dtype) for t in tensors]
+
+
+def laid_out(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Inputs as kernels on a GPU want them, with the first position of each level; nothing waits.
+
+    Args:
+        value: As for the operator, and so are the next three.
+        spatial_shapes: Sizes of the levels.
+        sampling_locations: Places.
+        attention_weights: Weights.
+        dtype: That of all of them; None leaves each as it is.
+    """
+    shapes = spatial_shapes.to(value.device, torch.int64).contiguous()
+    positions = shapes.prod(1)
+    places, weights = sampling_locations, attention_weights
+    value, places, weights = (t.to(dtype or t.dtype).contiguous() for t in (value, places, weights))
+    return value, shapes, positions.cumsum(0) - positions, places, weights

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mpvit.ops.msda.reference import laid_out
+
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
@@ -168,7 +170,7 @@ def forward(
     """Output in the dtype of ``value``."""
     batch, _, heads, channels = value.shape
     output = value.new_empty(batch, sampling_locations.shape[1], heads * channels)
-    inputs = _contiguous(value, spatial_shapes, sampling_locations, attention_weights)
+    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights)
     with _on(value):
         _run_forward[_grid](*inputs, output, **_sizes(value, sampling_locations))
     return output
@@ -182,7 +184,7 @@ def backward(
     attention_weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights, each in the dtype of its input."""
-    inputs = _contiguous(value, spatial_shapes, sampling_locations, attention_weights)
+    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights)
     grad_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
     grad_locations = sampling_locations.new_empty(sampling_locations.shape)
     grad_weights = attention_weights.new_empty(attention_weights.shape)
@@ -219,21 +221,6 @@ def _sizes(value: Tensor, locations: Tensor) -> dict[str, int]:
         LEVELS=levels,
         POINTS=points,
         BLOCK=triton.next_power_of_2(channels),
-    )
-
-
-def _contiguous(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Inputs as they lie in memory for the kernels, with the first position of each level."""
-    shapes = spatial_shapes.to(value.device, torch.int64).contiguous()
-    positions = shapes.prod(1)
-    return (
-        value.contiguous(),
-        shapes,
-        positions.cumsum(0) - positions,
-        sampling_locations.contiguous(),
-        attention_weights.contiguous(),
     )
 
 
