@@ -26,8 +26,7 @@ from timm.models.coat import ConvPosEnc, ConvRelPosEnc, ParallelBlock, SerialBlo
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from mpvit.models.arch import ConfigDict, resolve_arch
-from mpvit.models.backbone import Backbone
+from mpvit.models.backbone import Backbone, ConfigDict, resolve_arch
 from mpvit.models.layers import LAYER_NORM_EPS, run, to_map, to_tokens
 
 # Published variants: width, serial layers and MLP ratio of each stage; parallel layers over the
@@ -129,27 +128,17 @@ class CoaTStage(nn.Module):
 class ParallelLayer(ParallelBlock):
     """timm's parallel block for grids of any size, with its shared MLP registered once.
 
-    Args:
-        stages: Stages 2, 3 and 4, of which the layer shares the position encodings.
-        embed_dims: Width of each of them.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden width of the MLP relative to ``embed_dims``.
-        drop_path_rate: Probability of dropping a residual branch of a sample.
+    It shares the position encodings of ``stages``, which are 2, 3 and 4 and have the same width.
     """
 
     def __init__(
-        self,
-        stages: Sequence[CoaTStage],
-        embed_dims: int,
-        num_heads: int,
-        mlp_ratio: float,
-        drop_path_rate: float,
+        self, arch: ConfigDict, stages: Sequence[CoaTStage], drop_path_rate: float
     ) -> None:
         crpes = [None, *(stage.crpe.__call__ for stage in stages)]  # there is none for stage 1
         super().__init__(
-            [embed_dims] * 4,
-            num_heads,
-            [mlp_ratio] * 4,
+            [arch['embed_dims'][1]] * 4,
+            arch['num_heads'],
+            [arch['mlp_ratios'][1]] * 4,
             qkv_bias=True,
             drop_path=drop_path_rate,
             norm_layer=BlockNorm,
@@ -245,14 +234,7 @@ class CoaT(Backbone):
         stages = [CoaTStage(full, i, drop_path_rate, with_cp) for i in range(self.num_stages)]
         self.stages = nn.ModuleList(stages)
         self.parallel_layers = nn.ModuleList(
-            ParallelLayer(
-                stages[1:],
-                dims[1],
-                full['num_heads'],
-                full['mlp_ratios'][1],
-                drop_path_rate,
-            )
-            for _ in range(full['parallel_layers'])
+            ParallelLayer(full, stages[1:], drop_path_rate) for _ in range(full['parallel_layers'])
         )
         self._finish()
 

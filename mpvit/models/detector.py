@@ -7,9 +7,8 @@ from mmdet.models import DeformableDETR
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from mpvit.models.layers import run
+from mpvit.models.layers import run, without_autocast
 from mpvit.models.lean import use_lean_layers
-from mpvit.models.precision import without_autocast
 
 
 @MODELS.register_module()
@@ -37,16 +36,7 @@ class AnyWidthDeformableDETR(DeformableDETR):
         use_lean_layers(self)
 
     def pre_decoder(self, memory: Tensor, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
-        """Queries and reference points; see mmdet.
-
-        Args:
-            memory: Output of the encoder, shape ``(B, points, channels)``.
-            *args: As for mmdet's.
-            **kwargs: As for mmdet's.
-
-        Returns:
-            Inputs of the decoder and of the head.
-        """
+        """Inputs of decoder and head from the encoded ``(B, points, channels)``; see mmdet."""
         with without_autocast(memory):
             exact = memory.to(self.level_embed.dtype)
             decoder_inputs, head_inputs = super().pre_decoder(exact, *args, **kwargs)
@@ -56,16 +46,7 @@ class AnyWidthDeformableDETR(DeformableDETR):
             return decoder_inputs, head_inputs
 
     def forward_decoder(self, query: Tensor, *args: Any, **kwargs: Any) -> dict:
-        """Decode; see mmdet.
-
-        Args:
-            query: Shape ``(B, queries, channels)``.
-            *args: As for mmdet's.
-            **kwargs: As for mmdet's.
-
-        Returns:
-            Inputs of the head.
-        """
+        """Inputs of the head from queries ``(B, queries, channels)``; see mmdet."""
         with without_autocast(query):
             return super().forward_decoder(query, *args, **kwargs)
 

@@ -9,8 +9,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from mpvit.models.layers import without_autocast
 from mpvit.models.matching import Predictions, image_sizes, match
-from mpvit.models.precision import without_autocast
 
 _EPS = torch.finfo(torch.float32).eps  # mmdet adds it to every divisor of a loss
 

@@ -7,7 +7,8 @@ Sources: "Co-Scale Conv-Attentional Image Transformers" (Xu et al., ICCV 2021), 
 "MPViT: Multi-Path Vision Transformer for Dense Prediction" (Lee et al., CVPR 2022), section 3.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,22 +25,13 @@ def to_tokens(maps: Tensor) -> Tensor:
 
 
 def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """Tokens ``(B, H * W, C)`` to a channels-last map ``(B, C, H, W)``; a view.
-
-    Args:
-        tokens: Tokens, row by row.
-        size: ``(H, W)`` of the map.
-    """
+    """Tokens ``(B, H * W, C)`` to a channels-last map of ``size`` ``(H, W)``; a view."""
     # not `unflatten`, which makes a constant of the size in an exported graph
     return tokens.view(tokens.size(0), *size, tokens.size(2)).permute(0, 3, 1, 2)
 
 
 class ConvPositionEncoding(nn.Module):
-    """Adds a depthwise 3x3 convolution of the tokens' map to the tokens (CoaT, section 3.2).
-
-    Args:
-        embed_dims: Channels of the tokens.
-    """
+    """Adds a depthwise 3x3 convolution of the tokens' map to the tokens (CoaT, section 3.2)."""
 
     def __init__(self, embed_dims: int) -> None:
         super().__init__()
@@ -81,10 +73,6 @@ class FactorizedAttention(nn.Module):
 
     ``softmax(k)`` runs over the tokens, so ``softmax(k)^T v`` is a small matrix per head. Only
     this term is scaled by ``head_dims ** -0.5``; the position term multiplies the unscaled query.
-
-    Args:
-        embed_dims: Channels of the tokens.
-        num_heads: Attention heads; must divide ``embed_dims``.
     """
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
@@ -97,13 +85,7 @@ class FactorizedAttention(nn.Module):
     def forward(
         self, tokens: Tensor, size: tuple[int, int], crpe: ConvRelativePositionEncoding
     ) -> Tensor:
-        """Attend among tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``.
-
-        Args:
-            tokens: Normalised tokens.
-            size: Grid of the tokens.
-            crpe: Position encoding of the values.
-        """
+        """Attend among normalised tokens ``(B, H * W, C)`` on a grid of ``size`` ``(H, W)``."""
         # (B, N, 3 * C) -> three of (B, N, C), channels head-major
         query, key, value = self.qkv(tokens).chunk(3, dim=-1)
         position = torch.cat(crpe(value, size), dim=-1)
@@ -120,13 +102,9 @@ class FactorizedAttention(nn.Module):
 class TransformerLayer(nn.Module):
     """Pre-norm layer: position encoding, factorized attention, MLP.
 
-    The position encodings are given to `forward` because all layers of a path share them.
-
-    Args:
-        embed_dims: Channels of the tokens.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden width of the MLP relative to ``embed_dims``.
-        drop_path: Probability in [0, 1) of dropping a residual branch of a sample.
+    The position encodings are given to `forward` because all layers of a path share them. The
+    hidden width of the MLP is ``mlp_ratio`` times ``embed_dims``; ``drop_path``, in [0, 1), is the
+    probability of dropping a residual branch of a sample.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
@@ -151,12 +129,7 @@ class TransformerLayer(nn.Module):
 
 
 def drop_path_rates(maximum: float, layers: Sequence[int]) -> list[list[float]]:
-    """Rates growing linearly from 0 to ``maximum`` with depth, one list per stage.
-
-    Args:
-        maximum: Rate of the last layer, in [0, 1).
-        layers: Layers of every stage.
-    """
+    """Rates growing linearly from 0 to ``maximum`` with depth, one list per stage."""
     rates = iter(torch.linspace(0, maximum, sum(layers)).tolist())
     return [[next(rates) for _ in range(count)] for count in layers]
 
@@ -166,3 +139,18 @@ def run(layer: Callable[..., Any], *args: Any, with_cp: bool, **kwargs: Any) -> 
     if with_cp and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False, **kwargs)
     return layer(*args, **kwargs)
+
+
+@contextmanager
+def without_autocast(like: Tensor) -> Iterator[None]:
+    """Compute in the precision of the weights for a while, also inside ``torch.autocast``.
+
+    Coordinates of boxes need it: bfloat16 rounds by up to 1.6 px on an image of 800, and what is
+    above 0.998 to 1. ``like`` tells the device.
+    """
+    device = like.device.type
+    if device != 'meta' and torch.is_autocast_enabled(device):  # meta has no autocast to ask for
+        with torch.autocast(device, enabled=False):
+            yield
+    else:  # traces and exported graphs stay free of it
+        yield

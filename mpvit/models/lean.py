@@ -29,12 +29,7 @@ class LeanFFN(FFN):
     """
 
     def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
-        """``identity + FFN(x)``.
-
-        Args:
-            x: Tokens, shape ``(..., C)``.
-            identity: What the result is added to; None for ``x``.
-        """
+        """``identity + FFN(x)`` of tokens ``(..., C)``; ``identity`` is ``x`` where it is None."""
         if not is_plain_float32(x):
             output: Tensor = super().forward(x, identity)
             return output

@@ -80,15 +80,7 @@ class Predictions:
 
 
 def image_sizes(metas: Sequence[dict[str, Any]], like: Tensor) -> Tensor:
-    """``(w, h, w, h)`` of every image in pixels.
-
-    Args:
-        metas: With ``img_shape``, ``(h, w)``.
-        like: Gives type and device.
-
-    Returns:
-        Tensor of shape ``(B, 4)``.
-    """
+    """``(w, h, w, h)`` of every image in pixels, shape ``(B, 4)``, of the type of ``like``."""
     shapes = [meta['img_shape'][:2] for meta in metas]
     sizes = torch.tensor([[w, h, w, h] for h, w in shapes], dtype=like.dtype)
     return sizes.to(like.device, non_blocking=True)  # `new_tensor` would wait

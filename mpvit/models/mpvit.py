@@ -15,8 +15,7 @@ from mmdet.registry import MODELS
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from mpvit.models.arch import ConfigDict, resolve_arch
-from mpvit.models.backbone import Backbone
+from mpvit.models.backbone import Backbone, ConfigDict, resolve_arch
 from mpvit.models.layers import (
     ConvPositionEncoding,
     ConvRelativePositionEncoding,
@@ -40,6 +39,9 @@ ARCH_DEFAULTS: dict[str, Any] = dict(
 )
 
 
+_ACT = dict(type='HSwish')
+
+
 class PatchEmbed(nn.Module):
     """Depthwise 3x3 convolution, 1x1 convolution, norm, hard-swish."""
 
@@ -48,9 +50,7 @@ class PatchEmbed(nn.Module):
         self.dwconv = nn.Conv2d(
             embed_dims, embed_dims, 3, stride, padding=1, groups=embed_dims, bias=False
         )
-        self.pwconv = ConvModule(
-            embed_dims, embed_dims, 1, norm_cfg=norm_cfg, act_cfg=dict(type='HSwish')
-        )
+        self.pwconv = ConvModule(embed_dims, embed_dims, 1, norm_cfg=norm_cfg, act_cfg=_ACT)
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, C, ceil(H / stride), ceil(W / stride))``."""
@@ -62,18 +62,10 @@ class LocalBranch(nn.Module):
 
     def __init__(self, embed_dims: int, norm_cfg: ConfigDict) -> None:
         super().__init__()
-        act_cfg = dict(type='HSwish')
-        self.conv1 = ConvModule(embed_dims, embed_dims, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.dwconv = ConvModule(
-            embed_dims,
-            embed_dims,
-            3,
-            padding=1,
-            groups=embed_dims,
-            norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
-        )
-        self.conv2 = ConvModule(embed_dims, embed_dims, 1, norm_cfg=norm_cfg, act_cfg=None)
+        dims, cfg = embed_dims, dict(norm_cfg=norm_cfg, act_cfg=_ACT)
+        self.conv1 = ConvModule(dims, dims, 1, **cfg)
+        self.dwconv = ConvModule(dims, dims, 3, padding=1, groups=dims, **cfg)
+        self.conv2 = ConvModule(dims, dims, 1, norm_cfg=norm_cfg, act_cfg=None)
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
@@ -123,11 +115,7 @@ class MPViTStage(nn.Module):
             TransformerPath(dims, arch, rates, with_cp) for _ in range(num_paths)
         )
         self.aggregate = ConvModule(
-            (num_paths + 1) * dims,
-            out_channels,
-            1,
-            norm_cfg=norm_cfg,
-            act_cfg=dict(type='HSwish'),
+            (num_paths + 1) * dims, out_channels, 1, norm_cfg=norm_cfg, act_cfg=_ACT
         )
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -195,7 +183,7 @@ class MPViT(Backbone):
         self.out_channels = (*dims[1:], dims[-1])[: self.num_stages]
         self.stem = nn.Sequential(
             *(
-                ConvModule(before, after, 3, 2, 1, norm_cfg=norm_cfg, act_cfg=dict(type='HSwish'))
+                ConvModule(before, after, 3, 2, 1, norm_cfg=norm_cfg, act_cfg=_ACT)
                 for before, after in ((3, dims[0] // 2), (dims[0] // 2, dims[0]))
             )
         )

@@ -72,14 +72,9 @@ def forward(
     return output.transpose(1, 2).to(value.dtype).reshape(batch, queries, -1)
 
 
-def backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, each in the dtype of its input."""
+def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of value, locations and weights, in float32."""
+    value, spatial_shapes, sampling_locations, attention_weights = inputs
     batch, tokens, heads, channels = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
     grad_value = torch.zeros(batch, heads, tokens, channels, **_PLAIN)
@@ -100,11 +95,7 @@ def backward(
     tasks = [(pair,) for pair in range(batch * heads)]
     samples = len(tasks) * queries * levels * points
     run(_backward_kernel(channels), arrays, tasks, inline=samples < _INLINE_SAMPLES)
-    return (
-        grad_value.transpose(1, 2).to(value.dtype),
-        grad_locations.transpose(1, 2).to(sampling_locations.dtype),
-        grad_weights.transpose(1, 2).to(attention_weights.dtype),
-    )
+    return tuple(g.transpose(1, 2) for g in (grad_value, grad_locations, grad_weights))
 
 
 def _head_by_head(tensor: Tensor) -> Any:

@@ -13,6 +13,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mmcv
 import torch
@@ -29,38 +30,26 @@ _COMPUTED_IN = {
 }
 
 
-def forward(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> Tensor:
-    """Output in the dtype of ``value``."""
-    extension = _extension()
-    assert extension is not None, 'ask unavailable() first'
-    dtype = _COMPUTED_IN[value.dtype]
-    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights, dtype)
-    return extension.ms_deform_attn_forward(*inputs, value.shape[0]).to(value.dtype)
+def forward(*inputs: Tensor) -> Tensor:
+    """Output in the dtype of the kernel."""
+    laid = laid_out(*inputs, dtype=_COMPUTED_IN[inputs[0].dtype])
+    return _loaded().ms_deform_attn_forward(*laid, len(laid[0]))
 
 
-def backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, each in the dtype of its input."""
+def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of value, locations and weights, in the dtype of the kernel."""
+    laid = laid_out(*inputs, dtype=_COMPUTED_IN[inputs[0].dtype])
+    value, _, _, locations, weights = laid
+    grads = tuple(torch.zeros_like(t) for t in (value, locations, weights))
+    grad_output = grad_output.to(value.dtype).contiguous()
+    _loaded().ms_deform_attn_backward(*laid, grad_output, *grads, len(value))
+    return grads
+
+
+def _loaded() -> Any:
     extension = _extension()
     assert extension is not None, 'ask unavailable() first'
-    dtype = _COMPUTED_IN[value.dtype]
-    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights, dtype)
-    wide_value, _, _, wide_locations, wide_weights = inputs
-    grads = [torch.zeros_like(t) for t in (wide_value, wide_locations, wide_weights)]
-    grad_output = grad_output.to(wide_value.dtype).contiguous()
-    extension.ms_deform_attn_backward(*inputs, grad_output, *grads, value.shape[0])
-    return (
-        grads[0].to(value.dtype),
-        grads[1].to(sampling_locations.dtype),
-        grads[2].to(attention_weights.dtype),
-    )
+    return extension
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:

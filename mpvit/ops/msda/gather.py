@@ -16,7 +16,6 @@ def forward(
     value: Tensor, spatial_shapes: Shapes, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     """Weighted sum of bilinear samples, as `mpvit.ops.msda.reference.forward` gives it."""
-    dtype = value.dtype
     value, sampling_locations, attention_weights = widened(
         value, sampling_locations, attention_weights
     )
@@ -35,7 +34,7 @@ def forward(
         samples = samples.view(batch, queries, heads, -1, channels)
         sums.append(shares.flatten(3).unsqueeze(3) @ samples)
         start = start + height * width
-    return torch.stack(sums).sum(0).view(batch, queries, heads * channels).to(dtype)
+    return torch.stack(sums).sum(0).view(batch, queries, heads * channels)
 
 
 def _pixels(locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -57,9 +57,7 @@ def _row(builder: Any, indices: Any, index: Any, base: Any, length: int) -> Any:
     return builder.add(base, builder.mul(row, ir.Constant(base.type, length)))
 
 
-# Numba hands in the first argument, and the last must be a constant.
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def weighted_sum(
+def _weighted_sum(
     typing: Any,
     value: Any,
     base: Any,
@@ -96,8 +94,7 @@ def weighted_sum(
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def dots_and_sums(
+def _dots_and_sums(
     typing: Any,
     grad: Any,
     start: Any,
@@ -145,3 +142,8 @@ def dots_and_sums(
         return context.get_dummy_value()
 
     return signature, generate
+
+
+# What a kernel calls; Numba hands in the first argument, and the last must be a constant.
+weighted_sum: Any = intrinsic(prefer_literal=True)(_weighted_sum)
+dots_and_sums: Any = intrinsic(prefer_literal=True)(_dots_and_sums)

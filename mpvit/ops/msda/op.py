@@ -1,12 +1,11 @@
 """Multi-scale deformable attention on any device: one operator, several backends.
 
-A backend is a module of this package with three plain functions; tensors are those of
+A backend is a module of this package with three plain functions; ``inputs`` are the four of
 `ms_deform_attn`:
 
-- ``forward(value, spatial_shapes, sampling_locations, attention_weights)`` returns the output in
-  the dtype of ``value``;
-- ``backward(grad_output, value, spatial_shapes, sampling_locations, attention_weights)`` returns
-  the gradients of value, locations and weights, each in the dtype of its input;
+- ``forward(*inputs)`` returns the output, which is brought to the dtype of the values here;
+- ``backward(grad_output, *inputs)`` returns the gradients of value, locations and weights, each
+  brought to the dtype of its input here;
 - ``unavailable(device, dtype)`` says in a few words why the backend cannot serve values of this
   dtype there, or returns ``None`` if it can.
 
@@ -68,7 +67,8 @@ def ms_deform_attn(
     """
     if _is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
         form = _load(EXPORTED_FORMS[_exported_form.get()])
-        return form.forward(value, spatial_shapes, sampling_locations, attention_weights)
+        output = form.forward(value, spatial_shapes, sampling_locations, attention_weights)
+        return output.to(value.dtype)
     if not isinstance(spatial_shapes, Tensor):
         spatial_shapes = torch.tensor(spatial_shapes, device=value.device)
     _check(value, spatial_shapes, sampling_locations, attention_weights)
@@ -101,7 +101,7 @@ def forward(
                 f'{tuple(value.shape)} has {value.shape[1]}'
             )
     inputs = (value, spatial_shapes, sampling_locations, attention_weights)
-    return backend('forward', *inputs).forward(*inputs).contiguous()
+    return backend('forward', *inputs).forward(*inputs).to(value.dtype).contiguous()
 
 
 def backward(
@@ -113,8 +113,12 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights by the backend of choice."""
     inputs = (grad_output, value, spatial_shapes, sampling_locations, attention_weights)
-    grad_value, grad_locations, grad_weights = backend('backward', *inputs).backward(*inputs)
-    return grad_value.contiguous(), grad_locations.contiguous(), grad_weights.contiguous()
+    grads = backend('backward', *inputs).backward(*inputs)
+    like = (value, sampling_locations, attention_weights)
+    of_value, of_locations, of_weights = (
+        grad.to(tensor.dtype).contiguous() for grad, tensor in zip(grads, like, strict=True)
+    )
+    return of_value, of_locations, of_weights
 
 
 _forward_op = torch.library.custom_op('mpvit::ms_deform_attn', forward, mutates_args=())
@@ -122,24 +126,16 @@ _backward_op = torch.library.custom_op('mpvit::ms_deform_attn_backward', backwar
 
 
 @_forward_op.register_fake
-def _(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> Tensor:
+def _(*inputs: Tensor) -> Tensor:
+    value, _, locations, _ = inputs
     batch, _, heads, channels = value.shape
-    return value.new_empty(batch, sampling_locations.shape[1], heads * channels)
+    return value.new_empty(batch, locations.shape[1], heads * channels)
 
 
 @_backward_op.register_fake
-def _(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    like = (value, sampling_locations, attention_weights)
-    grad_value, grad_locations, grad_weights = (t.new_empty(t.shape) for t in like)
-    return grad_value, grad_locations, grad_weights
+def _(*inputs: Tensor) -> tuple[Tensor, ...]:
+    _, value, _, locations, weights = inputs
+    return tuple(t.new_empty(t.shape) for t in (value, locations, weights))
 
 
 def _keep_inputs(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:

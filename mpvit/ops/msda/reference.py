@@ -32,8 +32,7 @@ def forward(
     maps, grids, weights = _by_head(wide[0], spatial_shapes, *wide[1:])
     samples = [F.grid_sample(m, g, **_BILINEAR) for m, g in zip(maps, grids, strict=True)]
     output = (torch.cat(samples, dim=-1) * weights).sum(-1)  # (B * heads, C, queries)
-    output = output.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
-    return output.to(value.dtype)
+    return output.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
 
 
 def _by_head(
@@ -63,17 +62,12 @@ def pairs(shapes: Shapes) -> Sequence[tuple[int, int]]:
     return [(int(h), int(w)) for h, w in shapes] if isinstance(shapes, Tensor) else shapes
 
 
-def backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, each in the dtype of its input."""
+def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of value, locations and weights, in float32 at least."""
+    value, shapes, *others = inputs
     batch, _, heads, channels = value.shape
-    wide = widened(value, sampling_locations, attention_weights)
-    maps, grids, weights = _by_head(wide[0], spatial_shapes, *wide[1:])
+    value, *others = widened(value, *others)
+    maps, grids, weights = _by_head(value, shapes, *others)
     # (B, queries, heads * C) -> (B * heads, C, queries, 1)
     grad_output = grad_output.to(weights.dtype).transpose(1, 2)
     grad_output = grad_output.reshape(batch * heads, channels, -1, 1)
@@ -90,11 +84,7 @@ def backward(
     grad_value = torch.cat(grads_of_maps, dim=-1).permute(0, 3, 1, 2)
     grad_locations = torch.stack(grads_of_grids, dim=3).transpose(1, 2)
     grad_weights = torch.stack(grads_of_weights, dim=2).unflatten(0, (batch, heads)).transpose(1, 2)
-    return (
-        grad_value.to(value.dtype),
-        grad_locations.to(sampling_locations.dtype),
-        grad_weights.to(attention_weights.dtype),
-    )
+    return grad_value, grad_locations, grad_weights
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -164,36 +164,29 @@ _run_forward = _tuned(_forward_kernel)
 _run_backward = _tuned(_backward_kernel, reset_to_zero=['grad_value'])
 
 
-def forward(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> Tensor:
-    """Output in the dtype of ``value``."""
+def forward(*inputs: Tensor) -> Tensor:
+    """Output in the dtype of the values."""
+    value, _, locations, _ = inputs
     batch, _, heads, channels = value.shape
-    output = value.new_empty(batch, sampling_locations.shape[1], heads * channels)
-    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights)
+    output = value.new_empty(batch, locations.shape[1], heads * channels)
     with _on(value):
-        _run_forward[_grid](*inputs, output, **_sizes(value, sampling_locations))
+        _run_forward[_grid](*laid_out(*inputs), output, **_sizes(value, locations))
     return output
 
 
-def backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, each in the dtype of its input."""
-    inputs = laid_out(value, spatial_shapes, sampling_locations, attention_weights)
-    grad_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
-    grad_locations = sampling_locations.new_empty(sampling_locations.shape)
-    grad_weights = attention_weights.new_empty(attention_weights.shape)
-    grads = (grad_value, grad_locations, grad_weights)
+def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of value (in float32), locations and weights."""
+    value, _, locations, weights = inputs
+    grads = (
+        torch.zeros(value.shape, dtype=torch.float32, device=value.device),
+        locations.new_empty(locations.shape),
+        weights.new_empty(weights.shape),
+    )
     with _on(value):
         _run_backward[_grid](
-            grad_output.contiguous(), *inputs, *grads, **_sizes(value, sampling_locations)
+            grad_output.contiguous(), *laid_out(*inputs), *grads, **_sizes(value, locations)
         )
-    return grad_value.to(value.dtype), grad_locations, grad_weights
+    return grads
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
