@@ -13,7 +13,6 @@ import parity_fill
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
@@ -23,6 +22,8 @@ from mpvit.checkpoints.class_layers import ClassLayers, uncut
 from mpvit.checkpoints.conversion import OTHER_ROWS, to_ours
 from mpvit.checkpoints.names import our_name
 from mpvit.config.reading import load_config
+from mpvit.models import matching
+from mpvit.models.matching import Predictions
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / 'tests' / 'data' / 'parity'
@@ -193,41 +194,28 @@ class DetectorParity:
 
     def match_differences(self) -> int:
         """Pairs of query and target that differ from the official matching, over all layers."""
+        costs = self.model.bbox_head.assigner.match_costs
+        sizes = matching.image_sizes(self.metas, self.boxes)
         differences = 0
         for tag in 'ABC':
             targets = self._targets(tag)
-            layers: list[tuple[Any, Tensor, Tensor, list[InstanceData]]] = [
-                (k, self.logits[k], self.boxes[k], targets) for k in range(len(self.logits))
-            ]
+            batches = {'layer{}': Predictions(self.logits, self.boxes, targets)}
             if self.proposals['enc_outputs_class'] is not None:
                 first = [InstanceData(bboxes=t.bboxes, labels=t.labels * 0) for t in targets]
-                outputs = (
-                    self.proposals['enc_outputs_class'],
-                    self.proposals['enc_outputs_coord'],
-                )
-                layers.append(('enc', *outputs, first))
-            for layer, logits, boxes, wanted in layers:
-                for index, target in enumerate(wanted):
-                    key = f'match.{tag}.layer{layer}.img{index}'
-                    if key not in self.fixture.z:
-                        assert len(target.bboxes) == 0
-                        continue
-                    ours = self._match(logits[index], boxes[index], target, self.metas[index])
-                    official = set(zip(*self.fixture[key].tolist(), strict=True))
-                    differences += len(ours ^ official)
+                outputs = (self.proposals[f'enc_outputs_{kind}'] for kind in ('class', 'coord'))
+                batches['layerenc'] = Predictions(*(o[None] for o in outputs), first)
+            found = matching.match(costs, list(batches.values()), self.metas, sizes)
+            for name, pairs in zip(batches, found, strict=True):
+                for layer, in_layer in enumerate(pairs.unbind(1)):
+                    start = 0
+                    for index, target in enumerate(targets):
+                        _, query, place = in_layer[:, in_layer[0] == index]
+                        ours = set(zip(query.tolist(), (place - start).tolist(), strict=True))
+                        start += len(target.bboxes)
+                        key = f'match.{tag}.{name.format(layer)}.img{index}'
+                        official = self.fixture.z.get(key, np.empty((2, 0))).tolist()
+                        differences += len(ours ^ set(zip(*official, strict=True)))
         return differences
-
-    def _match(
-        self, logits: Tensor, boxes: Tensor, target: InstanceData, meta: dict[str, Any]
-    ) -> set[tuple[int, int]]:
-        height, width = meta['img_shape']
-        factor = boxes.new_tensor([width, height, width, height])
-        predictions = InstanceData(
-            scores=logits.detach(), bboxes=bbox_cxcywh_to_xyxy(boxes.detach()) * factor
-        )
-        result = self.model.bbox_head.assigner.assign(predictions, target, meta)
-        queries = torch.nonzero(result.gt_inds > 0).flatten()
-        return {(int(q), int(result.gt_inds[q]) - 1) for q in queries}
 
     def gradient_errors(self) -> Errors:
         """Errors of the gradients of target set B, by parameter, by value and by group."""

@@ -154,14 +154,8 @@ def test_initialisation_of_the_detector_is_the_official_one():
     assert model.level_embed.std().item() == pytest.approx(1, rel=0.15)
     for conv in [*model.neck.convs, *model.neck.extra_convs]:
         assert conv.conv.bias.abs().max() == 0
-        fan_in, fan_out = nn_fans(conv.conv.weight)
+        fan_in, fan_out = torch.nn.init._calculate_fan_in_and_fan_out(conv.conv.weight)
         bound = (6 / (fan_in + fan_out)) ** 0.5
         assert conv.conv.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
-    parameters = json.loads(
-        (ROOT / 'tests/data/parity/keys/detector_mpvit_small.json').read_text()
-    )['num_trainable']
-    assert sum(p.numel() for p in model.parameters()) + 11 * 257 == parameters
-
-
-def nn_fans(weight: torch.Tensor) -> tuple[int, int]:
-    return torch.nn.init._calculate_fan_in_and_fan_out(weight)
+    keys = json.loads((ROOT / 'tests/data/parity/keys/detector_mpvit_small.json').read_text())
+    assert sum(p.numel() for p in model.parameters()) + 11 * 257 == keys['num_trainable']

@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 from torch.overrides import TorchFunctionMode
 
 from mpvit.config.reading import load_config
+from mpvit.models import matching
 from mpvit.models.matching import BroadcastL1Cost
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/deformable_detr/mpvit_s_ddetr_50e.py'
@@ -130,35 +131,25 @@ class Waits(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize('two_stage', [False, True])
-def test_one_transfer_for_all_layers_and_images(two_stage, monkeypatch):
+def test_one_transfer_for_all_layers_and_images(monkeypatch):
     # what happens on the host afterwards does not count
-    monkeypatch.setattr('mpvit.models.matching._pairs', lambda *_: torch.zeros(3, 1, 0).long())
-    head, inputs, truth = build_head(), predictions(two_stage), targets(5, 20)
-    from mpvit.models import matching
-
+    monkeypatch.setattr(matching, '_pairs', lambda *_: torch.zeros(3, 1, 0).long())
+    inputs, truth = predictions(), targets(5, 20)
     batch = matching.Predictions(inputs[0], inputs[1], truth)
     with Waits() as waits:
         sizes = matching.image_sizes(METAS, batch.boxes)
-        matching.match(head.assigner.match_costs, [batch], METAS, sizes)
+        matching.match(build_head().assigner.match_costs, [batch], METAS, sizes)
     # mmdet's GIoU makes a tensor of its epsilon, here for each image
     assert waits.seen == {'cpu': 1, 'new_tensor': len(METAS)}
 
 
 def test_losses_wait_in_mmdets_giou_only(monkeypatch):
     head, inputs, truth = build_head(), predictions(True), targets(5, 20)
-    from mpvit.models import head as module
-
-    known = module.match(
-        head.assigner.match_costs,
-        [
-            module.Predictions(inputs[0], inputs[1], truth),
-            module.Predictions(inputs[2][None], inputs[3][None], truth),
-        ],
-        METAS,
-        module.image_sizes(METAS, inputs[1]),
-    )
-    monkeypatch.setattr(module, 'match', lambda *_: known)
+    batches = [matching.Predictions(*inputs[:2], truth)]
+    batches += [matching.Predictions(*(t[None] for t in inputs[2:]), truth)]
+    sizes = matching.image_sizes(METAS, inputs[1])
+    known = matching.match(head.assigner.match_costs, batches, METAS, sizes)
+    monkeypatch.setattr('mpvit.models.head.match', lambda *_: known)
     with Waits() as waits:
         head.loss_by_feat(*inputs, truth, METAS)
     assert waits.seen == {'new_tensor': 2}  # of decoder and proposals

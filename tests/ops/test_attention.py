@@ -136,19 +136,6 @@ def test_compiles_without_a_break(dtype):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
-def test_export_gets_the_plain_version(fakes):
-    """Tracing must see ordinary operators; shapes are constants of the graph."""
-    inputs = [t.detach() for t in make_inputs()]
-
-    def attend(value, places, weights):
-        return attention.ms_deform_attn(value, SHAPES, places, weights)
-
-    traced = torch.jit.trace(attend, (inputs[0], inputs[2], inputs[3]), check_trace=False)
-    assert 'grid_sampler' in str(traced.graph)
-    assert 'mpvit::' not in str(traced.graph)
-
-
 def test_no_queries():
     output = attention.ms_deform_attn(
         torch.rand(1, 60, 4, 8), SHAPES, torch.rand(1, 0, 4, 2, 3, 2), torch.rand(1, 0, 4, 2, 3)

@@ -7,6 +7,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import ClassVar
 
+import attention_cases
 import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention, batched_nms, multi_scale_deform_attn
@@ -23,18 +24,11 @@ needs_substitute = pytest.mark.skipif(
 
 @pytest.fixture
 def attention_inputs():
-    torch.manual_seed(0)
-    shapes = torch.tensor([[6, 8], [3, 4]])
-    heads, points, queries = 4, 3, 10
-    return (
-        torch.randn(2, 60, heads, 8, dtype=torch.float64, requires_grad=True),
-        shapes,
-        # some samples lie outside the map
-        (torch.rand(2, queries, heads, 2, points, 2, dtype=torch.float64) * 1.4 - 0.2)
-        .detach()
-        .requires_grad_(),
-        torch.rand(2, queries, heads, 2, points, dtype=torch.float64, requires_grad=True),
+    """In float64; some samples lie outside the map."""
+    _, value, shapes, *others = attention_cases.make_inputs(
+        'partly outside', torch.float64, queries=10
     )
+    return value, shapes, *(t.double() for t in others)
 
 
 def bilinear_by_hand(maps, x, y):
@@ -50,18 +44,15 @@ def bilinear_by_hand(maps, x, y):
 
 
 def test_reference_is_the_equation(attention_inputs):
-    value, shapes, locations, weights = (t.detach() for t in attention_inputs)
-    output = ms_deform_attn(value, shapes, locations, weights).view(2, 10, 4, 8)
+    value, shapes, locations, weights = attention_inputs
+    output = ms_deform_attn(*attention_inputs).unflatten(-1, (3, -1))
     starts = [0, 48]
-    for batch, query, head in [(0, 0, 0), (1, 9, 3), (0, 4, 2)]:
-        expected = torch.zeros(8, dtype=torch.float64)
+    for batch, query, head in [(0, 0, 0), (1, 9, 2), (0, 4, 1)]:
+        expected = 0
         for level, (height, width) in enumerate(shapes.tolist()):
-            maps = value[batch, starts[level] : starts[level] + height * width, head]
-            for point in range(3):
-                x, y = locations[batch, query, head, level, point]
-                sample = bilinear_by_hand(
-                    maps.view(height, width, 8), x * width - 0.5, y * height - 0.5
-                )
+            maps = value[batch, starts[level] :, head][: height * width].view(height, width, -1)
+            for point, (x, y) in enumerate(locations[batch, query, head, level]):
+                sample = bilinear_by_hand(maps, x * width - 0.5, y * height - 0.5)
                 expected += weights[batch, query, head, level, point] * sample
         torch.testing.assert_close(output[batch, query, head], expected)
 

@@ -32,13 +32,13 @@ _COMPUTED_IN = {
 
 def forward(*inputs: Tensor) -> Tensor:
     """Output in the dtype of the kernel."""
-    laid = laid_out(*inputs, dtype=_COMPUTED_IN[inputs[0].dtype])
+    laid = laid_out(_COMPUTED_IN[inputs[0].dtype], *inputs)
     return _loaded().ms_deform_attn_forward(*laid, len(laid[0]))
 
 
 def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Gradients of value, locations and weights, in the dtype of the kernel."""
-    laid = laid_out(*inputs, dtype=_COMPUTED_IN[inputs[0].dtype])
+    laid = laid_out(_COMPUTED_IN[inputs[0].dtype], *inputs)
     value, _, _, locations, weights = laid
     grads = tuple(torch.zeros_like(t) for t in (value, locations, weights))
     grad_output = grad_output.to(value.dtype).contiguous()

@@ -98,24 +98,19 @@ def widened(*tensors: Tensor) -> list[Tensor]:
     return [t.to(dtype) for t in tensors]
 
 
-def laid_out(
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-    dtype: torch.dtype | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Inputs as kernels on a GPU want them, with the first position of each level; nothing waits.
+def laid_out(dtype: torch.dtype | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Inputs of the operator as kernels on a GPU want them; nothing waits.
 
     Args:
-        value: As for the operator, and so are the next three.
-        spatial_shapes: Sizes of the levels.
-        sampling_locations: Places.
-        attention_weights: Weights.
-        dtype: That of all of them; None leaves each as it is.
+        dtype: That of values, locations and weights; None leaves each as it is.
+        *inputs: As for the operator.
+
+    Returns:
+        Values, sizes of the levels, first position of each level, locations and weights.
     """
-    shapes = spatial_shapes.to(value.device, torch.int64).contiguous()
+    value, shapes, locations, weights = inputs
+    shapes = shapes.to(value.device, torch.int64).contiguous()
     positions = shapes.prod(1)
-    places, weights = sampling_locations, attention_weights
-    value, places, weights = (t.to(dtype or t.dtype).contiguous() for t in (value, places, weights))
-    return value, shapes, positions.cumsum(0) - positions, places, weights
+    tensors = (value, locations, weights)
+    value, locations, weights = (t.to(dtype or t.dtype).contiguous() for t in tensors)
+    return value, shapes, positions.cumsum(0) - positions, locations, weights

@@ -170,7 +170,7 @@ def forward(*inputs: Tensor) -> Tensor:
     batch, _, heads, channels = value.shape
     output = value.new_empty(batch, locations.shape[1], heads * channels)
     with _on(value):
-        _run_forward[_grid](*laid_out(*inputs), output, **_sizes(value, locations))
+        _run_forward[_grid](*laid_out(None, *inputs), output, **_sizes(value, locations))
     return output
 
 
@@ -184,7 +184,7 @@ def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     )
     with _on(value):
         _run_backward[_grid](
-            grad_output.contiguous(), *laid_out(*inputs), *grads, **_sizes(value, locations)
+            grad_output.contiguous(), *laid_out(None, *inputs), *grads, **_sizes(value, locations)
         )
     return grads
 
