@@ -1,11 +1,13 @@
 """Whole checkpoints from official form to ours and back, with a report of every tensor."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from mpvit.checkpoints.class_layers import (
@@ -17,8 +19,10 @@ from mpvit.checkpoints.class_layers import (
     uncut,
 )
 from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES, OFFICIAL_CHANNELS
+from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.formats import Layout, layout_of, weights_of, without_counters
 from mpvit.checkpoints.names import REFINED, official_names, our_name
+from mpvit.checkpoints.reading import read
 from mpvit.errors import UserError
 
 #: Entry of ``meta`` that keeps, by our name, the official class rows without a place in ours.
@@ -123,6 +127,47 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
     if len(result) > report.matched:
         report.notes.append(f'{len(result) - report.matched} copies of shared tensors added')
     return {'model': result}, report
+
+
+def convert_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    to: str = 'ours',
+    ema: bool = False,
+    sha256: str | None = None,
+    model: Any = None,
+) -> Report:
+    """Convert a checkpoint file.
+
+    Args:
+        source: File to read.
+        target: File to write.
+        to: 'ours' or 'official'.
+        ema: Take the exponential moving average of the weights.
+        sha256: Expected sha256 of ``source`` in hex, or its beginning; None for no check.
+        model: Settings of a detector whose tensors our form must have; None for no check, and
+            then only the names are known to be right.
+
+    Returns:
+        What was done with every tensor.
+
+    Raises:
+        UserError: The file cannot be read or converted, or has other tensors than the detector.
+    """
+    checkpoint = read(source, sha256=sha256)
+    try:
+        converted = to_ours(checkpoint, ema) if to == 'ours' else to_official(checkpoint, ema)
+        if converted is None:
+            raise UserError('it is in no known official form')
+        result, report = converted
+        if model is not None:
+            init_default_scope('mmdet')
+            built = MODELS.build(model)
+            check_fit(result if to == 'ours' else checkpoint, built.state_dict())
+    except UserError as error:
+        raise UserError(f'{source}: {error}') from error
+    torch.save(result, target)
+    return report
 
 
 def _is_resnet(weights: Mapping[str, Tensor]) -> bool:

@@ -1,9 +1,9 @@
 """Convert a checkpoint from official form to ours, or back."""
 
 import argparse
+from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.errors import UserError
 from mpvit.files.paths import existing_checkpoint, new_file
 
 
@@ -23,40 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(
-    source: str,
-    target: str,
-    to: str = 'ours',
-    ema: bool = False,
-    sha256: str | None = None,
-    config: str | None = None,
-) -> None:
-    """Convert, and say what became of every tensor.
-
-    Raises:
-        UserError: The file cannot be read or converted, or has other tensors than the config.
-    """
-    import torch
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-
+def run(config: str | None = None, **arguments: Any) -> None:
+    """Convert, and say what became of every tensor."""
     import mpvit.register  # noqa: F401
-    from mpvit.checkpoints.compatibility import check_fit
-    from mpvit.checkpoints.conversion import to_official, to_ours
-    from mpvit.checkpoints.reading import read
+    from mpvit.checkpoints.conversion import convert_file
     from mpvit.config.reading import load_config
 
-    checkpoint = read(source, sha256=sha256)
-    try:
-        converted = to_ours(checkpoint, ema) if to == 'ours' else to_official(checkpoint, ema)
-        if converted is None:
-            raise UserError('it is in no known official form')
-        result, report = converted
-        if config is not None:  # without it, only the names are known to be right
-            init_default_scope('mmdet')
-            model = MODELS.build(load_config(config).model)
-            check_fit(result if to == 'ours' else checkpoint, model.state_dict())
-    except UserError as error:
-        raise UserError(f'{source}: {error}') from error
-    torch.save(result, target)
-    print('\n'.join([*report.lines(), f'written to {target}']))
+    report = convert_file(**arguments, model=load_config(config).model if config else None)
+    print('\n'.join([*report.lines(), f'written to {arguments["target"]}']))

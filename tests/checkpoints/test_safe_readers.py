@@ -14,8 +14,8 @@ from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader, Runner, checkpoint
 from torch import nn
 
+from mpvit.checkpoints.conversion import convert_file
 from mpvit.checkpoints.reading import read
-from mpvit.cli import convert_checkpoint
 from mpvit.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ CHECKPOINT_DOORS = {
         SimpleNamespace(load_checkpoint=lambda *a, **k: Runner.load_checkpoint(runner(), *a, **k)),
         'x.pth',
     ),
-    'convert': lambda: convert_checkpoint.run('x.pth', 'y.pth'),
+    'convert': lambda: convert_file('x.pth', 'y.pth'),
 }
 
 

@@ -15,10 +15,10 @@ OTHER_NAMES = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
 @pytest.fixture(scope='module')
 def official(trained, tmp_path_factory):
     """The trained tiny model as an official file."""
-    from mpvit.cli import convert_checkpoint
+    from mpvit.checkpoints.conversion import convert_file
 
     path = tmp_path_factory.mktemp('official') / 'tiny.pth'
-    convert_checkpoint.run(trained / 'epoch_2.pth', path, to='official')
+    convert_file(trained / 'epoch_2.pth', path, to='official')
     return path
 
 
