@@ -95,22 +95,46 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
 
 
 def behind_the_door(main: Callable[[], int | None]) -> int | None:
-    """Run something; a mistake of the user ends in one line, without a traceback, and status 1."""
+    """Run something; what ends it is said in one line, without a traceback.
+
+    Args:
+        main: What to run.
+
+    Returns:
+        The status that it returns.
+
+    Raises:
+        SystemExit: With status 1 after a mistake of the user, or where the machine has no room, no
+            rights or no such file; with 130 after Ctrl-C. The exception itself with MPVIT_DEBUG.
+    """
     try:
         return main()
-    except UserError as error:
-        if os.environ.get('MPVIT_DEBUG'):
-            raise
-        rank = os.environ.get('RANK', '0')
-        lines = str(error).split('\n')  # one for each mistake
-        if error.every_rank and 'RANK' in os.environ:
-            sys.exit('\n'.join(f'error (rank {rank}): {line}' for line in lines))
-        # every process of a distributed run comes here; one message is enough
-        sys.exit('\n'.join(f'error: {line}' for line in lines) if rank == '0' else 1)
-    except ModuleNotFoundError as error:
-        if os.environ.get('MPVIT_DEBUG'):
-            raise
-        sys.exit(f'error: {error.name} is not installed; run `make setup` or `pip install -e .`')
     except KeyboardInterrupt:
         sys.stderr.write('\ninterrupted\n')
         sys.exit(130)
+    except BrokenPipeError:  # the reader of the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (UserError, ModuleNotFoundError, OSError, MemoryError, RecursionError) as error:
+        if os.environ.get('MPVIT_DEBUG'):
+            raise
+        rank = os.environ.get('RANK', '0')
+        lines = _explain(error)
+        if getattr(error, 'every_rank', False) and 'RANK' in os.environ:
+            sys.exit('\n'.join(f'error (rank {rank}): {line}' for line in lines))
+        # every process of a distributed run comes here; one message is enough
+        sys.exit('\n'.join(f'error: {line}' for line in lines) if rank == '0' else 1)
+
+
+def _explain(error: BaseException) -> list[str]:
+    """A line for each mistake."""
+    if isinstance(error, UserError):
+        return str(error).split('\n')
+    if isinstance(error, ModuleNotFoundError):
+        return [f'{error.name} is not installed; run `make setup` or `pip install -e .`']
+    if isinstance(error, MemoryError):
+        return ['memory is full; use smaller batches or images, or a machine with more memory']
+    if isinstance(error, RecursionError):
+        return ['a file is nested too deeply to be read']
+    place = f'{error.filename}: ' if isinstance(error, OSError) and error.filename else ''
+    return [place + (getattr(error, 'strerror', None) or ' '.join(str(error).split()))]

@@ -88,3 +88,33 @@ def test_configs(root, command):
     wrong = command('configs', 'mpvit_s_ddetr_5e')
     assert (wrong.returncode, wrong.stdout) == (1, '')
     assert wrong.stderr.startswith('error: config mpvit_s_ddetr_5e not found; did you mean')
+
+
+@pytest.mark.parametrize(
+    ('raised', 'helps'),
+    [
+        ('PermissionError(13, "Permission denied", "out.json")', 'out.json: Permission denied'),
+        ('OSError(28, "No space left on device")', 'No space left'),
+        ('RecursionError("maximum")', 'nested'),
+        ('MemoryError()', 'memory'),
+        ('ModuleNotFoundError(name="gradio")', 'gradio'),
+    ],
+)
+def test_what_ends_a_command_is_said_in_one_line(root, raised, helps):
+    code = f"""
+from mpvit.cli._main import behind_the_door
+def fail(): raise {raised}
+behind_the_door(fail)
+"""
+    result = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith('error: ')
+    assert helps in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_has_seen_enough(root):
+    command = f'{sys.executable} -m mpvit configs | head -n 1'
+    result = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
+    assert 'Traceback' not in result.stderr
+    assert len(result.stdout.splitlines()) == 1
