@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from mmdet.datasets import CocoDataset, MultiImageMixDataset
 from mmdet.registry import DATASETS, MODELS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
@@ -118,13 +117,14 @@ def browse_dataset(
         raise UserError(f'config {cfg.filename} has no {split}_dataloader')
     check_data(cfg, split)
     sources = list(_sources(cfg, split))
-    names = sources[0].classes
+    names = tuple(sources[0].dataset.metainfo.get('classes') or ())
     chosen = _choose(sources, count, _labels(names, classes), seed)
     draws = draws or (3 if split == 'train' else 1)
-    feed = _Feed(cfg, training=split == 'train')
+    settings = cfg.model.get('module', cfg.model).data_preprocessor
     rows = []
     for source, index in chosen:
-        fed = [source.fed_panel(index, feed, seed, draw) for draw in range(draws)]
+        samples = [source.sample(index, (seed, index, draw)) for draw in range(draws)]
+        fed = [_fed_panel(sample, settings, split == 'train') for sample in samples]
         rows.append([source.raw_panel(index), *fed])
     return draw_sheets(rows, names, _sheet_names(sheets, split, len(rows)))
 
@@ -206,10 +206,6 @@ class _Source:
     mixed: MultiImageMixDataset | None
     raw: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.dataset.metainfo.get('classes') or ())
-
     def raw_panel(self, index: int) -> Panel:
         """The image with all of its annotations, also those that nothing is trained on."""
         info = self.dataset.get_data_info(index)
@@ -229,62 +225,46 @@ class _Source:
             pixels, boxes, f'{shortened(name, end=True)}, {width} x {height}\n{_count(boxes)}'
         )
 
-    def fed_panel(self, index: int, feed: '_Feed', seed: int, draw: int) -> Panel:
-        """The image and its boxes as they arrive in the detector."""
-        state = np.random.SeedSequence([seed, index, draw]).generate_state(1)[0]
-        random.seed(int(state))
-        np.random.seed(int(state))
-        torch.manual_seed(int(state))
-        if self.mixed is not None:
-            sample = self.mixed[index]
-        else:
-            sample = self.dataset.prepare_data(index)
-        if sample is None:
-            return Panel(None, [], 'left out by the pipeline')
-        return feed(sample)
+    def sample(self, index: int, seed: Sequence[int]) -> dict[str, Any] | None:
+        """The image and its boxes out of the pipeline; None if it leaves the image out."""
+        state = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        random.seed(state)
+        np.random.seed(state)
+        torch.manual_seed(state)
+        return self.dataset.prepare_data(index) if self.mixed is None else self.mixed[index]
 
 
-class _Feed:
-    """The detector's own preparation of a batch, undone as far as its pixels go.
+def _fed_panel(sample: dict[str, Any] | None, settings: ConfigDict, training: bool) -> Panel:
+    """An image and its boxes as they arrive in the detector.
 
     Args:
-        cfg: Config of the detector.
+        sample: Out of a pipeline.
+        settings: Of the detector's data preprocessor; what it does to pixels is undone.
         training: Augment batches where the config says so.
     """
-
-    def __init__(self, cfg: Config, training: bool) -> None:
-        model = cfg.model.get('module', cfg.model)
-        self.settings = model.data_preprocessor
-        self.preprocess = MODELS.build(self.settings)
-        self.training = training
-
-    def __call__(self, sample: dict[str, Any]) -> Panel:
-        """Feed one sample of a pipeline."""
-        batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
-        fed = self.preprocess(batch, training=self.training)
-        pixels, found = fed['inputs'][0], fed['data_samples'][0]
-        if 'mean' in self.settings:
-            pixels = pixels * self.preprocess.std + self.preprocess.mean
-        array = pixels.clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
-        if not self.settings.get('bgr_to_rgb'):
-            array = array[..., ::-1]
-        boxes = _boxes_of(found)
-        height, width = found.img_shape[:2]
-        title = f'{width} x {height}'
-        if (height, width) != array.shape[:2]:
-            title += f', padded to {array.shape[1]} x {array.shape[0]}'
-        title += ', mirrored' if found.get('flip') else ''
-        return Panel(array, boxes, f'{title}\n{_count(boxes)}', (width, height))
-
-
-def _boxes_of(sample: DetDataSample) -> list[Annotation]:
+    if sample is None:
+        return Panel(None, [], 'left out by the pipeline')
+    preprocess = MODELS.build(settings)
+    batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
+    fed = preprocess(batch, training=training)
+    pixels, found = fed['inputs'][0], fed['data_samples'][0]
+    if 'mean' in settings:
+        pixels = pixels * preprocess.std + preprocess.mean
+    array = pixels.clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+    if not settings.get('bgr_to_rgb'):
+        array = array[..., ::-1]
     boxes = []
     for name, note in (('gt_instances', ''), ('ignored_instances', 'crowd')):
-        instances = sample.get(name)
+        instances = found.get(name)
         if instances is not None:
             pairs = zip(instances.bboxes.tolist(), instances.labels.tolist(), strict=True)
             boxes += [Annotation(tuple(box), label, note) for box, label in pairs]
-    return boxes
+    height, width = found.img_shape[:2]
+    title = f'{width} x {height}'
+    if (height, width) != array.shape[:2]:
+        title += f', padded to {array.shape[1]} x {array.shape[0]}'
+    title += ', mirrored' if found.get('flip') else ''
+    return Panel(array, boxes, f'{title}\n{_count(boxes)}', (width, height))
 
 
 def _sources(cfg: Config, split: str) -> Iterator[_Source]:

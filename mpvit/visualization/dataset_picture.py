@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ _SIDE = 480  # pixels of a sample; its file may have many more
 _LETTERS = 14  # pixels, of its labels
 
 
-@dataclass
+@dataclass(eq=False)
 class _Sample:
     """An image to draw, and everything found about it."""
 
@@ -178,41 +179,21 @@ def _legend(axes: Axes) -> None:
 
 def _worst(found: Inspection) -> list[_Sample]:
     """Images with problems, every kind of problem once before any comes again."""
-    places = {}
-    for table in found.tables:
-        by_id = {image['id']: row for row, image in enumerate(table.images)}
-        places[table.file] = (table, by_id)
-    by_path = {path: (table, row) for table in found.tables for row, path in enumerate(table.paths)}
+    rows = [(table, row) for table in found.tables for row in range(len(table.images))]
+    by_path = {table.paths[row]: (table, row) for table, row in rows}
+    by_id = {(table.file, table.images[row]['id']): (table, row) for table, row in rows}
     samples: dict[tuple[str, int], _Sample] = {}
     by_code: dict[str, list[_Sample]] = defaultdict(list)
-    for group in grouped(found.problems):
-        for one in group:
-            place = by_path.get(one.file)
-            if place is None and one.file in places and one.image_id is not None:
-                table, by_id = places[one.file]
-                row = by_id.get(one.image_id)
-                place = None if row is None else (table, row)
-            if place is None or one.severity == 'info':
-                continue
-            key = (place[0].file, place[1])
-            sample = samples.setdefault(key, _Sample(*place, []))
+    for one in (problem for group in grouped(found.problems) for problem in group):
+        place = by_path.get(one.file) or by_id.get((one.file, one.image_id))
+        if place is not None and one.severity != 'info':
+            sample = samples.setdefault((place[0].file, place[1]), _Sample(*place, []))
             sample.problems.append(one)
             by_code[one.code].append(sample)
     del by_code['image-missing'][1:]  # there is nothing to see
-    return _spread_over_codes(by_code)
-
-
-def _spread_over_codes(by_code: dict[str, list[_Sample]]) -> list[_Sample]:
-    chosen: list[_Sample] = []
-    queues = [iter(sorted(group, key=lambda s: -len(s.problems))) for group in by_code.values()]
-    while queues and len(chosen) < _SAMPLES:
-        for queue in list(queues):
-            sample = next((s for s in queue if not any(s is c for c in chosen)), None)
-            if sample is None:
-                queues.remove(queue)
-            elif len(chosen) < _SAMPLES:
-                chosen.append(sample)
-    return chosen
+    queues = [sorted(group, key=lambda s: -len(s.problems)) for group in by_code.values()]
+    in_turn = dict.fromkeys(chain.from_iterable(zip_longest(*queues)))
+    return [sample for sample in in_turn if sample is not None][:_SAMPLES]
 
 
 def _draw_sample(axes: Axes, sample: _Sample) -> None:
