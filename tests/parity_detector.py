@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mpvit.checkpoints.class_layers import ClassLayers, uncut
+from mpvit.checkpoints.class_layers import class_layers, uncut
 from mpvit.checkpoints.conversion import OTHER_ROWS, to_ours
 from mpvit.checkpoints.names import our_name
 from mpvit.config.reading import load_config
@@ -298,7 +298,7 @@ def _with_all_channels(official: dict[str, Tensor]) -> dict[str, Tensor]:
     converted = to_ours({'model': official})
     assert converted is not None
     ours, others = converted[0]['state_dict'], converted[0]['meta'][OTHER_ROWS]
-    for name, proposals in ClassLayers(ours).proposals.items():
+    for name, proposals in class_layers(ours).items():
         ours[name] = uncut(ours[name], others[name], proposals)
     return ours
 

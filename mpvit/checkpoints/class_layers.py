@@ -20,8 +20,8 @@ _OFFICIAL = re.compile(r'(?:transformer\.decoder\.)?class_embed\.(\d+)\.(?:weigh
 _OURS = re.compile(r'bbox_head\.cls_branches\.(\d+)\.(?:weight|bias)')
 
 
-class ClassLayers:
-    """Which tensors of a detector are class layers, and which of them scores proposals.
+def class_layers(names: Iterable[str]) -> dict[str, bool]:
+    """Which tensors of a detector are class layers, and whether they score proposals.
 
     The two-stage model scores proposals by its last class layer, whose channel 0 means 'object'
     whatever the class. It stays the first channel when others change places.
@@ -29,22 +29,17 @@ class ClassLayers:
     Args:
         names: Names of all tensors, official ones or ours.
     """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        names = list(names)
-        found = {n: int(m[1]) for n in names if (m := _OFFICIAL.fullmatch(n) or _OURS.fullmatch(n))}
-        two_stage = {'transformer.enc_output.weight', 'memory_trans_fc.weight'} & set(names)
-        last = max(found.values(), default=-1) if two_stage else -1
-        #: Name of a class layer's tensor to whether it scores proposals.
-        self.proposals = {name: index == last for name, index in found.items()}
+    names = list(names)
+    found = {n: int(m[1]) for n in names if (m := _OFFICIAL.fullmatch(n) or _OURS.fullmatch(n))}
+    two_stage = {'transformer.enc_output.weight', 'memory_trans_fc.weight'} & set(names)
+    last = max(found.values(), default=-1) if two_stage else -1
+    return {name: index == last for name, index in found.items()}
 
 
 def official_rows(proposals: bool = False) -> list[int]:
     """Rows of an official class layer that become our rows 0 to 79.
 
-    Args:
-        proposals: The layer scores proposals: its row 0 means 'object' and stays first, and the
-            row of category 1 is left out.
+    Where it scores proposals, row 0 means 'object' and stays first; that of category 1 is left out.
     """
     return [0, *COCO_IDS[1:]] if proposals else list(COCO_IDS)
 
@@ -120,7 +115,7 @@ def remap_classes(
     places = {name: index for index, name in enumerate(old or ())}
     pairs = [(i, places[name]) for i, name in enumerate(new or ()) if name in places]
     result = dict(weights)
-    for name, proposals in ClassLayers(model).proposals.items():
+    for name, proposals in class_layers(model).items():
         source, target = weights.get(name), model[name]
         if source is None or source.shape[1:] != target.shape[1:]:
             continue  # for the check that follows to tell

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mpvit.checkpoints.class_layers import (
     UNUSED_BIAS,
-    ClassLayers,
+    class_layers,
     class_names,
     cut,
     refines_boxes,
@@ -212,7 +212,7 @@ def _cut_classes(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights with class layers of 80 channels, and the rows left over by our name."""
     result, others = dict(weights), {}
-    for name, proposals in ClassLayers(weights).proposals.items():
+    for name, proposals in class_layers(weights).items():
         channels = len(weights[name])
         if channels == OFFICIAL_CHANNELS:
             result[name], others[name] = cut(weights[name], proposals)
@@ -236,7 +236,7 @@ def _uncut_classes(
         return dict(weights)  # 80 classes by chance: they have no COCO ids to be spread over
     others = (checkpoint.get('meta') or {}).get(OTHER_ROWS, {})
     result = dict(weights)
-    for name, proposals in ClassLayers(weights).proposals.items():
+    for name, proposals in class_layers(weights).items():
         if len(weights[name]) == len(COCO_IDS):
             result[name] = uncut(weights[name], others.get(name), proposals)
     if any(len(result[name]) != len(weights[name]) for name in weights if result[name].dim()):
