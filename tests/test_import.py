@@ -16,7 +16,7 @@ def fresh(root, code: str) -> str:
 
 @pytest.mark.parametrize(
     'module',
-    ['mpvit', 'mpvit.cli._main', 'mpvit.datasets.layout', 'mpvit.inference', 'mpvit.files.paths'],
+    ['mpvit', 'mpvit.cli._main', 'mpvit.inference', 'mpvit.files.paths'],
 )
 def test_importing_changes_nothing(root, module):
     code = f"""

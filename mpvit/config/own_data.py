@@ -12,8 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mpvit.config.reading import load_config, parse_options
+from mpvit.datasets.annotations import Split
 from mpvit.datasets.layout import Layout
-from mpvit.datasets.layout_search import Split
 from mpvit.datasets.palette import CLASSES, rgb
 from mpvit.errors import UserError
 
@@ -158,7 +158,7 @@ def _root(layout: Layout) -> str:
     return '' if layout.root is None else str(layout.root)
 
 
-def _relative(path: os.PathLike[str], root: str) -> str:
+def _relative(path: str | os.PathLike[str], root: str) -> str:
     """A path relative to the dataset's folder, or where it lies elsewhere the whole of it."""
     if not root:
         return os.fspath(path)

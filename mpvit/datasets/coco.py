@@ -1,12 +1,14 @@
 """COCO annotations read the way the official code reads them."""
 
-import json
-import math
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
+from mpvit.datasets.annotations import Annotations, Entry, read_annotations
 from mpvit.datasets.unreadable_images import SkippedImages, check_folder, why_unreadable
 from mpvit.errors import UserError, did_you_mean
 
@@ -34,7 +36,6 @@ class OfficialCocoDataset(CocoDataset):
         **kwargs: As for `CocoDataset`.
     """
 
-    _file_checked = False
     _skipped: SkippedImages | None = None
 
     def __init__(
@@ -97,20 +98,25 @@ class OfficialCocoDataset(CocoDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file; see `CocoDataset.load_data_list`.
 
+        Returns:
+            A record an image, by ascending id.
+
         Raises:
             UserError: The file is no COCO JSON, contradicts itself, or its categories are not the
                 dataset's classes in the same order.
         """
-        try:
-            infos = super().load_data_list()
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f'annotation file {self.ann_file} is no valid JSON: {error}') from error
-        except KeyError as error:
-            raise self._malformed(f'no entry {error}') from error
-        except (AssertionError, AttributeError, TypeError) as error:
-            raise self._malformed(str(error)) from error
-        if not infos:
+        truth = read_annotations(self.ann_file, unlabelled=True, backend_args=self.backend_args)
+        if not truth.images:
             raise UserError(f'annotation file {self.ann_file} lists no image')
+        self._check_classes(truth)
+        _check_images_and_ids(truth)
+        names = self.metainfo['classes']
+        self.cat_ids = [entry['id'] for entry in truth.categories if entry['name'] in names]
+        self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
+        self.cat_img_map = defaultdict(list)  # for mmdet's `filter_data`
+        for entry in truth.annotations:
+            self.cat_img_map[entry['category_id']].append(entry['image_id'])
+        infos = list(self._records(truth))
         if not self.test_mode and not any(info['instances'] for info in infos):
             raise UserError(
                 f'annotation file {self.ann_file} has no box to train on: no annotation of these '
@@ -118,81 +124,70 @@ class OfficialCocoDataset(CocoDataset):
             )
         return sorted(infos, key=lambda info: info['img_id'])
 
-    def _malformed(self, reason: str) -> UserError:
-        return UserError(f'annotation file {self.ann_file} is not in COCO format: {reason}')
+    def _records(self, truth: Annotations) -> Iterator[dict[str, Any]]:
+        raw: list[list[Entry]] = [[] for _ in truth.images]
+        instances: list[list[Entry]] = [[] for _ in truth.images]
+        labels = np.array([self.cat2label.get(a['category_id'], -1) for a in truth.annotations])
+        counted = (truth.image_row >= 0) & (labels >= 0)
+        counted &= ~np.array([bool(a.get('ignore')) for a in truth.annotations], bool)
+        truth.refuse_odd_boxes(counted)
+        columns = (truth.image_row, labels, counted & truth.has_area, truth.clipped, truth.crowd)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for entry, (image, label, kept, box, crowd) in zip(truth.annotations, rows, strict=True):
+            if image >= 0:
+                raw[image].append(entry)
+            if kept:
+                instance = dict(bbox=box, bbox_label=label, ignore_flag=int(crowd))
+                if self._masks and entry.get('segmentation'):
+                    instance['mask'] = entry['segmentation']
+                instances[image].append(instance)
+        for image, of_image, found in zip(truth.images, raw, instances, strict=True):
+            described = dict(image, img_id=image['id'])
+            yield self.parse_data_info(
+                dict(raw_img_info=described, raw_ann_info=of_image, instances=found)
+            )
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
-        """Turn one image's raw annotations into mmdet's format.
+        """Turn what is known of one image into mmdet's format.
 
         Args:
-            raw_data_info: ``raw_img_info`` and ``raw_ann_info`` as read from the file.
+            raw_data_info: ``raw_img_info`` and ``raw_ann_info`` as read from the file, and the
+                ``instances`` that count.
 
         Returns:
             The image's record; ``instances`` hold boxes ``(x1, y1, x2, y2)`` within the image.
         """
-        self._check_file()
         image = raw_data_info['raw_img_info']
         info: dict[str, Any] = super().parse_data_info(dict(raw_img_info=image, raw_ann_info=[]))
-        parsed = (self._parse_annotation(raw, image) for raw in raw_data_info['raw_ann_info'])
-        info['instances'] = [instance for instance in parsed if instance is not None]
+        info['instances'] = raw_data_info['instances']
         return info
 
-    def _check_file(self) -> None:
-        """What concerns the file as a whole, once."""
-        if self._file_checked:
-            return
-        self._file_checked = True
-        self._check_classes()
-        doubles = len(self.coco.dataset['images']) - len(self.coco.imgs)
-        if doubles:
-            raise self._malformed(f'{doubles} images have the id of another image')
-
-    def _check_classes(self) -> None:
+    def _check_classes(self, truth: Annotations) -> None:
         """Compare names with the file; labels are numbered in the file's order."""
         classes = list(self.metainfo['classes'])
-        names = [category['name'] for category in self.coco.dataset['categories']]
-        unknown = [name for name in classes if name not in names]
+        unknown = [name for name in classes if name not in truth.names]
         if unknown:
-            hint = did_you_mean(unknown[0], names)
+            hint = did_you_mean(unknown[0], truth.names)
             raise UserError(
                 f'annotation file {self.ann_file} has no category {unknown[0]!r}{hint} '
                 f'({len(unknown)} of {len(classes)} classes in metainfo are unknown)'
             )
-        in_file = [name for name in names if name in classes]
+        in_file = [name for name in truth.names if name in classes]
         if in_file != classes:
             raise UserError(
                 f'annotation file {self.ann_file} lists its categories in another order than '
                 f'metainfo; set metainfo.classes to {tuple(in_file)}'
             )
 
-    def _parse_annotation(
-        self, raw: dict[str, Any], image: dict[str, Any]
-    ) -> dict[str, Any] | None:
-        """One instance, or None if it has no area within the image or no class of ours."""
-        if raw.get('ignore', False) or raw['category_id'] not in self.cat2label:
-            return None
-        x, y, width, height = self._box_of(raw)
-        x1, x2 = (min(max(value, 0), image['width']) for value in (x, x + width))
-        y1, y2 = (min(max(value, 0), image['height']) for value in (y, y + height))
-        if x2 <= x1 or y2 <= y1:
-            return None
-        instance = dict(
-            bbox=[x1, y1, x2, y2],
-            bbox_label=self.cat2label[raw['category_id']],
-            ignore_flag=int(bool(raw.get('iscrowd', False))),
-        )
-        if self._masks and raw.get('segmentation'):
-            instance['mask'] = raw['segmentation']
-        return instance
 
-    def _box_of(self, raw: dict[str, Any]) -> list[float]:
-        box: list[float] = raw['bbox']
-        try:
-            if len(box) == 4 and all(map(math.isfinite, box)):
-                return box
-        except TypeError:  # no list, or not of numbers
-            pass
-        raise self._malformed(
-            f'annotation {raw["id"]} (image {raw["image_id"]}) has the bbox {box!r}, not four '
-            'finite numbers'
-        )
+def _check_images_and_ids(truth: Annotations) -> None:
+    doubles = len(truth.images) - len({image['id'] for image in truth.images})
+    if doubles:
+        raise truth.malformed_error(f'{doubles} images have the id of another image')
+    for row in np.flatnonzero(np.isnan(truth.sizes[:, 0])):
+        size = [truth.images[row].get(side) for side in ('width', 'height')]
+        raise truth.malformed_error(f'images[{row}] has the width and height {size}')
+    rows = zip(truth.annotations, truth.image_row.tolist(), strict=True)
+    ids = [entry['id'] for entry, row in rows if row >= 0]
+    if len(set(ids)) != len(ids):
+        raise truth.malformed_error('annotation ids are not unique')

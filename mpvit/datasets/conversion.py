@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mpvit.datasets.layout_search import SPLITS, other_format, scan, split_of
+from mpvit.datasets.layout import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError, optional
 from mpvit.files.exif import orientation
 from mpvit.files.paths import is_image

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_amp, use_trackers
+from mpvit.datasets.annotations import forget
 from mpvit.datasets.layout import DataFiles
 from mpvit.engine.build import build_runner, check_data, explained
 from mpvit.engine.data_check import refuse_bad_data
@@ -102,6 +103,7 @@ def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         _check_length(runner)
         refuse_bad_data(runner)
+        forget()
         if is_main_process():
             write_record(cfg, seed=runner.seed, processes=runner.world_size)
         runner.train()

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mmengine.fileio import load
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
+from mpvit.datasets.annotations import read_annotations
 from mpvit.errors import UserError
 
 LIMITS = (1, 10, 100)  # detections per image and class at which COCO measures recall
@@ -58,7 +58,7 @@ def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool =
 
     Args:
         path: File in COCO format. An annotation without ``iscrowd`` is no crowd, and one without
-            ``area``, or with one of null, has that of its box.
+            a number for its ``area`` has that of its box.
         backend_args: Arguments of mmengine's file backend.
         unlabelled: Accept a file without annotations, such as that of COCO's test-dev.
 
@@ -69,34 +69,23 @@ def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool =
     Raises:
         UserError: The file is no JSON or not in COCO format.
     """
-    try:
-        content = load(path, file_format='json', backend_args=backend_args)
-        if unlabelled:
-            content.setdefault('annotations', [])
-        annotations = [
-            _box_record(annotation, number)
-            for number, annotation in enumerate(content['annotations'], start=1)
-        ]
-        return dict(
-            images=[dict(id=image['id']) for image in content['images']],
-            categories=[dict(id=c['id'], name=c['name']) for c in content['categories']],
-            annotations=annotations,
-        )
-    except (OSError, ValueError) as error:  # also undecodable bytes and JSON errors
-        raise UserError(f'annotation file {path} cannot be read as JSON: {error}') from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f'annotation file {path} is not in COCO format: {error!r}') from error
-
-
-def _box_record(annotation: Record, number: int) -> Record:
-    box, area = annotation['bbox'], annotation.get('area')
+    table = read_annotations(path, unlabelled=unlabelled, backend_args=backend_args)
+    table.refuse_odd_boxes(table.listed)
+    rows = zip(table.annotations, table.boxes.tolist(), table.areas.tolist(), strict=True)
     return dict(
-        id=number,
-        image_id=annotation['image_id'],
-        category_id=annotation['category_id'],
-        bbox=box,
-        area=box[2] * box[3] if area is None else area,
-        iscrowd=annotation.get('iscrowd', 0),
+        images=[dict(id=image['id']) for image in table.images],
+        categories=[dict(id=entry['id'], name=entry['name']) for entry in table.categories],
+        annotations=[
+            dict(
+                id=number,
+                image_id=entry['image_id'],
+                category_id=entry['category_id'],
+                bbox=box,
+                area=area,
+                iscrowd=int(bool(entry.get('iscrowd'))),
+            )
+            for number, (entry, box, area) in enumerate(rows, start=1)
+        ],
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpvit.datasets.check.table import Split, Table, build_table, read_content
+from mpvit.datasets.annotations import Annotations, read_annotations
 from mpvit.errors import UserError, did_you_mean
 
 LIMIT = 100  # detections of an image and class that count, as in COCO's evaluation
@@ -112,10 +112,7 @@ def read_results(
     Raises:
         UserError: One of them cannot be read, or they are not about the same images and classes.
     """
-    content, problems = read_content(Split(annotations, images))
-    if content is None:
-        raise UserError(f'annotation file {annotations} {problems[0].message}')
-    table = build_table(content, Split(annotations, images), 'val')
+    table = read_annotations(annotations, strict=False).within(images)
     if not table.images or not table.categories:
         missing = 'images' if not table.images else 'categories'
         raise UserError(f'annotation file {annotations} has no {missing}')
@@ -131,7 +128,7 @@ def read_results(
     )
 
 
-def _class_rows(table: Table, classes: Sequence[str] | None) -> list[int]:
+def _class_rows(table: Annotations, classes: Sequence[str] | None) -> list[int]:
     for name in classes or ():
         if name not in table.names:
             hint = did_you_mean(name, table.names)
@@ -139,14 +136,14 @@ def _class_rows(table: Table, classes: Sequence[str] | None) -> list[int]:
     return [row for row, name in enumerate(table.names) if classes is None or name in classes]
 
 
-def _labels(table: Table, rows: Sequence[int]) -> Ints:
+def _labels(table: Annotations, rows: Sequence[int]) -> Ints:
     """The label of each category; -1 for those that do not count, and behind the last."""
     labels = np.full(len(table.categories) + 1, -1)
     labels[rows] = np.arange(len(rows))
     return labels
 
 
-def _objects(table: Table, rows: Sequence[int]) -> Objects:
+def _objects(table: Annotations, rows: Sequence[int]) -> Objects:
     label = _labels(table, rows)[table.category_row]
     good = (table.image_row >= 0) & (label >= 0) & np.isfinite(table.boxes).all(1)
     area = table.areas
@@ -156,7 +153,7 @@ def _objects(table: Table, rows: Sequence[int]) -> Objects:
     )
 
 
-def _detected(path: Path, table: Table, rows: Sequence[int], annotations: str) -> Detected:
+def _detected(path: Path, table: Annotations, rows: Sequence[int], annotations: str) -> Detected:
     columns = _columns(path)
     image = _looked_up(columns['image_id'], [entry['id'] for entry in table.images])
     category = _looked_up(columns['category_id'], [entry['id'] for entry in table.categories])

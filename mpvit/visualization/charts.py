@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpvit.datasets.check.table import SIZE_LIMITS
+from mpvit.datasets.annotations import SIZE_LIMITS
 from mpvit.datasets.palette import CLASSES, class_colour
 from mpvit.evaluation.analysis import Analysis
 from mpvit.evaluation.error_types import ERROR_TYPES

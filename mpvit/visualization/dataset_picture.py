@@ -11,12 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpvit.datasets.check.boxes import image_sizes, usable
+from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.checker import Inspection
-from mpvit.datasets.check.classes import class_counts
 from mpvit.datasets.check.problems import SEVERITIES, Problem
 from mpvit.datasets.check.report import grouped, verdict
-from mpvit.datasets.check.table import Table
 from mpvit.datasets.palette import CLASSES
 from mpvit.inference.drawing import Box
 from mpvit.inference.images import from_pillow, open_image
@@ -37,7 +35,7 @@ _LETTERS = 14  # pixels, of its labels
 class _Sample:
     """An image to draw, and everything found about it."""
 
-    table: Table
+    table: Annotations
     row: int
     problems: list[Problem]
 
@@ -74,8 +72,8 @@ def _drawn(found: Inspection, samples: Sequence['_Sample']) -> Figure:
 
 def _title(found: Inspection) -> str:
     return '; '.join(
-        f'{table.role}: {len(table.images):,} images, {len(table.annotations):,} annotations'
-        for table in found.tables
+        f'{role}: {len(table.images):,} images, {len(table.annotations):,} annotations'
+        for role, table in found.tables.items()
     )
 
 
@@ -102,13 +100,13 @@ def _draw_problems(axes: Axes, problems: Sequence[Problem]) -> None:
 def _draw_box_sizes(axes: Axes, found: Inspection) -> None:
     bins = np.geomspace(1, 2048, 45)
     drawn = [np.array([8.0, 96.0])]
-    for table, faults in zip(found.tables, found.faults, strict=True):
-        keep = usable(table, faults)
+    for role, table in found.tables.items():
+        keep = table.usable
         side = np.sqrt(table.boxes[keep, 2:].prod(1))
-        _outline(axes, side, bins, table.role)
-        if found.scales is not None and table.role == 'train' and len(side):
-            resized = side * found.scales.factor(image_sizes(table)[keep])
-            _outline(axes, resized, bins, f'{table.role}, resized', ls='--')
+        _outline(axes, side, bins, role)
+        if found.scales is not None and role == 'train' and len(side):
+            resized = side * found.scales.factor(table.image_sizes[keep])
+            _outline(axes, resized, bins, f'{role}, resized', ls='--')
             drawn.append(resized)
         drawn.append(side)
     for limit in (8, 32, 96):
@@ -134,18 +132,18 @@ def _outline(axes: Axes, side: np.ndarray, bins: np.ndarray, label: str, ls: str
 
 def _draw_classes(axes: Axes, found: Inspection) -> None:
     """Boxes of each class: of many classes the most and the least frequent."""
-    counts = [class_counts(*pair) for pair in zip(found.tables, found.faults, strict=True)]
+    counts = [table.class_counts() for table in found.tables.values()]
     names = sorted({name for count in counts for name in count}, key=lambda n: -counts[0].get(n, 0))
     title = f'boxes of the {len(names)} classes'
     if len(names) > _CLASSES:
         names = [*names[: _CLASSES // 2], *names[-(_CLASSES // 2) :]]
         title += f' (the first and last {_CLASSES // 2})'
     height = 0.8 / max(len(counts), 1)
-    for index, (table, count) in enumerate(zip(found.tables, counts, strict=True)):
+    for index, (role, count) in enumerate(zip(found.tables, counts, strict=True)):
         values = [count.get(name, 0) for name in names]
         places = np.arange(len(names)) + (index - (len(counts) - 1) / 2) * height
-        colour = _SPLIT_COLOURS[table.role]
-        bars = axes.barh(places, values, height, color=colour, label=table.role)
+        colour = _SPLIT_COLOURS[role]
+        bars = axes.barh(places, values, height, color=colour, label=role)
         saying(axes, bars, [f'{value:,}' for value in values], 7)
     most = max([1, *(value for count in counts for value in count.values())])
     logarithmic = any(0 < value < most / 50 for count in counts for value in count.values())
@@ -157,14 +155,14 @@ def _draw_classes(axes: Axes, found: Inspection) -> None:
 
 
 def _draw_image_sizes(axes: Axes, found: Inspection) -> None:
-    for table in found.tables:
+    for role, table in found.tables.items():
         sizes = table.sizes[~np.isnan(table.sizes[:, 0])]
         if len(sizes):
             unique, times = np.unique(sizes, axis=0, return_counts=True)
             area = 12 + 400 * times / times.sum()
-            colour = _SPLIT_COLOURS[table.role]
+            colour = _SPLIT_COLOURS[role]
             axes.scatter(unique[:, 0], unique[:, 1], area, color=colour, alpha=0.35, lw=0)
-            axes.plot([], [], 'o', color=colour, label=table.role)
+            axes.plot([], [], 'o', color=colour, label=role)
     axes.set(title='stated image sizes', xlabel='width, pixels', ylabel='height, pixels')
     axes.margins(0.12)
     axes.set_xlim(left=0)
@@ -179,7 +177,8 @@ def _legend(axes: Axes) -> None:
 
 def _worst(found: Inspection) -> list[_Sample]:
     """Images with problems, every kind of problem once before any comes again."""
-    rows = [(table, row) for table in found.tables for row in range(len(table.images))]
+    tables = found.tables.values()
+    rows = [(table, row) for table in tables for row in range(len(table.images))]
     by_path = {table.paths[row]: (table, row) for table, row in rows}
     by_id = {(table.file, table.images[row]['id']): (table, row) for table, row in rows}
     samples: dict[tuple[str, int], _Sample] = {}

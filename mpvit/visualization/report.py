@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mpvit import __version__
-from mpvit.datasets.check.table import SIZE_LIMITS, Split, build_table, read_content
+from mpvit.datasets.annotations import SIZE_LIMITS, AnnotationFileError, read_annotations
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.run_folder import METRICS, Run, find_run
 from mpvit.engine.training_log import History, duration, read_history
@@ -213,24 +213,22 @@ def data_facts(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
         if not file:
             missing.append(f'The {name} data: neither the config nor metrics.json names one file.')
             continue
-        content, problems = read_content(Split(file, ''))
-        if content is None:
-            missing.append(f'The {name} data: {file} {problems[0].message}.')
-            continue
-        facts.append(dict(split=name, file=str(file), **_counted(file, content)))
+        try:
+            facts.append(dict(split=name, file=str(file), **_counted(file)))
+        except AnnotationFileError as error:
+            missing.append(f'The {name} data: {file} {error.reason}.')
     return facts, missing
 
 
-def _counted(file: str, content: dict[str, Any]) -> dict[str, Any]:
-    table = build_table(content, Split(file, ''), 'train')
-    real = (table.image_row >= 0) & (table.category_row >= 0) & ~table.crowd
-    counts = np.bincount(table.category_row[real], minlength=len(table.names))
+def _counted(file: str) -> dict[str, Any]:
+    table = read_annotations(file, strict=False)
+    real = table.usable
     sizes = np.histogram(table.areas[real], [0, *SIZE_LIMITS, np.inf])[0].tolist()
     return dict(
         images=len(table.images),
         empty=len(table.images) - len(np.unique(table.image_row[real])),
         objects=int(real.sum()),
-        by_class=dict(zip(table.names, counts.tolist(), strict=True)),
+        by_class=table.class_counts(),
         by_size=dict(zip(('small', 'medium', 'large'), sizes, strict=True)),
     )
 

@@ -19,7 +19,6 @@ from mpvit.datasets.check import (
     refuse_fatal,
     settings_of,
 )
-from mpvit.datasets.check.boxes import usable
 from mpvit.datasets.check.repair import repair
 from mpvit.errors import UserError
 
@@ -116,7 +115,7 @@ def test_usable_boxes_are_those_that_a_training_gets(spoilable, repaired):
     )
     records = [dataset.get_data_info(i)['instances'] for i in range(len(dataset))]
     trained_on = [one for record in records for one in record if not one['ignore_flag']]
-    assert len(trained_on) == usable(found.tables[0], found.faults[0]).sum() == 31
+    assert len(trained_on) == found.tables['train'].usable.sum() == 31
 
 
 def test_ids_and_files_are_named(spoilable):

@@ -9,6 +9,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 
 from benchmarks._synthetic import coco_truth
+from mpvit.datasets.annotations import forget
 
 
 @pytest.fixture(scope='module')
@@ -44,6 +45,7 @@ def test_records_are_one_array_and_nothing_else_is_kept(annotations):
     assert isinstance(dataset.data_bytes, np.ndarray)
     assert dataset.data_list == []
     assert not hasattr(dataset, 'coco')
+    forget()  # as it happens before workers are forked
     # Python objects are written to whenever they are looked at, which copies their memory page in
     # each worker; a record's dicts must not outlive the reading of the file
     gc.collect()

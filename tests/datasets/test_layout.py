@@ -5,8 +5,12 @@ import shutil
 
 import pytest
 
-from mpvit.datasets.layout import files_to_check, find_test_data, find_training_data
-from mpvit.datasets.layout_search import split_of
+from mpvit.datasets.layout import (
+    files_to_check,
+    find_test_data,
+    find_training_data,
+    split_of,
+)
 from mpvit.errors import UserError
 
 
@@ -134,7 +138,7 @@ def test_named_files_need_no_folder(tmp_path):
     layout = find_training_data(None, **named)
     assert layout.root is None
     assert layout.splits['val'].images == root / 'images'
-    assert find_training_data(root, val_ann=named['val_ann']).splits['val'].image_count == 1
+    assert find_training_data(root, val_ann=named['val_ann']).image_counts['val'] == 1
 
 
 def test_a_named_image_folder_is_looked_into(tmp_path):

@@ -3,13 +3,12 @@
 Imports neither torch nor mmdet, so that it starts at once.
 """
 
+from mpvit.datasets.annotations import Split
 from mpvit.datasets.check.checker import Inspection, check_dataset, inspect_dataset
-from mpvit.datasets.check.expectations import settings_of
+from mpvit.datasets.check.expectations import Scales, settings_of
 from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Check, Problem, refuse_fatal
 from mpvit.datasets.check.repair import write_repaired
 from mpvit.datasets.check.report import json_report, text_report
-from mpvit.datasets.check.scales import Scales
-from mpvit.datasets.check.table import Split
 
 __all__ = [
     'CHECKS',

@@ -1,25 +1,26 @@
 """The check of a dataset: reads its files and asks everything that the other modules know."""
 
-import gc
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from mpvit.datasets.check.boxes import BoxFaults, box_faults, box_problems
-from mpvit.datasets.check.classes import balance_problems, config_problems, split_problems
+from mpvit.datasets.annotations import (
+    AnnotationFileError,
+    Annotations,
+    Split,
+    read_annotations,
+)
+from mpvit.datasets.check.classes import (
+    balance_problems,
+    config_problems,
+    scale_problems,
+    split_problems,
+)
+from mpvit.datasets.check.entries import box_problems, form_problems
+from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.image_files import Facts, look_at, sample_paths
 from mpvit.datasets.check.images import copy_problems, image_problems, orphan_problems
 from mpvit.datasets.check.problems import Problem, problem
-from mpvit.datasets.check.scales import Scales, scale_problems
-from mpvit.datasets.check.table import (
-    Split,
-    Table,
-    build_table,
-    form_problems,
-    listed_images,
-    read_content,
-)
 from mpvit.errors import UserError
 
 
@@ -28,25 +29,23 @@ class Inspection:
     """What was seen and found.
 
     Attributes:
-        tables: The annotation files that could be read.
-        faults: Of their boxes.
+        scales: How images are resized.
+        tables: The annotation files that could be read, by role, 'train' or 'val'.
         facts: Of the image files that were looked at, by path.
         problems: What is wrong, by file and check.
-        scales: How images are resized.
     """
 
-    tables: list[Table]
-    faults: list[BoxFaults]
-    facts: dict[str, Facts]
-    problems: list[Problem]
     scales: Scales | None
+    tables: dict[str, Annotations] = field(default_factory=dict)
+    facts: dict[str, Facts] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
         """Whether there is anything fatal or an error."""
         return any(found.severity in ('fatal', 'error') for found in self.problems)
 
-    def table(self, role: str) -> Table:
+    def table(self, role: str) -> Annotations:
         """The annotation file of a split.
 
         Args:
@@ -55,10 +54,9 @@ class Inspection:
         Raises:
             UserError: It could not be read, or there is none.
         """
-        for table in self.tables:
-            if table.role == role:
-                return table
-        raise UserError(f'there is no {role} annotation file in COCO format to repair')
+        if role not in self.tables:
+            raise UserError(f'there is no {role} annotation file in COCO format to repair')
+        return self.tables[role]
 
 
 def check_dataset(
@@ -121,68 +119,69 @@ def inspect_dataset(
         other_files: Further annotation files, such as that of the test data, which are not
             checked: images that they list are not taken for forgotten.
     """
-    found = Inspection([], [], {}, [], scales)
-    folders = []
-    for role, split in (('train', train), ('val', val)):
-        if split is not None:
-            _read(found, split, role)
-            folders += [os.fspath(split.images)] if os.path.isdir(split.images) else []
-    for table, faults in zip(found.tables, found.faults, strict=True):
-        found.problems += _annotation_problems(table, faults, classes, scales)
-    if classes is None and len(found.tables) == 2:
-        found.problems += split_problems(*found.tables)
+    found = Inspection(scales)
+    splits = {role: split for role, split in (('train', train), ('val', val)) if split is not None}
+    for role, split in splits.items():
+        _read(found, split, role)
+    tables = list(found.tables.values())
+    for role, table in found.tables.items():
+        found.problems += _annotation_problems(table, role, classes, scales)
+    if classes is None and len(tables) == 2:
+        found.problems += split_problems(*tables)
     _look_at_images(found, quick, workers or len(os.sched_getaffinity(0)))
     if exif_turns:
         found.facts = {path: fact.turned() for path, fact in found.facts.items()}
-    for table in found.tables:
+    for table in tables:
         found.problems += image_problems(table, found.facts)
-    found.problems += copy_problems(found.tables, found.facts)
-    if not quick and len(found.tables) == (1 if val is None else 2):
-        found.problems += orphan_problems(found.tables, folders, listed_images(other_files))
+    found.problems += copy_problems(tables, found.facts)
+    if not quick and len(tables) == len(splits):
+        folders = [os.fspath(split.images) for split in splits.values()]
+        folders = [folder for folder in folders if os.path.isdir(folder)]
+        found.problems += orphan_problems(tables, folders, _listed_images(other_files))
     return found
 
 
 def _read(found: Inspection, split: Split, role: str) -> None:
-    with _collector_off():
-        content, problems = read_content(split)
-        table = None if content is None else build_table(content, split, role)
-    found.problems += problems
+    try:
+        table = read_annotations(split.ann_file, strict=False)
+    except AnnotationFileError as error:
+        found.problems.append(problem(error.code, error.reason, os.fspath(split.ann_file)))
+    else:
+        found.tables[role] = table.within(split.images)
+        if table.starts_with_mark:
+            what = 'starts with a byte order mark'
+            found.problems.append(problem('json-bom', what, table.file))
     if not os.path.isdir(split.images):
         folder = os.fspath(split.images)
         found.problems.append(problem('folder-missing', f'no image folder for {role}', folder))
-    if table is not None:
-        found.tables.append(table)
-        found.faults.append(box_faults(table))
 
 
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """Without the garbage collector, which would look at millions of dicts again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _listed_images(files: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """File names of the images in annotation files, as far as these can be read."""
+    for file in files:
+        try:
+            table = read_annotations(file, strict=False, unlabelled=True)
+        except AnnotationFileError:
+            continue
+        yield from (image['file_name'] for image in table.images)
 
 
 def _annotation_problems(
-    table: Table, faults: BoxFaults, classes: Sequence[str] | None, scales: Scales | None
+    table: Annotations, role: str, classes: Sequence[str] | None, scales: Scales | None
 ) -> Iterator[Problem]:
     yield from form_problems(table)
-    yield from box_problems(table, faults)
+    yield from box_problems(table, role)
     if classes is not None:
-        yield from config_problems(table, faults, classes)
-    if table.role == 'train':
-        yield from balance_problems(table, faults, classes)
+        yield from config_problems(table, classes)
+    if role == 'train':
+        yield from balance_problems(table, classes)
         if scales is not None:
-            yield from scale_problems(table, faults, scales)
+            yield from scale_problems(table, scales)
 
 
 def _look_at_images(found: Inspection, quick: bool, workers: int) -> None:
     """Fill in the facts; files of a folder that is not there are not looked for one by one."""
-    lists = [table.paths for table in found.tables if os.path.isdir(table.folder)]
+    lists = [table.paths for table in found.tables.values() if os.path.isdir(table.folder)]
     if quick:
         lists = [sample_paths(list(dict.fromkeys(paths))) for paths in lists]
     paths = list(dict.fromkeys(path for paths in lists for path in paths))

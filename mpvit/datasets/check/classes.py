@@ -1,30 +1,32 @@
-"""Categories against the classes of the config, against each other, and how often they occur."""
+"""Categories and sizes of objects, against the config and against each other."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mpvit.datasets.check.boxes import BoxFaults, usable
+from mpvit.datasets.annotations import Annotations
+from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.problems import Problem, problem
-from mpvit.datasets.check.table import Table
 
 _RARE = 10  # boxes
 _IMBALANCE = 100  # times
+_TINY = 8  # pixels: the finest stride of the detector
+_ENLARGED = 3.0
+_SHARE = 0.1  # of the boxes, from which on it is worth a warning
 
 
-def config_problems(table: Table, faults: BoxFaults, classes: Sequence[str]) -> Iterator[Problem]:
+def config_problems(table: Annotations, classes: Sequence[str]) -> Iterator[Problem]:
     """Compare the categories of a file with the classes of the config.
 
     Args:
         table: The file.
-        faults: Of its boxes.
         classes: Names in the order of the labels.
     """
     names = table.names
     for name in classes:
         if name not in names:
             yield problem('class-not-in-data', f'there is no category {name!r}', table.file)
-    for name, count in class_counts(table, faults).items():
+    for name, count in table.class_counts().items():
         if name not in classes and count:  # Roboflow's category 0 has none
             what = f'category {name!r} with {count} box(es) is no class'
             yield problem('class-not-in-config', what, table.file)
@@ -35,7 +37,7 @@ def config_problems(table: Table, faults: BoxFaults, classes: Sequence[str]) -> 
         yield problem('class-order', what, table.file)
 
 
-def split_problems(train: Table, val: Table) -> Iterator[Problem]:
+def split_problems(train: Annotations, val: Annotations) -> Iterator[Problem]:
     """Compare the categories of two files.
 
     Args:
@@ -47,19 +49,16 @@ def split_problems(train: Table, val: Table) -> Iterator[Problem]:
         yield problem('categories-differ', what, val.file)
 
 
-def balance_problems(
-    table: Table, faults: BoxFaults, classes: Sequence[str] | None
-) -> Iterator[Problem]:
+def balance_problems(table: Annotations, classes: Sequence[str] | None) -> Iterator[Problem]:
     """How often the classes occur in training data.
 
     Args:
         table: The file.
-        faults: Of its boxes.
         classes: Names that count; None for all.
     """
     counts = {
         name: count
-        for name, count in class_counts(table, faults).items()
+        for name, count in table.class_counts().items()
         if classes is None or name in classes
     }
     for name, count in counts.items():
@@ -75,17 +74,31 @@ def balance_problems(
         yield problem('class-imbalance', what, table.file)
 
 
-def class_counts(table: Table, faults: BoxFaults) -> dict[str, int]:
-    """Usable boxes of every category, in the file's order.
+def _listed(names: Sequence[str]) -> str:
+    return f'({", ".join(names[:6])}{", ..." if len(names) > 6 else ""})'
+
+
+def scale_problems(table: Annotations, scales: Scales) -> Iterator[Problem]:
+    """Boxes and images after resizing.
 
     Args:
         table: The file.
-        faults: Of its boxes.
+        scales: How images are resized.
     """
-    rows = table.category_row[usable(table, faults)]
-    counts = np.bincount(rows, minlength=len(table.categories))
-    return dict(zip(table.names, counts.tolist(), strict=True))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f'({", ".join(names[:6])}{", ..." if len(names) > 6 else ""})'
+    keep = table.usable & ~np.isnan(table.image_sizes[:, 0])
+    limit = '' if scales.longest is None else f', long side at most {scales.longest}'
+    at = f'at the largest scale (short side {scales.high}{limit})'
+    if keep.any():
+        boxes = table.boxes[keep, 2:] * scales.factor(table.image_sizes[keep])[:, None]
+        side = np.sqrt(boxes.prod(1))
+        groups = np.histogram(side, [0, _TINY, 32, 96, np.inf])[0] / len(side)
+        names = (f'under {_TINY} px', f'{_TINY} to 32', '32 to 96', 'over 96')
+        shares = ', '.join(f'{share:.0%} {n}' for share, n in zip(groups, names, strict=True))
+        yield problem('box-sizes', f'{at}: {shares}', table.file)
+        if groups[0] >= _SHARE:
+            yield problem('boxes-tiny', f'{groups[0]:.0%} under {_TINY} px {at}', table.file)
+    sizes = table.sizes[~np.isnan(table.sizes[:, 0])]
+    enlarged = int((scales.factor(sizes) > _ENLARGED).sum()) if len(sizes) else 0
+    if enlarged:
+        what = f'{enlarged} of {len(sizes)} images are enlarged more than {_ENLARGED:g} times {at}'
+        yield problem('images-enlarged', what, table.file)

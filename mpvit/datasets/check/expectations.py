@@ -1,9 +1,76 @@
 """What a config says that a check of its dataset needs to know."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from mpvit.datasets.check.scales import Scales
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How images are resized, in pixels.
+
+    Attributes:
+        low: Least length of the short side.
+        high: Greatest length of the short side.
+        longest: Limit of the long side; None for none.
+    """
+
+    low: int
+    high: int
+    longest: int | None = None
+
+    def factor(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much images grow at the greatest scale.
+
+        Args:
+            sizes: ``(M, 2)``.
+
+        Returns:
+            ``(M,)``.
+        """
+        factor = self.high / sizes.min(1)
+        return factor if self.longest is None else np.minimum(factor, self.longest / sizes.max(1))
+
+    @classmethod
+    def of_pipeline(cls, pipeline: Iterable[Any]) -> 'Scales | None':
+        """The scales of a pipeline's resizing steps that limit both sides.
+
+        Args:
+            pipeline: Transforms as in a config, with those inside other transforms.
+
+        Returns:
+            None if there is no such step.
+        """
+        pairs = [sorted(pair) for pair in _pairs(pipeline)]
+        if not pairs:
+            return None
+        shorts, longs = zip(*pairs, strict=True)
+        return cls(min(shorts), max(shorts), max(longs))
+
+
+def _pairs(node: Any) -> Iterator[Sequence[int]]:
+    """Every pair of numbers under ``scale`` or ``scales``, at any depth."""
+    if isinstance(node, Mapping):
+        scales = [node[key] for key in ('scale', 'scales') if key in node]
+        for value in scales:
+            yield from _pairs_of(value)
+        for key, value in node.items():
+            if key not in ('scale', 'scales'):
+                yield from _pairs(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _pairs(value)
+
+
+def _pairs_of(value: Any) -> Iterator[Sequence[int]]:
+    if isinstance(value, tuple) and len(value) == 2:
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _pairs_of(item)
 
 
 class Settings(TypedDict):

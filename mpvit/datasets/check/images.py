@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.image_files import Facts
-from mpvit.datasets.check.problems import Problem, problem
-from mpvit.datasets.check.table import Table, size_text
+from mpvit.datasets.check.problems import Problem, problem, size_text
 from mpvit.files.paths import is_image
 
 _MODES = {
@@ -25,7 +25,7 @@ _MODES = {
 }
 
 
-def image_problems(table: Table, facts: Mapping[str, Facts]) -> Iterator[Problem]:
+def image_problems(table: Annotations, facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """Compare image files with what an annotation file states.
 
     Args:
@@ -43,7 +43,7 @@ def image_problems(table: Table, facts: Mapping[str, Facts]) -> Iterator[Problem
                 yield problem(code, message, path, table.images[row]['id'])
 
 
-def _none_found(table: Table, looked_at: Sequence[Facts]) -> Problem:
+def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
     name = table.images[0]['file_name']
     what = f'none of {len(looked_at)} images can be read; the first: {looked_at[0].fault}'
     base = Path(looked_at[0].path)
@@ -57,7 +57,7 @@ def _none_found(table: Table, looked_at: Sequence[Facts]) -> Problem:
     return problem('no-image-found', what, looked_at[0].path)
 
 
-def boxes_by_image(table: Table) -> Callable[[int], np.ndarray]:
+def boxes_by_image(table: Annotations) -> Callable[[int], np.ndarray]:
     """A function from the row of an image to the boxes in it, ``(n, 4)``, as stated."""
     order = np.argsort(table.image_row, kind='stable')
     rows = table.image_row[order]
@@ -70,7 +70,7 @@ def boxes_by_image(table: Table) -> Callable[[int], np.ndarray]:
 
 
 def _faults(
-    table: Table, row: int, fact: Facts, boxes: Callable[[int], np.ndarray]
+    table: Annotations, row: int, fact: Facts, boxes: Callable[[int], np.ndarray]
 ) -> Iterator[tuple[str, str]]:
     """Code and message of everything wrong with one image file."""
     if fact.fault == 'missing':
@@ -123,7 +123,7 @@ def boxes_fit(
     return bool((ends <= np.add(size, tolerance)).all())
 
 
-def copy_problems(tables: Sequence[Table], facts: Mapping[str, Facts]) -> Iterator[Problem]:
+def copy_problems(tables: Sequence[Annotations], facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """Images that stand in training and validation, or twice in one of them.
 
     Args:
@@ -147,7 +147,10 @@ def copy_problems(tables: Sequence[Table], facts: Mapping[str, Facts]) -> Iterat
 
 
 def _shared(
-    train: Table, val: Table, contents: Mapping[bytes, list[str]], facts: Mapping[str, Facts]
+    train: Annotations,
+    val: Annotations,
+    contents: Mapping[bytes, list[str]],
+    facts: Mapping[str, Facts],
 ) -> Iterator[Problem]:
     paths = set(train.paths)
     for image, path in zip(val.images, val.paths, strict=True):
@@ -164,7 +167,7 @@ def _named(paths: Sequence[str]) -> str:
 
 
 def orphan_problems(
-    tables: Sequence[Table], folders: Sequence[str], other_names: Iterable[str] = ()
+    tables: Sequence[Annotations], folders: Sequence[str], other_names: Iterable[str] = ()
 ) -> Iterator[Problem]:
     """Images in the folders that no annotation file lists.
 

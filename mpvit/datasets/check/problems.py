@@ -70,6 +70,11 @@ def problem(
     return Problem(check.severity, code, message, file, image_id, annotation_id, check.fix)
 
 
+def size_text(size: Iterable[float]) -> str:
+    """A width and height as text."""
+    return 'x'.join(f'{side:g}' for side in size)
+
+
 def refuse_fatal(problems: Iterable[Problem]) -> None:
     """Refuse to go on where something fatal was found.
 

@@ -11,25 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from mpvit.datasets.check.boxes import box_faults, image_sizes
-from mpvit.datasets.check.image_files import Facts
-from mpvit.datasets.check.images import boxes_by_image, boxes_fit
-from mpvit.datasets.check.table import (
+from mpvit.datasets.annotations import (
+    Annotations,
     Entry,
-    Split,
-    Table,
     annotation_fault,
-    build_table,
     image_fault,
     number,
 )
+from mpvit.datasets.check.entries import box_faults
+from mpvit.datasets.check.image_files import Facts
+from mpvit.datasets.check.images import boxes_by_image, boxes_fit
 from mpvit.errors import UserError
 
 Changes = Counter[str]
 
 
 def write_repaired(
-    table: Table, facts: Mapping[str, Facts], target: str | os.PathLike[str]
+    table: Annotations, facts: Mapping[str, Facts], target: str | os.PathLike[str]
 ) -> list[str]:
     """Write a repaired copy of an annotation file; the file itself stays as it is.
 
@@ -59,7 +57,7 @@ def write_repaired(
     return changes
 
 
-def repair(table: Table, facts: Mapping[str, Facts]) -> tuple[Entry, list[str]]:
+def repair(table: Annotations, facts: Mapping[str, Facts]) -> tuple[Entry, list[str]]:
     """Repair what the checks marked ``repaired`` find.
 
     Args:
@@ -81,7 +79,7 @@ def repair(table: Table, facts: Mapping[str, Facts]) -> tuple[Entry, list[str]]:
         raise UserError(
             f'{table.file}: a repair would drop all images; is {table.folder} the right folder?'
         )
-    copy = build_table(content, Split(table.file, table.folder), table.role)
+    copy = Annotations(table.file, content, table.folder)
     _correct_sizes(copy, facts, changes)
     content['annotations'] = _boxes(copy, changes)
     return content, [f'{text}: {times}' for text, times in changes.items() if times]
@@ -96,7 +94,7 @@ class _Kept:
         self.by_path: dict[str, int] = {}
 
 
-def _images(table: Table, facts: Mapping[str, Facts], changes: Changes) -> _Kept:
+def _images(table: Annotations, facts: Mapping[str, Facts], changes: Changes) -> _Kept:
     """Drop images that cannot be used, and merge those with the same file."""
     kept = _Kept()
     malformed = sum(image_fault(entry) is not None for entry in table.content['images'])
@@ -127,7 +125,9 @@ def _images(table: Table, facts: Mapping[str, Facts], changes: Changes) -> _Kept
     return kept
 
 
-def _annotations(table: Table, new_id: Mapping[int, int], changes: Changes) -> Iterator[Entry]:
+def _annotations(
+    table: Annotations, new_id: Mapping[int, int], changes: Changes
+) -> Iterator[Entry]:
     """Annotations of images that stay, each with an id of its own."""
     categories = {category['id'] for category in table.categories}
     used = {entry['id'] for entry in table.annotations}
@@ -150,7 +150,7 @@ def _annotations(table: Table, new_id: Mapping[int, int], changes: Changes) -> I
             yield entry
 
 
-def _correct_sizes(table: Table, facts: Mapping[str, Facts], changes: Changes) -> None:
+def _correct_sizes(table: Annotations, facts: Mapping[str, Facts], changes: Changes) -> None:
     """Take the size of the file where the boxes fit into it, in place."""
     boxes = boxes_by_image(table)
     for row, path in enumerate(table.paths):
@@ -164,10 +164,10 @@ def _correct_sizes(table: Table, facts: Mapping[str, Facts], changes: Changes) -
             changes['image sizes corrected'] += 1
 
 
-def _boxes(table: Table, changes: Changes) -> list[Entry]:
+def _boxes(table: Annotations, changes: Changes) -> list[Entry]:
     """Clip boxes, drop those that are none, and fill in what is missing."""
     faults = box_faults(table)
-    sizes = image_sizes(table)
+    sizes = table.image_sizes
     for row in np.flatnonzero(faults.partly_outside):
         table.boxes[row] = _clipped(table.boxes[row], sizes[row])
         _clip_entry(table.annotations[row], table.boxes[row])

@@ -17,9 +17,9 @@ def text_report(found: Inspection, shown: int = 3) -> str:
         shown: How many of one kind to show.
     """
     lines = [
-        f'{table.role}: {len(table.images):,} images, {len(table.annotations):,} annotations, '
+        f'{role}: {len(table.images):,} images, {len(table.annotations):,} annotations, '
         f'{len(table.categories):,} categories ({table.file})'
-        for table in found.tables
+        for role, table in found.tables.items()
     ]
     for group in grouped(found.problems):
         lines += ['', *_group_lines(group, shown)]
@@ -73,13 +73,13 @@ def summaries(found: Inspection) -> list[dict[str, Any]]:
     """Role, file and counts of every annotation file that could be read."""
     return [
         dict(
-            role=table.role,
+            role=role,
             file=table.file,
             images=len(table.images),
             annotations=len(table.annotations),
             categories=len(table.categories),
         )
-        for table in found.tables
+        for role, table in found.tables.items()
     ]
 
 

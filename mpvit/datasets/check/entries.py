@@ -1,18 +1,57 @@
-"""What is wrong with boxes, for all of a file at once."""
+"""What is wrong with the entries of an annotation file, for all of a file at once."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mpvit.datasets.check.problems import Problem, problem
-from mpvit.datasets.check.table import Table, numbers, short, size_text
+from mpvit.datasets.annotations import Annotations, Floats, Ints, Mask, numbers, short
+from mpvit.datasets.check.problems import Problem, problem, size_text
 
 #: Pixels by which a box may reach out of its image before it is worth a word, since tools round.
 TOLERANCE = 1.0
 _SHARE = 0.1  # of the boxes that must reach out before their format is doubted
-Mask = NDArray[np.bool_]
+
+
+def form_problems(table: Annotations) -> Iterator[Problem]:
+    """Malformed entries, and ids and names that stand twice."""
+    file = table.file
+    for kind in ('images', 'categories'):
+        if not table.content[kind]:
+            yield problem(f'no-{kind}', f'the list {kind} is empty', file)
+    for kind, index, reason in table.faults():
+        code = dict(images='image', annotations='annotation', categories='category')[kind]
+        yield problem(f'{code}-malformed', f'{kind}[{index}]: {reason}', file)
+    for row in np.flatnonzero(np.isnan(table.sizes[:, 0])):
+        image = table.images[row]
+        size = f'{short(image.get("width"))}, {short(image.get("height"))}'
+        yield problem('image-malformed', f'width, height: {size}', file, image['id'])
+    yield from _duplicate_ids(table)
+
+
+def _duplicate_ids(table: Annotations) -> Iterator[Problem]:
+    file = table.file
+    for id_, times in _repeated(image['id'] for image in table.images):
+        yield problem('image-id-duplicate', f'{times} images have the id {id_}', file, id_)
+    for id_, times in _repeated(entry['id'] for entry in table.annotations):
+        what = f'{times} annotations have the id {id_}'
+        yield problem('annotation-id-duplicate', what, file, None, id_)
+    for path, times in _repeated(table.paths):
+        yield problem('file-name-duplicate', f'{times} images have the file {path}', file)
+    for id_, times in _repeated(category['id'] for category in table.categories):
+        yield problem('category-id-duplicate', f'{times} categories have the id {id_}', file)
+    for name, times in _repeated(table.names):
+        yield problem('category-name-duplicate', f'{times} categories are called {name!r}', file)
+    ids = sorted({category['id'] for category in table.categories})
+    if ids and ids != list(range(1, len(ids) + 1)):
+        what = f'{len(ids)} category ids between {ids[0]} and {ids[-1]}'
+        yield problem('category-id-gaps', what, file)
+
+
+def _repeated(values: Iterable[Any]) -> list[tuple[Any, int]]:
+    return [(value, times) for value, times in Counter(values).items() if times > 1]
 
 
 @dataclass(frozen=True)
@@ -27,42 +66,26 @@ class BoxFaults:
     duplicate: Mask
 
 
-def box_faults(table: Table) -> BoxFaults:
-    """Look at all boxes of a file.
-
-    Args:
-        table: The file.
-    """
-    x1, y1, width, height = table.boxes.T
-    x2, y2 = x1 + width, y1 + height
-    image_width, image_height = image_sizes(table).T  # NaN where unknown: all comparisons fail
+def box_faults(table: Annotations) -> BoxFaults:
+    """Look at all boxes of a file."""
     finite = np.asarray(np.isfinite(table.boxes).all(1), bool)
     with np.errstate(invalid='ignore'):
-        no_area = finite & ((width <= 0) | (height <= 0))
-        sound = finite & ~no_area
-        beside = (x1 >= image_width) | (y1 >= image_height) | (x2 <= 0) | (y2 <= 0)
-        beyond = (np.minimum(x1, y1) < -TOLERANCE) | (x2 > image_width + TOLERANCE)
-        beyond |= y2 > image_height + TOLERANCE
+        ends = table.boxes[:, :2] + table.boxes[:, 2:]
+        no_area = finite & (table.boxes[:, 2:] <= 0).any(1)
+        # of unknown sizes, which are NaN, all comparisons fail
+        beyond = (table.boxes[:, :2] < -TOLERANCE) | (ends > table.image_sizes + TOLERANCE)
+    known = ~np.isnan(table.image_sizes[:, 0])
     return BoxFaults(
         malformed=table.malformed,
         not_finite=~finite & ~table.malformed,
         no_area=no_area,
-        outside=sound & beside,
-        partly_outside=sound & ~beside & beyond & ~np.isnan(image_width),
+        outside=finite & ~no_area & ~table.has_area,
+        partly_outside=table.has_area & beyond.any(1) & known,
         duplicate=_duplicates(table, finite),
     )
 
 
-def image_sizes(table: Table) -> NDArray[np.float64]:
-    """The stated size of the image of every box, ``(N, 2)``; NaN where it is not known."""
-    if not len(table.sizes):
-        return np.full((len(table.boxes), 2), np.nan)
-    sizes = table.sizes[table.image_row]
-    sizes[table.image_row < 0] = np.nan
-    return sizes
-
-
-def _duplicates(table: Table, finite: Mask) -> Mask:
+def _duplicates(table: Annotations, finite: Mask) -> Mask:
     """Boxes that are there already, in the same image and with the same class."""
     keys = np.column_stack([table.image_row, table.category_row, table.crowd, table.boxes])
     duplicate = np.zeros(len(keys), bool)
@@ -70,33 +93,26 @@ def _duplicates(table: Table, finite: Mask) -> Mask:
     rows = _occur_twice((keys * np.sqrt([2, 3, 5, 7, 11, 13, 17])).sum(1))
     order = rows[np.lexsort(keys[rows].T)]  # stable: of equal ones the first in the file is first
     duplicate[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(1)
-    known = (table.image_row >= 0) & (table.category_row >= 0)
-    return duplicate & finite & known
+    return duplicate & finite & table.listed
 
 
-def _occur_twice(values: NDArray[np.float64]) -> NDArray[np.int64]:
+def _occur_twice(values: Floats) -> Ints:
     """Ascending indices of the values that occur more than once."""
     order = np.argsort(values)
     equal = values[order[1:]] == values[order[:-1]]
     return np.unique(np.concatenate([order[1:][equal], order[:-1][equal]]))
 
 
-def usable(table: Table, faults: BoxFaults) -> Mask:
-    """Which boxes a detector is trained on or tested with, ``(N,)``; duplicates count."""
-    bad = faults.malformed | faults.not_finite | faults.no_area | faults.outside
-    return ~bad & ~table.crowd & (table.image_row >= 0) & (table.category_row >= 0)
-
-
-def box_problems(table: Table, faults: BoxFaults) -> Iterator[Problem]:
+def box_problems(table: Annotations, role: str) -> Iterator[Problem]:
     """Everything wrong with boxes and annotations.
 
     Args:
         table: The file.
-        faults: Of its boxes.
+        role: 'train' or 'val'.
     """
-    file = table.file
-    if not usable(table, faults).any():
-        code = 'no-usable-box' if table.role == 'train' else 'val-without-boxes'
+    file, faults = table.file, box_faults(table)
+    if not table.usable.any():
+        code = 'no-usable-box' if role == 'train' else 'val-without-boxes'
         what = f'none of the {len(table.boxes):,} annotations is a valid box of a listed category'
         yield problem(code, what, file)
     yield from _systematic(table, faults)
@@ -117,12 +133,12 @@ def box_problems(table: Table, faults: BoxFaults) -> Iterator[Problem]:
         yield problem('image-without-boxes', what, file)
 
 
-def _of_row(table: Table, code: str, row: int, message: str) -> Problem:
+def _of_row(table: Annotations, code: str, row: int, message: str) -> Problem:
     entry = table.annotations[row]
     return problem(code, message, table.file, entry['image_id'], entry['id'])
 
 
-def _describe(table: Table, row: int) -> str:
+def _describe(table: Annotations, row: int) -> str:
     """The box, and the size of its image."""
     text = f'bbox {short(table.annotations[row].get("bbox"))}'
     image = table.image_row[row]
@@ -131,7 +147,7 @@ def _describe(table: Table, row: int) -> str:
     return f'{text} in an image of {size_text(table.sizes[image])}'
 
 
-def _missing_keys(table: Table) -> Iterator[Problem]:
+def _missing_keys(table: Annotations) -> Iterator[Problem]:
     areas = numbers([entry.get('area') for entry in table.annotations])
     for row in np.flatnonzero(np.isnan(areas)).tolist():
         what = f'area: {short(table.annotations[row].get("area"))}'
@@ -141,9 +157,9 @@ def _missing_keys(table: Table) -> Iterator[Problem]:
             yield _of_row(table, 'iscrowd-missing', row, 'iscrowd: missing')
 
 
-def _systematic(table: Table, faults: BoxFaults) -> Iterator[Problem]:
+def _systematic(table: Annotations, faults: BoxFaults) -> Iterator[Problem]:
     """Boxes that are all in another format."""
-    sizes = image_sizes(table)
+    sizes = table.image_sizes
     known = ~(faults.malformed | faults.not_finite) & ~np.isnan(sizes[:, 0])
     boxes, sizes = table.boxes[known], sizes[known]
     if not len(boxes):

@@ -1,0 +1,432 @@
+"""The one reader of COCO annotation files: what one part of the project counts, all count.
+
+Training, evaluation, the checker, the search for a dataset's files and the pictures read through
+`read_annotations`. A file that was read is kept while it is unchanged, since a training needs it
+several times before its first step, and dropped before a process is forked: the workers of a
+dataloader would each get a copy. Imports neither torch nor mmdet.
+"""
+
+import gc
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpvit.errors import UserError
+
+#: Objects are small below the first of these areas in pixels and large from the second on.
+SIZE_LIMITS = (32**2, 96**2)
+_LISTS = ('images', 'annotations', 'categories')
+_MOST_KEPT = 3  # files: of training, validation and test
+AnyPath = str | os.PathLike[str]
+Entry = dict[str, Any]
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a dataset.
+
+    Attributes:
+        ann_file: Annotation file in COCO format.
+        images: Folder to which the ``file_name`` of the images are relative.
+    """
+
+    ann_file: AnyPath
+    images: AnyPath
+
+
+class AnnotationFileError(UserError):
+    """An annotation file of which nothing can be used.
+
+    Args:
+        code: Of the check: 'file-missing', 'json-invalid' or 'not-coco'.
+        file: The file.
+        reason: What is wrong, to stand after the file's name.
+    """
+
+    def __init__(self, code: str, file: str, reason: str) -> None:
+        super().__init__(f'annotation file {file} {reason}')
+        self.code, self.reason = code, reason
+
+
+class Fault(NamedTuple):
+    """An entry that cannot be used: its list, its place there, and why."""
+
+    kind: str
+    place: int
+    reason: str
+
+
+@dataclass(eq=False)
+class Annotations:
+    """The well-formed entries of an annotation file, with their numbers as arrays.
+
+    Others share it: nothing in it may be changed.
+
+    Attributes:
+        file: Annotation file.
+        content: The whole file.
+        folder: Of the images, if it is known.
+        starts_with_mark: Whether a byte order mark stands before the JSON.
+        images: ``(M,)`` entries.
+        annotations: ``(N,)`` entries.
+        categories: ``(C,)`` entries.
+    """
+
+    file: str
+    content: Entry
+    folder: AnyPath = ''
+    starts_with_mark: bool = False
+
+    def __post_init__(self) -> None:
+        """Leave out what is malformed."""
+        self.images, self.annotations, self.categories = (
+            [entry for entry in self.content.get(kind, ()) if fault_of(entry) is None]
+            for kind, fault_of in FAULTS.items()
+        )
+
+    def within(self, folder: AnyPath) -> 'Annotations':
+        """The same, with the folder of the images."""
+        found = copy(self)
+        found.__dict__.pop('paths', None)
+        found.folder = os.path.realpath(folder)
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the categories in the file's order."""
+        return [category['name'] for category in self.categories]
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Where the image files are, ``(M,)``."""
+        names = (image['file_name'] for image in self.images)
+        return [os.path.normpath(os.path.join(self.folder, name)) for name in names]
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Stated width and height of the images, ``(M, 2)``; NaN if not positive numbers."""
+        columns = [[image.get(key) for image in self.images] for key in ('width', 'height')]
+        sizes = np.column_stack([numbers(column) for column in columns])
+        sizes[~(sizes > 0).all(1)] = np.nan
+        return sizes
+
+    @cached_property
+    def boxes(self) -> Floats:
+        """Boxes as stated, ``(x, y, width, height)`` in pixels, ``(N, 4)``; NaN if malformed."""
+        return self._boxes_and_malformed[0]
+
+    @property
+    def malformed(self) -> Mask:
+        """Which boxes are not four numbers, ``(N,)``."""
+        return self._boxes_and_malformed[1]
+
+    @cached_property
+    def _boxes_and_malformed(self) -> tuple[Floats, Mask]:
+        return _boxes([entry.get('bbox') for entry in self.annotations])
+
+    @cached_property
+    def areas(self) -> Floats:
+        """Areas of the objects as annotated, or else of their boxes, in pixels, ``(N,)``."""
+        area = numbers([entry.get('area') for entry in self.annotations])
+        return np.where(np.isnan(area), self.boxes[:, 2:].prod(1), area)
+
+    @cached_property
+    def image_row(self) -> Ints:
+        """Row of the image of each annotation, ``(N,)``; -1 if it is not listed."""
+        return _rows(self.images, [entry['image_id'] for entry in self.annotations])
+
+    @cached_property
+    def category_row(self) -> Ints:
+        """Row of the category of each annotation, ``(N,)``; -1 if it is not listed."""
+        return _rows(self.categories, [entry['category_id'] for entry in self.annotations])
+
+    @cached_property
+    def crowd(self) -> Mask:
+        """Which annotations are crowds, ``(N,)``."""
+        return np.array([bool(entry.get('iscrowd')) for entry in self.annotations], bool)
+
+    @property
+    def image_sizes(self) -> Floats:
+        """The stated size of the image of each annotation, ``(N, 2)``; NaN if it is not known."""
+        return np.vstack([self.sizes, [[np.nan, np.nan]]])[self.image_row]
+
+    @cached_property
+    def clipped(self) -> Floats:
+        """Boxes cut to their images, ``(x1, y1, x2, y2)`` in pixels, ``(N, 4)``.
+
+        Those without area within the image have ``x2 <= x1`` or ``y2 <= y1``.
+        """
+        ends = np.nan_to_num(self.image_sizes, nan=np.inf)
+        with np.errstate(invalid='ignore'):  # infinite ones
+            start, end = self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]
+        return np.hstack([start.clip(0, ends), end.clip(0, ends)])
+
+    @cached_property
+    def has_area(self) -> Mask:
+        """Which boxes are four finite numbers with an area within the image, ``(N,)``."""
+        finite, extent = np.isfinite(self.boxes), self.clipped[:, 2:] > self.clipped[:, :2]
+        return np.asarray(finite.all(1) & extent.all(1))
+
+    @cached_property
+    def listed(self) -> Mask:
+        """Which annotations have a listed image and a listed category, ``(N,)``."""
+        return np.asarray((self.image_row >= 0) & (self.category_row >= 0))
+
+    @property
+    def usable(self) -> Mask:
+        """Which boxes a detector is trained on or tested with, ``(N,)``; duplicates count."""
+        return np.asarray(self.has_area & ~self.crowd & self.listed)
+
+    def class_counts(self) -> dict[str, int]:
+        """Usable boxes of every category, in the file's order."""
+        counts = np.bincount(self.category_row[self.usable], minlength=len(self.categories))
+        return dict(zip(self.names, counts.tolist(), strict=True))
+
+    def faults(self) -> Iterator[Fault]:
+        """The entries that are left out, and why."""
+        for kind, fault_of in FAULTS.items():
+            entries = self.content.get(kind, ())
+            if len(getattr(self, kind)) < len(entries):
+                faults = ((index, fault_of(entry)) for index, entry in enumerate(entries))
+                yield from (Fault(kind, index, reason) for index, reason in faults if reason)
+
+    def refuse_odd_boxes(self, counted: Mask) -> None:
+        """Refuse a file with a box that counts and is not four finite numbers.
+
+        Args:
+            counted: Which annotations count, ``(N,)``.
+
+        Raises:
+            AnnotationFileError: There is such a box.
+        """
+        for row in np.flatnonzero(counted & ~np.isfinite(self.boxes).all(1))[:1]:
+            entry = self.annotations[row]
+            raise self.malformed_error(
+                f'annotation {entry["id"]} (image {entry["image_id"]}) has the bbox '
+                f'{entry.get("bbox")!r}, not four finite numbers'
+            )
+
+    def malformed_error(self, reason: str) -> UserError:
+        """An error about the content of the file."""
+        return AnnotationFileError('not-coco', self.file, f'is not in COCO format: {reason}')
+
+
+def read_annotations(
+    file: AnyPath,
+    *,
+    strict: bool = True,
+    unlabelled: bool = False,
+    backend_args: dict[str, Any] | None = None,
+) -> Annotations:
+    """Read an annotation file, or take what was read before if the file is still the same.
+
+    Args:
+        file: File in COCO format, or the address of one that mmengine can read.
+        strict: Refuse a file with malformed entries, instead of leaving these out.
+        unlabelled: Accept a file without the list of annotations, such as that of COCO's test-dev.
+        backend_args: Arguments of mmengine's file backend.
+
+    Raises:
+        AnnotationFileError: It cannot be read, or is no JSON or not in COCO format.
+    """
+    path = os.fspath(file)
+    remote = backend_args is not None or '://' in path
+    stamp = None if remote else _stamp(path)
+    kept = _kept.get(path)
+    if kept is not None and kept[0] == stamp:
+        found = kept[1]
+    else:
+        found = _parse(path, _remote_bytes(path, backend_args) if remote else _local_bytes(path))
+        if stamp is not None:
+            _kept.pop(path, None)
+            _kept[path] = stamp, found
+            while len(_kept) > _MOST_KEPT:
+                del _kept[next(iter(_kept))]
+    if not unlabelled and 'annotations' not in found.content:
+        raise found.malformed_error('there is no list annotations')
+    fault = next(found.faults(), None) if strict else None
+    if fault is not None:
+        raise found.malformed_error(f'{fault.kind}[{fault.place}]: {fault.reason}')
+    return found
+
+
+_kept: dict[str, tuple[tuple[int, ...], Annotations]] = {}
+
+
+def forget() -> None:
+    """Drop the files that were read."""
+    _kept.clear()
+
+
+os.register_at_fork(before=forget)
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """What changes when a file is written again; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _local_bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = f'cannot be read: {error.strerror}'
+        raise AnnotationFileError('file-missing', path, reason) from error
+
+
+def _remote_bytes(path: str, backend_args: dict[str, Any] | None) -> bytes:
+    from mmengine.fileio import get
+
+    try:
+        data: bytes = get(path, backend_args)
+    except OSError as error:
+        raise AnnotationFileError('file-missing', path, f'cannot be read: {error}') from error
+    return data
+
+
+def _parse(file: str, data: bytes) -> Annotations:
+    try:
+        text = data.decode('utf-8')
+    except UnicodeDecodeError as error:
+        reason = f'is no JSON in UTF-8: {error}'
+        raise AnnotationFileError('json-invalid', file, reason) from error
+    unmarked = text.removeprefix('\ufeff')
+    with _collector_off():
+        try:
+            content = json.loads(unmarked)
+        except (ValueError, RecursionError) as error:
+            reason = f'is no valid JSON: {error}' if unmarked.strip() else 'is empty'
+            raise AnnotationFileError('json-invalid', file, reason) from error
+        fault = _form_fault(content)
+        if fault:
+            reason = f'is not in COCO format: {fault}'
+            raise AnnotationFileError('not-coco', file, reason)
+        return Annotations(file, content, starts_with_mark=text.startswith('\ufeff'))
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Millions of new objects, none of them garbage, are gone through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _form_fault(content: Any) -> str | None:
+    if not isinstance(content, dict):
+        kind = 'a list; is it a file of detections?' if isinstance(content, list) else 'no object'
+        return f'at the top it is {kind}'
+    # a list of annotations that is missing, not null, may be meant
+    missing = [
+        name
+        for name in _LISTS
+        if not isinstance(content.get(name, [] if name == 'annotations' else None), list)
+    ]
+    return f'there is no list {", ".join(missing)}' if missing else None
+
+
+def image_fault(entry: Any) -> str | None:
+    """What makes an image unusable besides its size, or None."""
+    fault = _id_fault(entry, 'id')
+    if fault:
+        return fault
+    name = entry.get('file_name')
+    unusable = type(name) is not str or not name or '\0' in name
+    return f'file_name is {short(name)}' if unusable else None
+
+
+def annotation_fault(entry: Any) -> str | None:
+    """What makes an annotation unusable besides its box, or None."""
+    return _id_fault(entry, 'id', 'image_id', 'category_id')
+
+
+def _category_fault(entry: Any) -> str | None:
+    fault = _id_fault(entry, 'id')
+    if fault is None and type(entry.get('name')) is not str:
+        return f'name is {short(entry.get("name"))}'
+    return fault
+
+
+def _id_fault(entry: Any, *keys: str) -> str | None:
+    if type(entry) is not dict:
+        return 'is no object'
+    for key in keys:
+        if type(entry.get(key)) is not int:
+            return f'{key} is {short(entry.get(key))}, not an integer'
+    return None
+
+
+FAULTS: dict[str, Callable[[Any], str | None]] = dict(
+    images=image_fault, annotations=annotation_fault, categories=_category_fault
+)
+
+
+def short(value: Any) -> str:
+    """A value as text of limited length."""
+    text = 'missing' if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + '...'
+
+
+def number(value: Any) -> float:
+    """A JSON number, NaN if it is something else."""
+    if type(value) not in (int, float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def numbers(values: list[Any]) -> Floats:
+    """JSON numbers ``(N,)``, NaN for those that are something else or infinite."""
+    try:
+        array = np.array(values)
+    except ValueError:  # lists among them
+        array = np.array([])
+    if array.shape != (len(values),) or array.dtype.kind not in 'if':
+        array = np.array([number(value) for value in values], np.float64)
+    return np.where(np.isfinite(array), array, np.nan).astype(np.float64)
+
+
+def _rows(entries: list[Entry], ids: Iterable[int]) -> Ints:
+    """The row of each id, of several the first; -1 for those that are not there."""
+    row = {entry['id']: index for index, entry in reversed(list(enumerate(entries)))}
+    return np.array([row.get(id_, -1) for id_ in ids], np.int64)
+
+
+def _boxes(raw: list[Any]) -> tuple[Floats, Mask]:
+    """Boxes ``(N, 4)``, and which of them are not four numbers."""
+    try:
+        boxes = np.array(raw)
+        if boxes.shape == (len(raw), 4) and boxes.dtype.kind in 'if':
+            return boxes.astype(np.float64), np.zeros(len(raw), bool)
+    except ValueError:
+        pass  # not all of the same length
+    boxes = np.full((len(raw), 4), np.nan)
+    malformed = np.ones(len(raw), bool)
+    for index, box in enumerate(raw):
+        if type(box) is list and len(box) == 4 and all(type(n) in (int, float) for n in box):
+            boxes[index] = [number(n) for n in box]
+            malformed[index] = False
+    return boxes, malformed
