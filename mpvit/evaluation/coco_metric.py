@@ -10,6 +10,7 @@ from mmengine.fileio import dump
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
+from mpvit.datasets.annotations import forget
 from mpvit.errors import UserError
 from mpvit.evaluation.coco import Record, detection_records, evaluate_boxes, read_truth
 
@@ -100,6 +101,7 @@ class CocoBoxMetric(BaseMetric):
             UserError: The annotation file has other classes or images than the test set.
         """
         truth = self._read_truth()
+        forget()
         category_ids = self._category_ids(truth)
         detections = detection_records(results, category_ids)
         if self.outfile_prefix is not None:
