@@ -308,7 +308,7 @@ def _parse(file: str, data: bytes) -> Annotations:
         reason = f'is no JSON in UTF-8: {error}'
         raise AnnotationFileError('json-invalid', file, reason) from error
     unmarked = text.removeprefix('\ufeff')
-    with _collector_off():
+    with collector_off():
         try:
             content = json.loads(unmarked)
         except (ValueError, RecursionError) as error:
@@ -322,8 +322,8 @@ def _parse(file: str, data: bytes) -> Annotations:
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
-    """Millions of new objects, none of them garbage, are gone through again and again."""
+def collector_off() -> Iterator[None]:
+    """Do not look for garbage, as otherwise happens again and again among millions of records."""
     enabled = gc.isenabled()
     gc.disable()
     try:

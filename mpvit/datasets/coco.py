@@ -8,7 +8,7 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
-from mpvit.datasets.annotations import Annotations, Entry, read_annotations
+from mpvit.datasets.annotations import Annotations, Entry, collector_off, read_annotations
 from mpvit.datasets.unreadable_images import SkippedImages, check_folder, why_unreadable
 from mpvit.errors import UserError, did_you_mean
 
@@ -95,6 +95,7 @@ class OfficialCocoDataset(CocoDataset):
             every_rank=True,
         ) from error
 
+    @collector_off()
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file; see `CocoDataset.load_data_list`.
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from mpvit.datasets.annotations import read_annotations
+from mpvit.datasets.annotations import collector_off, read_annotations
 from mpvit.errors import UserError
 
 LIMITS = (1, 10, 100)  # detections per image and class at which COCO measures recall
@@ -53,6 +53,7 @@ class BoxEvaluation:
         return np.stack([part.mean(axis=(0, 1)) for part in parts], axis=1)
 
 
+@collector_off()
 def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool = False) -> Record:
     """Read what box evaluation needs of an annotation file, without the masks.
 
