@@ -40,7 +40,7 @@ setup(
     # mpvit/.mim holds links to configs, tools and model-index.yml, which become copies in a wheel;
     # mim and mmengine look for them there
     package_data={
-        '': ['*.cpp', '*.html', '*.css', '*.js'],
+        '': ['*.cpp', '*.html', '*.css', '*.js', 'checks.md'],
         'mpvit': ['.mim/*.yml', '.mim/configs/**/*.*', '.mim/tools/*.py', '.mim/tools/*.sh'],
     },
     exclude_package_data={'': ['*.pyc']},

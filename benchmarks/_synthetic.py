@@ -38,7 +38,10 @@ def coco_truth(images: int, seed: int = 0) -> dict[str, Any]:
                 )
             )
     return dict(
-        images=[dict(id=10 + 3 * i, width=640, height=480) for i in range(images)],
+        images=[
+            dict(id=i, file_name=f'{i}.jpg', width=640, height=480)
+            for i in range(10, 10 + 3 * images, 3)
+        ],
         categories=[dict(id=1 + i + i // 20, name=f'class {i}') for i in range(CLASSES)],
         annotations=annotations,
     )

@@ -26,7 +26,6 @@ MMDET = ('mmdet.datasets', 'mmdet.evaluation', 'mmdet.models')
 # and mmengine's registries.
 MODULES = (
     'mpvit.datasets.coco',
-    'mpvit.datasets.toy_dataset',
     'mpvit.datasets.transforms',
     'mpvit.models.coat',
     'mpvit.models.detector',

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 import mpvit
 from mpvit.config.names import find_config, shipped_configs
 from mpvit.config.reading import load_config
-from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.test import evaluate
 from mpvit.engine.train import train
 from mpvit.errors import UserError

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from mpvit.config.names import find_config
-from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.data_files import DataFiles
 from mpvit.errors import UserError
 from mpvit.files import paths
 

@@ -5,12 +5,13 @@ Exit status: 0 without errors, 1 with errors, 2 for wrong arguments.
 
 import argparse
 import json
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.data_files import DataFiles
 from mpvit.files.paths import new_file, new_picture
 
 
@@ -62,15 +63,14 @@ def run(
 ) -> int:
     """Check, say what was found, and write what was asked for; 1 if there are errors."""
     from mpvit.datasets import check
-    from mpvit.datasets.layout import files_to_check, test_files
+    from mpvit.datasets.layout import files_to_check
 
+    others: Sequence[Path] = ()
     if data.data is not None:
-        splits = [check.Split(*part) for part in files_to_check(data.data)]
-        others = test_files(data.data)
+        splits, others = files_to_check(data.data)
     else:
         pairs = [(data.train_ann, data.train_images), (data.val_ann, data.val_images)]
         splits = [check.Split(ann, images) for ann, images in pairs if ann and images]
-        others = []
     settings = _settings(config) if config else {}
     found = check.inspect_dataset(
         *splits, quick=quick, workers=workers, other_files=others, **settings

@@ -10,6 +10,7 @@ import gc
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -26,6 +27,7 @@ from mpvit.errors import UserError
 #: Objects are small below the first of these areas in pixels and large from the second on.
 SIZE_LIMITS = (32**2, 96**2)
 _LISTS = ('images', 'annotations', 'categories')
+_CLOCK_TICK = 10**8  # ns within which a file may be written twice with one time stamp
 _MOST_KEPT = 3  # files: of training, validation and test
 AnyPath = str | os.PathLike[str]
 Entry = dict[str, Any]
@@ -275,10 +277,12 @@ os.register_at_fork(before=forget)
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
-    """What changes when a file is written again; None if there is none."""
+    """What changes when a file is written again; None where that cannot be relied on."""
     try:
         status = os.stat(path)
     except OSError:
+        return None
+    if abs(time.time_ns() - status.st_mtime_ns) < _CLOCK_TICK:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
 

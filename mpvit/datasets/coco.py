@@ -2,13 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from mpvit.datasets.annotations import Annotations, Entry, collector_off, read_annotations
+from mpvit.datasets.toy import CLASSES, PALETTE, ToySpec, write_toy_dataset
 from mpvit.datasets.unreadable_images import SkippedImages, check_folder, why_unreadable
 from mpvit.errors import UserError, did_you_mean
 
@@ -54,9 +55,6 @@ class OfficialCocoDataset(CocoDataset):
 
     def prepare_data(self, idx: int) -> Any:
         """Load an image and its boxes and augment them; see `CocoDataset.prepare_data`.
-
-        Args:
-            idx: Index of the image.
 
         Returns:
             The sample; None for an image that is left out, for which another one is drawn from
@@ -192,3 +190,22 @@ def _check_images_and_ids(truth: Annotations) -> None:
     ids = [entry['id'] for entry, row in rows if row >= 0]
     if len(set(ids)) != len(ids):
         raise truth.malformed_error('annotation ids are not unique')
+
+
+@DATASETS.register_module()
+class ToyDataset(OfficialCocoDataset):
+    """A `CocoDataset` that draws its files first where they are missing.
+
+    Args:
+        data_root: Folder of the dataset; written by `write_toy_dataset` when not there.
+        spec: Fields of `ToySpec`, what to draw; None for its defaults.
+        **kwargs: As for `CocoDataset`.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = dict(classes=CLASSES, palette=PALETTE)
+
+    def __init__(
+        self, *args: Any, data_root: str, spec: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        write_toy_dataset(data_root, ToySpec(**(spec or {})))
+        super().__init__(*args, data_root=data_root, **kwargs)

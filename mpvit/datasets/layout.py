@@ -15,16 +15,16 @@ from mpvit.datasets.annotations import Annotations, Split, read_annotations
 from mpvit.errors import UserError
 
 SPLITS = ('train', 'val', 'test')
-_WORDS = {
-    'train': 'train',
-    'training': 'train',
-    'val': 'val',
-    'valid': 'val',
-    'validation': 'val',
-    'minival': 'val',
-    'test': 'test',
-    'testing': 'test',
-}
+_WORDS = dict(
+    train='train',
+    training='train',
+    val='val',
+    valid='val',
+    validation='val',
+    minival='val',
+    test='test',
+    testing='test',
+)
 # what COCO ships beside its boxes
 _OTHER_TASKS = ('captions', 'person_keypoints', 'panoptic', 'stuff', 'image_info')
 _USUAL = ('instances', '_annotations.coco')  # beginnings that win where there are several files
@@ -32,34 +32,6 @@ _ANNOTATION_FOLDERS = ('annotations', 'annotation', 'labels')
 _DEPTH = 2  # folders below the dataset's that are looked into
 _SAMPLE = 8  # images that are looked for
 _SHOWN = 6  # names listed in a line
-
-
-@dataclass(frozen=True)
-class DataFiles:
-    """What a user names of a dataset in COCO format, to be taken instead of the config's own data.
-
-    Attributes:
-        data: Folder of the dataset.
-        train_ann: Annotation file to train on, instead of the one in ``data``.
-        val_ann: Annotation file to validate or test on, instead of the one in ``data``.
-        train_images: Folder of the training images, where it is not found by itself.
-        val_images: Folder of the images of ``val_ann``, where it is not found by itself.
-    """
-
-    data: str | None = None
-    train_ann: str | None = None
-    val_ann: str | None = None
-    train_images: str | None = None
-    val_images: str | None = None
-
-    def for_training(self) -> 'Layout | None':
-        """What `find_training_data` finds; None where nothing is named."""
-        return find_training_data(**vars(self)) if any(vars(self).values()) else None
-
-    def for_testing(self) -> 'Layout | None':
-        """What `find_test_data` finds; None where nothing is named."""
-        named = dict(data=self.data, val_ann=self.val_ann, val_images=self.val_images)
-        return find_test_data(**named) if any(named.values()) else None
 
 
 @dataclass(frozen=True)
@@ -120,11 +92,10 @@ def find_training_data(
     Raises:
         UserError: Something is missing or ambiguous, or the splits have different classes.
     """
-    search = Search(data)
-    files = {
-        'train': search.annotation_file('train', train_ann),
-        'val': search.annotation_file('val', val_ann),
-    }
+    search = _Search(data)
+    files = dict(
+        train=search.annotation_file('train', train_ann), val=search.annotation_file('val', val_ann)
+    )
     folders = dict(train=train_images, val=val_images)
     splits = {name: search.split(name, path, folders[name]) for name, path in files.items()}
     layout = _checked(search.root, splits)
@@ -154,15 +125,15 @@ def find_test_data(
     Raises:
         UserError: Something is missing or ambiguous.
     """
-    search = Search(data)
+    search = _Search(data)
     split = None if val_ann else search.test_split(val_images)
     if split is None:
         split = search.split('val', search.annotation_file('val', val_ann), val_images)
     return _checked(search.root, dict(test=split))
 
 
-def files_to_check(data: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
-    """Annotation file and image folder of training and, if there is one, validation data.
+def files_to_check(data: str | os.PathLike[str]) -> tuple[list[Split], list[Path]]:
+    """What there is to check: training and, if there is one, validation data.
 
     Unlike `find_training_data` it takes files that are broken and images that are missing, for a
     check to tell what is wrong with them.
@@ -170,22 +141,17 @@ def files_to_check(data: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
     Args:
         data: Folder of the dataset.
 
+    Returns:
+        The splits, and all annotation files for testing, also those without annotations.
+
     Raises:
         UserError: There is no annotation file for training, or several.
     """
-    search = Search(data)
+    search = _Search(data)
     train, val = search.annotation_file('train', None), search.optional_file('val')
     files = dict(train=train) if val is None else dict(train=train, val=val)
-    return [(path, search.probable_images(split, path)) for split, path in files.items()]
-
-
-def test_files(data: str | os.PathLike[str]) -> list[Path]:
-    """Annotation files for testing, also those without annotations.
-
-    Args:
-        data: Folder of the dataset.
-    """
-    return Search(data).test_files()
+    splits = [Split(path, search.probable_images(name, path)) for name, path in files.items()]
+    return splits, [path for path in search.files if search.split_of(path) == 'test']
 
 
 def _checked(root: Path | None, splits: Mapping[str, Split]) -> Layout:
@@ -244,30 +210,19 @@ def _difference(first: str, names: Sequence[str], other: str, other_names: Seque
     )
 
 
-class Search:
-    """A dataset's folder, looked through once.
-
-    Args:
-        root: The folder; None if all files are named.
-    """
+class _Search:
+    """A dataset's folder, looked through once; None if all files are named."""
 
     def __init__(self, root: str | os.PathLike[str] | None) -> None:
         self.root = None if root is None else Path(root)
-        self.folders: list[Path] = []
-        self.files: list[Path] = []
-        if self.root is not None:
-            self.folders, self.files = scan(self.root)
+        self.folders, self.files = ([], []) if self.root is None else scan(self.root)
+
+    def split_of(self, path: Path) -> str | None:
+        """The split that a file or folder belongs to, by the nearest name that tells."""
+        return _split_below(self.root, path)
 
     def annotation_file(self, split: str, named: str | None) -> Path:
-        """The annotation file of a split that is needed.
-
-        Args:
-            split: 'train' or 'val'.
-            named: The file, if the user named it.
-
-        Raises:
-            UserError: There is none, or several.
-        """
+        """The annotation file of a split that is needed, looked for unless it is named."""
         path = Path(named) if named else self.optional_file(split)
         if path is None:
             raise UserError(self._nothing_found(split))
@@ -276,18 +231,13 @@ class Search:
         return path
 
     def optional_file(self, split: str) -> Path | None:
-        """The annotation file of a split, if there is one.
-
-        Args:
-            split: 'train', 'val' or 'test'.
-
-        Raises:
-            UserError: There are several.
-        """
-        found = [path for path in self.files if _split_below(self.root, path) == split]
-        found = [path for path in found if not path.name.startswith(_OTHER_TASKS)]
-        usual = [path for path in found if path.name.startswith(_USUAL)]
-        found = usual or found
+        """The only annotation file of a split, if there is one."""
+        found = [
+            path
+            for path in self.files
+            if self.split_of(path) == split and not path.name.startswith(_OTHER_TASKS)
+        ]
+        found = [path for path in found if path.name.startswith(_USUAL)] or found
         if len(found) > 1:
             raise UserError(
                 f'{self.root} has several annotation files for {split}: {listed(found)}; say '
@@ -295,19 +245,8 @@ class Search:
             )
         return found[0] if found else None
 
-    def test_files(self) -> list[Path]:
-        """All annotation files for testing, also those without annotations, as COCO has them."""
-        return [path for path in self.files if _split_below(self.root, path) == 'test']
-
     def test_split(self, images: str | None = None) -> Split | None:
-        """The test split, if there is one with annotations.
-
-        Args:
-            images: Folder of its images, if the user named it.
-
-        Raises:
-            UserError: See `split`.
-        """
+        """The test split, if there is one with annotations."""
         path = self.optional_file('test')
         if path is None:
             return None
@@ -315,15 +254,12 @@ class Search:
         return split if read_annotations(path, unlabelled=True).annotations else None
 
     def split(self, name: str, path: Path, images: str | None) -> Split:
-        """Read an annotation file and find its images.
+        """A split whose annotation file is sound and whose images are there.
 
         Args:
             name: 'train', 'val' or 'test'.
             path: The annotation file.
-            images: Folder of the images, if the user named it.
-
-        Raises:
-            UserError: The file is not in COCO format, or its images are not or twice there.
+            images: Folder of the images; None to look for it.
         """
         table = read_annotations(path, unlabelled=name == 'test')
         if not table.categories:
@@ -331,18 +267,12 @@ class Search:
         return Split(path, self._image_folder(name, path, table, images))
 
     def probable_images(self, split: str, path: Path) -> Path:
-        """Folder of the images of a file, or where the file does not tell, what is named like it.
-
-        Args:
-            split: 'train', 'val' or 'test'.
-            path: The annotation file, which may be broken.
-        """
+        """Folder of the images of a file, or where that does not tell, what is named like it."""
         try:
             table = read_annotations(path, strict=False, unlabelled=True)
             return self._image_folder(split, path, table, None)
         except UserError:
-            named = [folder for folder in self.folders if _split_below(self.root, folder) == split]
-            return named[0] if named else path.parent
+            return next((f for f in self.folders if self.split_of(f) == split), path.parent)
 
     def _image_folder(self, split: str, path: Path, table: Annotations, named: str | None) -> Path:
         names = [image['file_name'] for image in table.images]
@@ -354,9 +284,10 @@ class Search:
             if not _count_in(Path(named), sample):
                 raise UserError(f'{flag} {named}: {sample[0]}, which {path} names, is not there')
             return Path(named)
-        folders = {folder: _split_below(self.root, folder) for folder in self.folders}
+        folders = {folder: self.split_of(folder) for folder in self.folders}
         if self.root is None or self.root.resolve() not in path.resolve().parents:
-            around = _root_of(path)
+            in_folder = path.parent.name in _ANNOTATION_FOLDERS
+            around = path.parent.parent if in_folder else path.parent
             folders |= {folder: _split_below(around, folder) for folder in scan(around)[0]}
         own = [folder for folder in folders if folders[folder] == split]
         rest = [folder for folder in folders if folders[folder] is None]
@@ -406,11 +337,7 @@ def _flag(split: str, rest: str) -> str:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file or folder is named after, or None.
-
-    Args:
-        name: Name without the path, such as ``instances_train2017.json``.
-    """
+    """The split that a file or folder is named after, by its name without the path."""
     found = {_WORDS[word] for word in re.findall('[a-z]+', name.lower()) if word in _WORDS}
     return found.pop() if len(found) == 1 else None
 
@@ -422,11 +349,7 @@ def _split_below(root: Path | None, path: Path) -> str | None:
 
 
 def other_format(root: Path) -> str | None:
-    """Which format that is not COCO's a folder seems to be in: 'YOLO', 'Pascal VOC' or None.
-
-    Args:
-        root: Folder of a dataset.
-    """
+    """Which format that is not COCO's a dataset is in: 'YOLO', 'Pascal VOC' or None."""
     if any(root.glob('*.yaml')) or any(root.glob('*.yml')):
         return 'YOLO'
     folders, _ = scan(root)
@@ -439,14 +362,7 @@ def other_format(root: Path) -> str | None:
 
 
 def scan(root: Path) -> tuple[list[Path], list[Path]]:
-    """What a dataset's folder holds, down to a few levels below it.
-
-    Args:
-        root: The folder.
-
-    Returns:
-        Folders, the root among them, and JSON files, in the order of their names.
-    """
+    """Folders, the root among them, and JSON files, down to a few levels, by their names."""
     folders, files = [root], []
     level = [root]
     for _ in range(_DEPTH + 1):
@@ -465,11 +381,6 @@ def scan(root: Path) -> tuple[list[Path], list[Path]]:
     return sorted(folders), sorted(files)
 
 
-def _root_of(path: Path) -> Path:
-    """Where to look for the images of an annotation file that was named."""
-    return path.parent.parent if path.parent.name in _ANNOTATION_FOLDERS else path.parent
-
-
 def _count_in(folder: Path, names: Sequence[str]) -> int:
     found = 0
     for name in names:
@@ -479,10 +390,6 @@ def _count_in(folder: Path, names: Sequence[str]) -> int:
 
 
 def listed(names: Iterable[object]) -> str:
-    """The first of some names, for a line of text.
-
-    Args:
-        names: The names.
-    """
+    """The first of some names, for a line of text."""
     texts = [str(name) for name in names]
     return ', '.join(texts[:_SHOWN]) + (', ...' if len(texts) > _SHOWN else '')

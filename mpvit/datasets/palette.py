@@ -7,38 +7,22 @@ LEVELS = ('#e69f00', '#56b4e9', '#009e73', '#f0e442', '#d55e00', '#cc79a7', '#00
 
 
 def class_colour(label: int) -> str:
-    """The colour of a class, ``#rrggbb``; of many classes several share one.
-
-    Args:
-        label: Index of the class.
-    """
+    """The colour of a class, ``#rrggbb``; of many classes several share one."""
     return CLASSES[label % len(CLASSES)]
 
 
 def level_colour(index: int) -> str:
-    """The colour of a feature level, ``#rrggbb``.
-
-    Args:
-        index: Of the level, the finest first.
-    """
+    """The colour of a feature level, the finest first, ``#rrggbb``."""
     return LEVELS[index % len(LEVELS)]
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue in [0, 255].
-
-    Args:
-        colour: ``#rrggbb``.
-    """
+    """Red, green and blue in [0, 255]."""
     red, green, blue = bytes.fromhex(colour.removeprefix('#'))
     return red, green, blue
 
 
 def ink_on(colour: str) -> str:
-    """Of 'black' and 'white' the one that can be read on a colour.
-
-    Args:
-        colour: ``#rrggbb``.
-    """
+    """Of 'black' and 'white' the one that can be read on a colour."""
     red, green, blue = rgb(colour)
     return 'black' if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else 'white'

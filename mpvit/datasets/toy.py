@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from mpvit.datasets.annotations import read_annotations
 from mpvit.errors import UserError
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
@@ -310,19 +311,13 @@ def _outline(name: str) -> NDArray[np.float64]:
 
 
 def describe(root: str | os.PathLike[str]) -> dict[str, Any]:
-    """Images, objects and images without objects of each split.
-
-    Args:
-        root: Folder of the dataset.
-    """
+    """Images, objects and images without objects of each split of the folder of a dataset."""
     summary: dict[str, Any] = {}
     for split in _SPLITS:
-        path = Path(root) / 'annotations' / f'instances_{split}.json'
-        content = json.loads(path.read_text())
-        used = {annotation['image_id'] for annotation in content['annotations']}
+        table = read_annotations(Path(root) / 'annotations' / f'instances_{split}.json')
         summary[split] = dict(
-            images=len(content['images']),
-            objects=len(content['annotations']),
-            empty=len(content['images']) - len(used),
+            images=len(table.images),
+            objects=len(table.annotations),
+            empty=len(table.images) - len(np.unique(table.image_row)),
         )
     return summary

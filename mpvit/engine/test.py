@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_tta, without_trackers
-from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, evaluators, explained
 from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import data_of, write_metrics

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_amp, use_trackers
 from mpvit.datasets.annotations import forget
-from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, explained
 from mpvit.engine.data_check import refuse_bad_data
 from mpvit.engine.run_errors import explained_faults

@@ -21,7 +21,7 @@ from PIL import Image
 
 from mpvit.config.own_data import use_dataset
 from mpvit.config.reading import leaf_datasets, load_config
-from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.build import check_data
 from mpvit.errors import UserError, did_you_mean

@@ -4,8 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,27 +12,15 @@ from PIL import Image
 from mpvit.datasets.check import Scales
 
 
-@dataclass
-class Case:
-    """One way.
+class Case(NamedTuple):
+    """One way: what changes the dataset in place, all codes that must be found, and nothing else.
 
-    Attributes:
-        spoil: Changes the dataset in place.
-        found: Code and severity of all that must be found, and nothing else.
-        arguments: Of `check_dataset`.
+    The arguments are those of `check_dataset`.
     """
 
     spoil: Callable[[Any], object]
-    found: dict[str, str]
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-def case(spoil: Callable[[Any], object], /, **found: Any) -> Case:
-    """A case; codes are written with underscores, arguments of the check stand among them."""
-    arguments = {
-        name: found.pop(name) for name in ('classes', 'scales', 'exif_turns') if name in found
-    }
-    return Case(spoil, {code.replace('_', '-'): s for code, s in found.items()}, arguments)
+    found: str
+    arguments: dict[str, Any] = {}
 
 
 def put(value: Any, role: str, *keys: Any) -> Callable[[Any], None]:
@@ -177,208 +164,164 @@ def a_file_that_nobody_lists(data):
 
 
 BOXES = {
-    'three numbers': ([1, 2, 3], 'box-malformed', 'fatal'),
-    'five numbers': ([1, 2, 3, 4, 5], 'box-malformed', 'fatal'),
-    'text': (['1', '2', '3', '4'], 'box-malformed', 'fatal'),
-    'null within': ([1, None, 3, 4], 'box-malformed', 'fatal'),
-    'null': (None, 'box-malformed', 'fatal'),
-    'object': ({'x': 1}, 'box-malformed', 'fatal'),
-    'nan': ([1, math.nan, 3, 4], 'box-not-finite', 'fatal'),
-    'infinity': ([1, 2, math.inf, 4], 'box-not-finite', 'fatal'),
-    'too large for a float': ([1, 2, 10**400, 4], 'box-not-finite', 'fatal'),
-    'zero width': ([1, 2, 0, 4], 'box-no-area', 'error'),
-    'negative height': ([10, 20, 5, -4], 'box-no-area', 'error'),
-    'right of the image': ([64, 2, 10, 10], 'box-outside', 'error'),
-    'above the image': ([5, -20, 10, 10], 'box-outside', 'error'),
-    'over the left edge': ([-5, 2, 20, 10], 'box-partly-outside', 'warning'),
-    'over the lower edge': ([5, 40, 10, 20], 'box-partly-outside', 'warning'),
+    'three numbers': ([1, 2, 3], 'box-malformed'),
+    'five numbers': ([1, 2, 3, 4, 5], 'box-malformed'),
+    'text': (['1', '2', '3', '4'], 'box-malformed'),
+    'null within': ([1, None, 3, 4], 'box-malformed'),
+    'null': (None, 'box-malformed'),
+    'object': ({'x': 1}, 'box-malformed'),
+    'nan': ([1, math.nan, 3, 4], 'box-not-finite'),
+    'infinity': ([1, 2, math.inf, 4], 'box-not-finite'),
+    'too large for a float': ([1, 2, 10**400, 4], 'box-not-finite'),
+    'zero width': ([1, 2, 0, 4], 'box-no-area'),
+    'negative height': ([10, 20, 5, -4], 'box-no-area'),
+    'right of the image': ([64, 2, 10, 10], 'box-outside'),
+    'above the image': ([5, -20, 10, 10], 'box-outside'),
+    'over the left edge': ([-5, 2, 20, 10], 'box-partly-outside'),
+    'over the lower edge': ([5, 40, 10, 20], 'box-partly-outside'),
 }
 
 
-CASES: dict[str, Case] = {
+CASES = {
     **{
-        f'box: {name}': Case(put(box, 'train', 'annotations', 4, 'bbox'), {code: severity})
-        for name, (box, code, severity) in BOXES.items()
+        f'box: {name}': Case(put(box, 'train', 'annotations', 4, 'bbox'), code)
+        for name, (box, code) in BOXES.items()
     },
     # rounding is no fault
-    'box: half a pixel over the edge': case(
-        put([50, 2, 14.5, 10], 'train', 'annotations', 4, 'bbox')
+    'box: half a pixel over the edge': Case(
+        put([50, 2, 14.5, 10], 'train', 'annotations', 4, 'bbox'), ''
     ),
     # the files
-    'no_annotation_file': case(content(None), file_missing='fatal'),
-    'no_image_folder': case(lambda data: shutil.rmtree(data.root / 'val'), folder_missing='fatal'),
-    'broken_off': case(content(b'{"images": [{"id": 1'), json_invalid='fatal'),
-    'empty_file': case(content(b''), json_invalid='fatal'),
-    'utf_16': case(content('{}'.encode('utf-16')), json_invalid='fatal'),
-    'byte_order_mark': case(byte_order_mark, json_bom='fatal'),
-    'list_at_the_top': case(content(b'[{"image_id": 1, "bbox": [1, 2, 3, 4]}]'), not_coco='fatal'),
-    'no_list_of_categories': case(drop('val', 'categories'), not_coco='fatal'),
-    'empty_list_of_images': case(
-        put([], 'val', 'images'),
-        no_images='fatal',
-        val_without_boxes='error',
-        image_unknown='error',
-        image_orphan='warning',
+    'no_annotation_file': Case(content(None), 'file-missing'),
+    'no_image_folder': Case(lambda data: shutil.rmtree(data.root / 'val'), 'folder-missing'),
+    'broken_off': Case(content(b'{"images": [{"id": 1'), 'json-invalid'),
+    'empty_file': Case(content(b''), 'json-invalid'),
+    'utf_16': Case(content('{}'.encode('utf-16')), 'json-invalid'),
+    'byte_order_mark': Case(byte_order_mark, 'json-bom'),
+    'list_at_the_top': Case(content(b'[{"image_id": 1, "bbox": [1, 2, 3, 4]}]'), 'not-coco'),
+    'no_list_of_categories': Case(drop('val', 'categories'), 'not-coco'),
+    'empty_list_of_images': Case(
+        put([], 'val', 'images'), 'no-images val-without-boxes image-unknown image-orphan'
     ),
-    'empty_list_of_categories': case(
+    'empty_list_of_categories': Case(
         put([], 'val', 'categories'),
-        classes=('cat', 'dog', 'owl'),
-        no_categories='fatal',
-        val_without_boxes='error',
-        category_unknown='error',
-        class_not_in_data='fatal',
+        'no-categories val-without-boxes category-unknown class-not-in-data',
+        dict(classes=('cat', 'dog', 'owl')),
     ),
-    'no_annotation_to_train_on': case(
-        put([], 'train', 'annotations'),
-        no_usable_box='fatal',
-        image_without_boxes='info',
-        class_without_boxes='warning',
+    'no_annotation_to_train_on': Case(
+        put([], 'train', 'annotations'), 'no-usable-box image-without-boxes class-without-boxes'
     ),
-    'no_annotation_to_validate_on': case(
-        put([], 'val', 'annotations'), val_without_boxes='error', image_without_boxes='info'
+    'no_annotation_to_validate_on': Case(
+        put([], 'val', 'annotations'), 'val-without-boxes image-without-boxes'
     ),
     # entries and ids
-    'image_with_a_text_id': case(
-        put('100', 'val', 'images', 0, 'id'),
-        image_malformed='fatal',
-        image_unknown='error',
-        image_orphan='warning',
+    'image_with_a_text_id': Case(
+        put('100', 'val', 'images', 0, 'id'), 'image-malformed image-unknown image-orphan'
     ),
-    'image_without_file_name': case(
-        drop('val', 'images', 0, 'file_name'),
-        image_malformed='fatal',
-        image_unknown='error',
-        image_orphan='warning',
+    'image_without_file_name': Case(
+        drop('val', 'images', 0, 'file_name'), 'image-malformed image-unknown image-orphan'
     ),
-    'image_without_size': case(drop('val', 'images', 0, 'width'), image_malformed='fatal'),
-    'image_with_negative_size': case(
-        put(-48, 'val', 'images', 0, 'height'), image_malformed='fatal'
+    'image_without_size': Case(drop('val', 'images', 0, 'width'), 'image-malformed'),
+    'image_with_negative_size': Case(put(-48, 'val', 'images', 0, 'height'), 'image-malformed'),
+    'annotation_without_id': Case(drop('val', 'annotations', 0, 'id'), 'annotation-malformed'),
+    'annotation_that_is_a_number': Case(put(7, 'val', 'annotations', 0), 'annotation-malformed'),
+    'annotation_with_a_list_for_its_image': Case(
+        put([100], 'val', 'annotations', 0, 'image_id'), 'annotation-malformed'
     ),
-    'annotation_without_id': case(
-        drop('val', 'annotations', 0, 'id'), annotation_malformed='fatal'
-    ),
-    'annotation_that_is_a_number': case(
-        put(7, 'val', 'annotations', 0), annotation_malformed='fatal'
-    ),
-    'annotation_with_a_list_for_its_image': case(
-        put([100], 'val', 'annotations', 0, 'image_id'), annotation_malformed='fatal'
-    ),
-    'category_without_name': case(
+    'category_without_name': Case(
         put({'id': 1}, 'val', 'categories', 0),
-        category_malformed='fatal',
-        category_unknown='error',
-        category_id_gaps='info',
-        categories_differ='fatal',
+        'category-malformed category-unknown category-id-gaps categories-differ',
     ),
-    'two_images_with_one_id': case(
-        put(100, 'train', 'images', 1, 'id'),
-        image_id_duplicate='error',
-        image_unknown='error',
-        image_without_boxes='info',
+    'two_images_with_one_id': Case(
+        put(100, 'train', 'images', 1, 'id'), 'image-id-duplicate image-unknown image-without-boxes'
     ),
-    'two_annotations_with_one_id': case(
-        put(1, 'train', 'annotations', 1, 'id'), annotation_id_duplicate='fatal'
+    'two_annotations_with_one_id': Case(
+        put(1, 'train', 'annotations', 1, 'id'), 'annotation-id-duplicate'
     ),
-    'two_images_with_one_file': case(
-        put('00.png', 'train', 'images', 1, 'file_name'),
-        file_name_duplicate='error',
-        image_orphan='warning',
+    'two_images_with_one_file': Case(
+        put('00.png', 'train', 'images', 1, 'file_name'), 'file-name-duplicate image-orphan'
     ),
-    'two_categories_with_one_id': case(
+    'two_categories_with_one_id': Case(
         put(2, 'both', 'categories', 0, 'id'),
-        category_id_duplicate='fatal',
-        category_unknown='error',
-        category_id_gaps='info',
-        class_without_boxes='warning',
+        'category-id-duplicate category-unknown category-id-gaps class-without-boxes',
     ),
-    'two_categories_with_one_name': case(
-        put('dog', 'both', 'categories', 0, 'name'), category_name_duplicate='fatal'
+    'two_categories_with_one_name': Case(
+        put('dog', 'both', 'categories', 0, 'name'), 'category-name-duplicate'
     ),
-    'ids_with_gaps': case(ids_with_gaps, category_id_gaps='info'),
-    'unknown_category': case(
-        put(9, 'train', 'annotations', 5, 'category_id'), category_unknown='error'
-    ),
-    'unknown_image': case(put(9, 'train', 'annotations', 5, 'image_id'), image_unknown='error'),
+    'ids_with_gaps': Case(ids_with_gaps, 'category-id-gaps'),
+    'unknown_category': Case(put(9, 'train', 'annotations', 5, 'category_id'), 'category-unknown'),
+    'unknown_image': Case(put(9, 'train', 'annotations', 5, 'image_id'), 'image-unknown'),
     # boxes
-    'the_same_box_twice': case(the_same_box_twice, box_duplicate='warning'),
-    'boxes_as_shares': case(
-        boxes(lambda x, y, w, h: [x / 64, y / 48, w / 64, h / 48]), boxes_normalized='fatal'
+    'the_same_box_twice': Case(the_same_box_twice, 'box-duplicate'),
+    'boxes_as_shares': Case(
+        boxes(lambda x, y, w, h: [x / 64, y / 48, w / 64, h / 48]), 'boxes-normalized'
     ),
-    'boxes_as_corners': case(
+    'boxes_as_corners': Case(
         boxes(lambda x, y, w, h: [x + 10, y + 10, x + w + 10, y + h + 10]),
-        boxes_are_corners='fatal',
-        box_partly_outside='warning',
+        'boxes-are-corners box-partly-outside',
     ),
-    'no_area': case(drop('train', 'annotations', 0, 'area'), area_missing='warning'),
-    'no_iscrowd': case(drop('train', 'annotations', 0, 'iscrowd'), iscrowd_missing='warning'),
-    'crowds': case(put(1, 'train', 'annotations', 0, 'iscrowd'), crowd='info'),
+    'no_area': Case(drop('train', 'annotations', 0, 'area'), 'area-missing'),
+    'no_iscrowd': Case(drop('train', 'annotations', 0, 'iscrowd'), 'iscrowd-missing'),
+    'crowds': Case(put(1, 'train', 'annotations', 0, 'iscrowd'), 'crowd'),
     # classes
-    'class_that_the_files_do_not_have': case(
-        nothing, classes=('cat', 'dog', 'owl', 'elk'), class_not_in_data='fatal'
+    'class_that_the_files_do_not_have': Case(
+        nothing, 'class-not-in-data', dict(classes=('cat', 'dog', 'owl', 'elk'))
     ),
-    'category_that_is_no_class': case(
-        nothing, classes=('cat', 'dog'), class_not_in_config='warning'
+    'category_that_is_no_class': Case(nothing, 'class-not-in-config', dict(classes=('cat', 'dog'))),
+    'category_without_boxes_that_is_no_class': Case(
+        keep('both', lambda a: a['category_id'] != 3), '', dict(classes=('cat', 'dog'))
     ),
-    'category_without_boxes_that_is_no_class': case(
-        keep('both', lambda a: a['category_id'] != 3), classes=('cat', 'dog')
+    'classes_in_another_order': Case(nothing, 'class-order', dict(classes=('cat', 'owl', 'dog'))),
+    'splits_with_other_names': Case(
+        put('wolf', 'val', 'categories', 1, 'name'), 'categories-differ'
     ),
-    'classes_in_another_order': case(nothing, classes=('cat', 'owl', 'dog'), class_order='fatal'),
-    'splits_with_other_names': case(
-        put('wolf', 'val', 'categories', 1, 'name'), categories_differ='fatal'
+    'class_that_does_not_occur': Case(class_that_does_not_occur, 'class-without-boxes'),
+    'class_that_hardly_occurs': Case(
+        keep('train', lambda a: a['category_id'] != 3 or a['image_id'] < 105), 'class-rare'
     ),
-    'class_that_does_not_occur': case(class_that_does_not_occur, class_without_boxes='warning'),
-    'class_that_hardly_occurs': case(
-        keep('train', lambda a: a['category_id'] != 3 or a['image_id'] < 105), class_rare='warning'
-    ),
-    'one_class_far_more_frequent': case(
-        one_class_far_more_frequent, class_imbalance='info', class_rare='warning'
-    ),
+    'one_class_far_more_frequent': Case(one_class_far_more_frequent, 'class-imbalance class-rare'),
     # image files
-    'file_names_with_the_folder': case(
-        file_names_with_the_folder, no_image_found='fatal', image_orphan='warning'
+    'file_names_with_the_folder': Case(file_names_with_the_folder, 'no-image-found image-orphan'),
+    'a_missing_file': Case(lambda data: data.image(2).unlink(), 'image-missing'),
+    'an_empty_image': Case(lambda data: data.image(2).write_bytes(b''), 'image-unreadable'),
+    'a_truncated_image': Case(a_truncated_image, 'image-unreadable'),
+    'text_called_an_image': Case(
+        lambda data: data.image(2).write_text('<html>404</html>'), 'image-unreadable'
     ),
-    'a_missing_file': case(lambda data: data.image(2).unlink(), image_missing='error'),
-    'an_empty_image': case(lambda data: data.image(2).write_bytes(b''), image_unreadable='error'),
-    'a_truncated_image': case(a_truncated_image, image_unreadable='error'),
-    'text_called_an_image': case(
-        lambda data: data.image(2).write_text('<html>404</html>'), image_unreadable='error'
+    'a_folder_called_like_an_image': Case(a_folder_called_like_an_image, 'image-unreadable'),
+    'another_size': Case(put(70, 'train', 'images', 0, 'width'), 'size-mismatch'),
+    'another_size_that_the_boxes_need': Case(
+        another_size_that_the_boxes_need, 'size-and-boxes-mismatch'
     ),
-    'a_folder_called_like_an_image': case(a_folder_called_like_an_image, image_unreadable='error'),
-    'another_size': case(put(70, 'train', 'images', 0, 'width'), size_mismatch='error'),
-    'another_size_that_the_boxes_need': case(
-        another_size_that_the_boxes_need, size_and_boxes_mismatch='error'
+    'turned_with_the_stored_size': Case(turned(6), 'exif-stored'),
+    'turned_with_the_turned_size': Case(turned(6, (48, 64)), 'exif-turned'),
+    'turned_with_the_turned_size_and_loaded_so': Case(
+        turned(6, (48, 64)), '', dict(exif_turns=True)
     ),
-    'turned_with_the_stored_size': case(turned(6), exif_stored='info'),
-    'turned_with_the_turned_size': case(turned(6, (48, 64)), exif_turned='error'),
-    'turned_with_the_turned_size_and_loaded_so': case(turned(6, (48, 64)), exif_turns=True),
-    'turned_with_the_stored_size_and_loaded_turned': case(
+    'turned_with_the_stored_size_and_loaded_turned': Case(
         turned_with_the_stored_size_and_loaded_turned,
-        exif_turns=True,
-        size_and_boxes_mismatch='error',
+        'size-and-boxes-mismatch',
+        dict(exif_turns=True),
     ),
-    'upside_down': case(turned(3), exif_ambiguous='warning'),
-    'sixteen_bits': case(sixteen_bits, image_deep='error'),
-    'cmyk': case(saved('CMYK', format='JPEG'), image_cmyk='warning'),
-    'transparency': case(saved('RGBA'), image_alpha='warning'),
-    'palette_with_transparency': case(saved('P', transparency=0), image_alpha='warning'),
-    'palette': case(saved('P'), image_palette='info'),
-    'grey': case(saved('L'), image_grayscale='info'),
-    'a_file_that_nobody_lists': case(a_file_that_nobody_lists, image_orphan='warning'),
-    'an_image_without_boxes': case(
-        keep('val', lambda a: a['image_id'] != 100), image_without_boxes='info'
+    'upside_down': Case(turned(3), 'exif-ambiguous'),
+    'sixteen_bits': Case(sixteen_bits, 'image-deep'),
+    'cmyk': Case(saved('CMYK', format='JPEG'), 'image-cmyk'),
+    'transparency': Case(saved('RGBA'), 'image-alpha'),
+    'palette_with_transparency': Case(saved('P', transparency=0), 'image-alpha'),
+    'palette': Case(saved('P'), 'image-palette'),
+    'grey': Case(saved('L'), 'image-grayscale'),
+    'a_file_that_nobody_lists': Case(a_file_that_nobody_lists, 'image-orphan'),
+    'an_image_without_boxes': Case(
+        keep('val', lambda a: a['image_id'] != 100), 'image-without-boxes'
     ),
-    'the_same_image_twice': case(copied(1, 'train', 2), image_duplicate='warning'),
-    'the_same_content_in_both_splits': case(copied(5, 'val', 1), val_in_train='error'),
-    'the_same_file_in_both_splits': case(
-        put('../train/01.png', 'val', 'images', 1, 'file_name'),
-        val_in_train='error',
-        image_orphan='warning',
+    'the_same_image_twice': Case(copied(1, 'train', 2), 'image-duplicate'),
+    'the_same_content_in_both_splits': Case(copied(5, 'val', 1), 'val-in-train'),
+    'the_same_file_in_both_splits': Case(
+        put('../train/01.png', 'val', 'images', 1, 'file_name'), 'val-in-train image-orphan'
     ),
-    'usual_scales': case(nothing, scales=Scales(48, 96, 200), box_sizes='info'),
-    'small_scales': case(
-        nothing, scales=Scales(12, 16, 22), box_sizes='info', boxes_tiny='warning'
-    ),
-    'large_scales': case(
-        nothing, scales=Scales(48, 48 * 4, 1000), box_sizes='info', images_enlarged='warning'
+    'usual_scales': Case(nothing, 'box-sizes', dict(scales=Scales(48, 96, 200))),
+    'small_scales': Case(nothing, 'box-sizes boxes-tiny', dict(scales=Scales(12, 16, 22))),
+    'large_scales': Case(
+        nothing, 'box-sizes images-enlarged', dict(scales=Scales(48, 48 * 4, 1000))
     ),
 }

@@ -15,8 +15,6 @@ from mpvit.datasets.annotations import forget
 @pytest.fixture(scope='module')
 def annotations(tmp_path_factory):
     content = coco_truth(40)
-    for image in content['images']:
-        image['file_name'] = f'{image["id"]}.jpg'
     for annotation in content['annotations']:
         annotation['segmentation'] = [[123.25, 1, 2, 3, 4, 5]]
     path = tmp_path_factory.mktemp('coco') / 'truth.json'

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from mpvit.datasets.annotations import Split
 from mpvit.datasets.layout import (
     files_to_check,
     find_test_data,
@@ -33,62 +34,55 @@ def make(root, tree):
 
 
 IMAGE = 'not looked into'
-USUAL = {
-    'coco_2017': {
-        'annotations/instances_train2017.json': content('1.jpg'),
-        'annotations/instances_val2017.json': content('1.jpg'),
-        'annotations/person_keypoints_val2017.json': content('1.jpg'),
-        'annotations/image_info_test2017.json': content('2.jpg', used=()),
-        'train2017/1.jpg': IMAGE,
-        'val2017/1.jpg': IMAGE,
-        'test2017/2.jpg': IMAGE,
-    },
-    'roboflow': {
-        'train/_annotations.coco.json': content('1.jpg'),
-        'train/1.jpg': IMAGE,
-        'valid/_annotations.coco.json': content('1.jpg'),
-        'valid/1.jpg': IMAGE,
-    },
-    'images_of_a_split': {
-        'annotations/train.json': content('1.jpg'),
-        'annotations/val.json': content('1.jpg'),
-        'images/train/1.jpg': IMAGE,
-        'images/val/1.jpg': IMAGE,
-    },
-    'images_of_all': {
-        'annotations/instances_train.json': content('1.jpg'),
-        'annotations/instances_val.json': content('2.jpg'),
-        'images/1.jpg': IMAGE,
-        'images/2.jpg': IMAGE,
-    },
-    'images_below_the_split': {
-        'train/annotations.json': content('1.jpg'),
-        'train/images/1.jpg': IMAGE,
-        'validation/annotations.json': content('1.jpg'),
-        'validation/images/1.jpg': IMAGE,
-    },
-    'folder_in_the_name': {
-        'train.json': content('pictures/day_1/1.jpg'),
-        'val.json': content('pictures/day_2/1.jpg'),
-        'pictures/day_1/1.jpg': IMAGE,
-        'pictures/day_2/1.jpg': IMAGE,
-    },
+
+
+def files(*names):
+    """Annotation files with the image 1.jpg, and images."""
+    return {name: content('1.jpg') if name.endswith('.json') else IMAGE for name in names}
+
+
+COCO = 'annotations/instances_{}2017.json', 'annotations/person_keypoints_{}2017.json'
+USUAL = {  # each with the folders of training and validation images
+    'coco_2017': (
+        files(*(name.format(split) for name in COCO for split in ('train', 'val')))
+        | files('train2017/1.jpg', 'val2017/1.jpg', 'test2017/2.jpg')
+        | {'annotations/image_info_test2017.json': content('2.jpg', used=())},
+        ('train2017', 'val2017'),
+    ),
+    'roboflow': (
+        files('train/_annotations.coco.json', 'train/1.jpg')
+        | files('valid/_annotations.coco.json', 'valid/1.jpg'),
+        ('train', 'valid'),
+    ),
+    'images_of_a_split': (
+        files('annotations/train.json', 'annotations/val.json', 'images/train/1.jpg')
+        | files('images/val/1.jpg'),
+        ('images/train', 'images/val'),
+    ),
+    'images_of_all': (
+        files('annotations/instances_train.json', 'annotations/instances_val.json', 'images/1.jpg'),
+        ('images', 'images'),
+    ),
+    'images_below_the_split': (
+        files('train/annotations.json', 'train/images/1.jpg')
+        | files('validation/annotations.json', 'validation/images/1.jpg'),
+        ('train/images', 'validation/images'),
+    ),
+    'folder_in_the_name': (
+        files('pictures/day_1/1.jpg', 'pictures/day_2/1.jpg')
+        | {f'{s}.json': content(f'pictures/day_{i}/1.jpg') for i, s in ((1, 'train'), (2, 'val'))},
+        ('.', '.'),
+    ),
 }
-FOLDERS = {
-    'coco_2017': ('train2017', 'val2017'),
-    'roboflow': ('train', 'valid'),
-    'images_of_a_split': ('images/train', 'images/val'),
-    'images_of_all': ('images', 'images'),
-    'images_below_the_split': ('train/images', 'validation/images'),
-    'folder_in_the_name': ('.', '.'),
-}
+ROBOFLOW, BY_SPLIT = USUAL['roboflow'][0], USUAL['images_of_a_split'][0]
 
 
 @pytest.mark.parametrize('name', USUAL)
 def test_usual_layouts(name, tmp_path):
-    layout = find_training_data(make(tmp_path, USUAL[name]))
+    tree, folders = USUAL[name]
+    layout = find_training_data(make(tmp_path, tree))
     assert set(layout.splits) == {'train', 'val'}
-    for split, folder in zip(('train', 'val'), FOLDERS[name], strict=True):
+    for split, folder in zip(('train', 'val'), folders, strict=True):
         found = layout.splits[split]
         assert found.images == tmp_path / folder
         file_name = json.loads(found.ann_file.read_text())['images'][0]['file_name']
@@ -117,7 +111,7 @@ def test_names_of_splits(name, split):
 
 
 def test_a_test_split_is_taken_if_it_has_annotations(tmp_path):
-    tree = dict(USUAL['roboflow'])
+    tree = dict(ROBOFLOW)
     tree['test/_annotations.coco.json'] = content('3.jpg')
     tree['test/3.jpg'] = IMAGE
     make(tmp_path, tree)
@@ -129,7 +123,7 @@ def test_a_test_split_is_taken_if_it_has_annotations(tmp_path):
 
 
 def test_named_files_need_no_folder(tmp_path):
-    root = make(tmp_path, USUAL['images_of_all'])
+    root = make(tmp_path, USUAL['images_of_all'][0])
     shutil.move(root / 'annotations' / 'instances_val.json', root / 'annotations' / 'held_out.json')
     named = dict(
         train_ann=str(root / 'annotations/instances_train.json'),
@@ -142,7 +136,7 @@ def test_named_files_need_no_folder(tmp_path):
 
 
 def test_a_named_image_folder_is_looked_into(tmp_path):
-    root = make(tmp_path / 'data', USUAL['roboflow'])
+    root = make(tmp_path / 'data', ROBOFLOW)
     elsewhere = tmp_path / 'elsewhere'
     shutil.move(root / 'train' / '1.jpg', make(elsewhere, {'x': IMAGE}) / '1.jpg')
     with pytest.raises(UserError, match=r"'1.jpg' is in none of .*--train-images DIR"):
@@ -159,7 +153,7 @@ PROJECT = [dict(id=0, name='pets', supercategory='none')] + [
 
 
 def with_categories(tmp_path, categories, **kwargs):
-    tree = dict(USUAL['roboflow'])
+    tree = dict(ROBOFLOW)
     for split in ('train', 'valid'):
         tree[f'{split}/_annotations.coco.json'] = content('1.jpg', **kwargs) | dict(
             categories=categories
@@ -187,9 +181,11 @@ def test_other_classes_without_boxes_stay(tmp_path, change):
     assert (layout.classes, layout.left_out) == (('pets', 'cat', 'dog'), None)
 
 
-def roboflow(train=USUAL['roboflow']['train/_annotations.coco.json'], val=None):
-    files = {'train/_annotations.coco.json': train, 'valid/_annotations.coco.json': val or train}
-    return {**USUAL['roboflow'], **files}
+def roboflow(train=ROBOFLOW['train/_annotations.coco.json'], val=None):
+    return ROBOFLOW | {
+        'train/_annotations.coco.json': train,
+        'valid/_annotations.coco.json': val or train,
+    }
 
 
 @pytest.mark.parametrize(
@@ -207,7 +203,7 @@ def roboflow(train=USUAL['roboflow']['train/_annotations.coco.json'], val=None):
             'a/train.json, .*b/train.json',
         ),
         (
-            {**USUAL['images_of_a_split'], 'train/1.jpg': IMAGE},
+            {**BY_SPLIT, 'train/1.jpg': IMAGE},
             'train.json .*images/train, .*train',
         ),
         (
@@ -243,14 +239,14 @@ def test_what_is_said_of_folders_that_do_not_do(tmp_path, tree, message):
 
 
 def test_one_file_under_two_spellings(tmp_path, monkeypatch):
-    root = make(tmp_path / 'site', USUAL['images_of_a_split'])
+    root = make(tmp_path / 'site', BY_SPLIT)
     monkeypatch.chdir(tmp_path)
     layout = find_training_data(root, val_ann='site/annotations/val.json')
     assert layout.splits['val'].images == root / 'images' / 'val'
 
 
 def test_a_test_split_that_is_incomplete(tmp_path):
-    root = make(tmp_path, USUAL['roboflow'] | {'test/_annotations.coco.json': content('9.jpg')})
+    root = make(tmp_path, ROBOFLOW | {'test/_annotations.coco.json': content('9.jpg')})
     missing = "'9.jpg' is in none of .* --val-images DIR of tools/test"
     with pytest.raises(UserError, match=missing):
         find_test_data(root)
@@ -260,7 +256,7 @@ def test_a_test_split_that_is_incomplete(tmp_path):
 
 
 def test_one_named_file_asks_for_the_other(tmp_path):
-    root = make(tmp_path, USUAL['roboflow'])
+    root = make(tmp_path, ROBOFLOW)
     with pytest.raises(UserError, match='--val-ann'):
         find_training_data(None, train_ann=str(root / 'train' / '_annotations.coco.json'))
 
@@ -275,4 +271,4 @@ def test_broken_file_names_are_told_and_left_to_the_check(toy, tmp_path, name):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match='instances_train2017.json'):
         find_training_data(data)
-    assert files_to_check(data)[0] == (path, data / 'train2017')
+    assert files_to_check(data)[0][0] == Split(path, data / 'train2017')

@@ -181,7 +181,11 @@ def test_annotation_without_area_or_iscrowd_and_with_id_0(tmp_path):
     boxes = [[10, 10, 50, 40], [100, 100, 50, 40]]
     annotations = [dict(id=i, image_id=5, category_id=2, bbox=box) for i, box in enumerate(boxes)]
     annotations[1]['area'] = None
-    content = dict(images=[dict(id=5)], categories=[dict(id=2, name='a')], annotations=annotations)
+    content = dict(
+        images=[dict(id=5, file_name='5.jpg')],
+        categories=[dict(id=2, name='a')],
+        annotations=annotations,
+    )
     (tmp_path / 'truth.json').write_text(json.dumps(content))
     truth = read_truth(str(tmp_path / 'truth.json'))
     corners = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes], np.float32)
@@ -190,7 +194,7 @@ def test_annotation_without_area_or_iscrowd_and_with_id_0(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'), [('{"images"', 'read as JSON'), ('[]', 'COCO'), ('{"images": 1}', 'COCO')]
+    ('text', 'message'), [('{"images"', 'JSON'), ('[]', 'COCO'), ('{"images": 1}', 'COCO')]
 )
 def test_broken_annotation_file(tmp_path, text, message):
     (tmp_path / 'truth.json').write_text(text)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mpvit.datasets.layout import DataFiles
+from mpvit.datasets.data_files import DataFiles
 from mpvit.errors import UserError
 from mpvit.visualization import dataset_browser as browse
 from mpvit.visualization.dataset_browser import browse_dataset

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mpvit.datasets.annotations import (
     AnnotationFileError,
@@ -59,40 +60,19 @@ class Inspection:
         return self.tables[role]
 
 
-def check_dataset(
-    train: Split,
-    val: Split | None = None,
-    *,
-    classes: Sequence[str] | None = None,
-    scales: Scales | None = None,
-    exif_turns: bool = False,
-    quick: bool = False,
-    workers: int | None = None,
-) -> list[Problem]:
+def check_dataset(train: Split, val: Split | None = None, **options: Any) -> list[Problem]:
     """Look for problems in a dataset in COCO format.
 
     Args:
         train: Training data.
         val: Validation data, to be checked too and compared with the training data.
-        classes: Names of the classes in the order of the config; None for no comparison.
-        scales: How images are resized; None for no check of sizes after resizing.
-        exif_turns: Images are loaded as their EXIF data turn them (``color_type='color'``).
-        quick: Look for a sample of the image files only, and decode only a few.
-        workers: Threads that read images; None for one for each CPU core.
+        **options: As for `inspect_dataset`.
 
     Returns:
         What was found, in an order that does not depend on ``workers``. What can be found is in
         `CHECKS`.
     """
-    return inspect_dataset(
-        train,
-        val,
-        classes=classes,
-        scales=scales,
-        exif_turns=exif_turns,
-        quick=quick,
-        workers=workers,
-    ).problems
+    return inspect_dataset(train, val, **options).problems
 
 
 def inspect_dataset(
@@ -109,13 +89,13 @@ def inspect_dataset(
     """As `check_dataset`, and keep what was read, for a report, a picture or a repair.
 
     Args:
-        train: As for `check_dataset`.
-        val: As for `check_dataset`.
-        classes: As for `check_dataset`.
-        scales: As for `check_dataset`.
-        exif_turns: As for `check_dataset`.
-        quick: As for `check_dataset`.
-        workers: As for `check_dataset`.
+        train: Training data.
+        val: Validation data, to be checked too and compared with the training data.
+        classes: Names of the classes in the order of the config; None for no comparison.
+        scales: How images are resized; None for no check of sizes after resizing.
+        exif_turns: Images are loaded as their EXIF data turn them (``color_type='color'``).
+        quick: Look for a sample of the image files only, and decode only a few.
+        workers: Threads that read images; None for one for each CPU core.
         other_files: Further annotation files, such as that of the test data, which are not
             checked: images that they list are not taken for forgotten.
     """

@@ -38,12 +38,7 @@ def config_problems(table: Annotations, classes: Sequence[str]) -> Iterator[Prob
 
 
 def split_problems(train: Annotations, val: Annotations) -> Iterator[Problem]:
-    """Compare the categories of two files.
-
-    Args:
-        train: Training data.
-        val: Validation data.
-    """
+    """Compare the categories of two files."""
     if train.names != val.names:
         what = f'categories are {_listed(val.names)}, in {train.file} {_listed(train.names)}'
         yield problem('categories-differ', what, val.file)
@@ -79,12 +74,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def scale_problems(table: Annotations, scales: Scales) -> Iterator[Problem]:
-    """Boxes and images after resizing.
-
-    Args:
-        table: The file.
-        scales: How images are resized.
-    """
+    """Boxes and images after resizing."""
     keep = table.usable & ~np.isnan(table.image_sizes[:, 0])
     limit = '' if scales.longest is None else f', long side at most {scales.longest}'
     at = f'at the largest scale (short side {scales.high}{limit})'

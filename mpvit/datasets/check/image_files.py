@@ -44,11 +44,7 @@ class Facts(NamedTuple):
 
 
 def read_facts(path: str) -> Facts:
-    """Read an image file, and decode all of it.
-
-    Args:
-        path: The file.
-    """
+    """Read an image file, and decode all of it."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:

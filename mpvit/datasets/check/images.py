@@ -26,12 +26,7 @@ _MODES = {
 
 
 def image_problems(table: Annotations, facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    """Compare image files with what an annotation file states.
-
-    Args:
-        table: The annotation file.
-        facts: Of the files that were looked at, by path.
-    """
+    """Compare image files with what an annotation file states."""
     looked_at = [facts[path] for path in dict.fromkeys(table.paths) if path in facts]
     if looked_at and all(fact.fault for fact in looked_at):
         yield _none_found(table, looked_at)
@@ -124,12 +119,7 @@ def boxes_fit(
 
 
 def copy_problems(tables: Sequence[Annotations], facts: Mapping[str, Facts]) -> Iterator[Problem]:
-    """Images that stand in training and validation, or twice in one of them.
-
-    Args:
-        tables: The annotation files.
-        facts: Of the files that were looked at, by path.
-    """
+    """Images that stand in training and validation, or twice in one of them."""
     by_content: list[dict[bytes, list[str]]] = []
     for table in tables:
         groups: dict[bytes, list[str]] = defaultdict(list)

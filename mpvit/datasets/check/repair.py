@@ -15,7 +15,6 @@ from mpvit.datasets.annotations import (
     Annotations,
     Entry,
     annotation_fault,
-    image_fault,
     number,
 )
 from mpvit.datasets.check.entries import box_faults
@@ -71,37 +70,35 @@ def repair(table: Annotations, facts: Mapping[str, Facts]) -> tuple[Entry, list[
         UserError: Nothing would be left.
     """
     changes: Changes = Counter()
-    new_id = _images(table, facts, changes)
-    content = dict(table.content)
-    content['images'] = list(new_id.images)
-    content['annotations'] = list(_annotations(table, new_id.ids, changes))
-    if not content['images']:
+    images, new_id = _images(table, facts, changes)
+    if not images:
         raise UserError(
             f'{table.file}: a repair would drop all images; is {table.folder} the right folder?'
         )
-    copy = Annotations(table.file, content, table.folder)
-    _correct_sizes(copy, facts, changes)
-    content['annotations'] = _boxes(copy, changes)
+    annotations = list(_annotations(table, new_id, changes))
+    content = dict(table.content, images=images, annotations=annotations)
+
+    def copied() -> Annotations:
+        return Annotations(table.file, content, table.folder)
+
+    _correct_sizes(copied(), facts, changes)
+    _clip(copied(), changes)
+    content['annotations'] = _sound(copied(), changes)
     return content, [f'{text}: {times}' for text, times in changes.items() if times]
 
 
-class _Kept:
-    """The images that stay, and the id that each former id stands for now."""
-
-    def __init__(self) -> None:
-        self.images: list[Entry] = []
-        self.ids: dict[int, int] = {}
-        self.by_path: dict[str, int] = {}
-
-
-def _images(table: Annotations, facts: Mapping[str, Facts], changes: Changes) -> _Kept:
-    """Drop images that cannot be used, and merge those with the same file."""
-    kept = _Kept()
-    malformed = sum(image_fault(entry) is not None for entry in table.content['images'])
+def _images(
+    table: Annotations, facts: Mapping[str, Facts], changes: Changes
+) -> tuple[list[Entry], dict[int, int]]:
+    """Copies of the images that can be used, one a file; and what each former id stands for now."""
+    malformed = len(table.content['images']) - len(table.images)
     changes['malformed images dropped'] += malformed
     files = defaultdict(set)
     for image, path in zip(table.images, table.paths, strict=True):
         files[image['id']].add(path)
+    images: list[Entry] = []
+    ids: dict[int, int] = {}
+    by_path: dict[str, int] = {}
     for image, path, size in zip(table.images, table.paths, table.sizes, strict=True):
         id_ = image['id']
         fact = facts.get(path)
@@ -112,17 +109,17 @@ def _images(table: Annotations, facts: Mapping[str, Facts], changes: Changes) ->
             changes['missing or unreadable images dropped'] += 1
         elif not sized and fact is None:
             changes['images without a size dropped'] += 1
-        elif path in kept.by_path:
-            kept.ids[id_] = kept.by_path[path]
+        elif path in by_path:
+            ids[id_] = by_path[path]
             changes['images merged with another entry of the same file'] += 1
         else:
-            kept.ids[id_] = kept.by_path[path] = id_
+            ids[id_] = by_path[path] = id_
             image = dict(image)
             if not sized and fact is not None:
                 image['width'], image['height'] = fact.size
                 changes['missing image sizes filled in'] += 1
-            kept.images.append(image)
-    return kept
+            images.append(image)
+    return images, ids
 
 
 def _annotations(
@@ -153,25 +150,29 @@ def _annotations(
 def _correct_sizes(table: Annotations, facts: Mapping[str, Facts], changes: Changes) -> None:
     """Take the size of the file where the boxes fit into it, in place."""
     boxes = boxes_by_image(table)
-    for row, path in enumerate(table.paths):
+    for row, (image, path) in enumerate(zip(table.images, table.paths, strict=True)):
         fact = facts.get(path)
         stated = tuple(table.sizes[row])
-        if fact is None or stated == fact.size:
+        if fact is None or stated in (fact.size, fact.turned().size):
             continue
-        if stated != fact.turned().size and boxes_fit(boxes(row), stated, fact.size):
-            table.sizes[row] = fact.size
-            table.images[row]['width'], table.images[row]['height'] = fact.size
+        if boxes_fit(boxes(row), stated, fact.size):
+            image['width'], image['height'] = fact.size
             changes['image sizes corrected'] += 1
 
 
-def _boxes(table: Annotations, changes: Changes) -> list[Entry]:
-    """Clip boxes, drop those that are none, and fill in what is missing."""
-    faults = box_faults(table)
-    sizes = table.image_sizes
-    for row in np.flatnonzero(faults.partly_outside):
-        table.boxes[row] = _clipped(table.boxes[row], sizes[row])
-        _clip_entry(table.annotations[row], table.boxes[row])
+def _clip(table: Annotations, changes: Changes) -> None:
+    """Clip boxes to their images, in place; areas shrink too: a mask is never larger."""
+    for row in np.flatnonzero(box_faults(table).partly_outside):
+        x1, y1, x2, y2 = table.clipped[row].tolist()
+        entry, box = table.annotations[row], (x1, y1, x2 - x1, y2 - y1)
+        entry['bbox'] = [int(n) if n == int(n) else n for n in box]
+        if math.isfinite(number(entry.get('area'))):
+            entry['area'] = min(entry['area'], box[2] * box[3])
         changes['boxes clipped to their image'] += 1
+
+
+def _sound(table: Annotations, changes: Changes) -> list[Entry]:
+    """Drop boxes that are none, and fill in what is missing."""
     faults = box_faults(table)
     drop = faults.malformed | faults.not_finite
     changes['boxes that are not four finite numbers dropped'] += int(drop.sum())
@@ -188,17 +189,3 @@ def _boxes(table: Annotations, changes: Changes) -> list[Entry]:
             entry['iscrowd'] = 0
             changes['iscrowd filled in with 0'] += 1
     return kept
-
-
-def _clipped(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    start = np.maximum(box[:2], 0)
-    end = np.minimum(box[:2] + box[2:], size)
-    return np.concatenate([start, end - start])
-
-
-def _clip_entry(entry: Entry, box: np.ndarray) -> None:
-    """The area shrinks with the box: that of a mask is never larger."""
-    entry['bbox'] = [int(n) if n == int(n) else n for n in box.tolist()]
-    area = number(entry.get('area'))
-    if math.isfinite(area):
-        entry['area'] = min(area, float(box[2] * box[3]))

@@ -10,12 +10,7 @@ from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Problem
 
 
 def text_report(found: Inspection, shown: int = 3) -> str:
-    """What was found as text, with problems of one kind together, the worst kinds first.
-
-    Args:
-        found: What was found.
-        shown: How many of one kind to show.
-    """
+    """What was found as text, the worst kinds first; of one kind as many as ``shown``."""
     lines = [
         f'{role}: {len(table.images):,} images, {len(table.annotations):,} annotations, '
         f'{len(table.categories):,} categories ({table.file})'
@@ -69,28 +64,19 @@ def grouped(problems: Sequence[Problem]) -> list[list[Problem]]:
     return [groups[code] for code in sorted(codes, key=lambda c: order.index(CHECKS[c].severity))]
 
 
-def summaries(found: Inspection) -> list[dict[str, Any]]:
-    """Role, file and counts of every annotation file that could be read."""
-    return [
-        dict(
-            role=role,
-            file=table.file,
-            images=len(table.images),
-            annotations=len(table.annotations),
-            categories=len(table.categories),
-        )
-        for role, table in found.tables.items()
-    ]
-
-
 def json_report(found: Inspection) -> dict[str, Any]:
-    """Everything that was found.
-
-    Args:
-        found: What was found.
-    """
+    """Everything that was found, as plain values."""
     return dict(
-        splits=summaries(found),
+        splits=[
+            dict(
+                role=role,
+                file=table.file,
+                images=len(table.images),
+                annotations=len(table.annotations),
+                categories=len(table.categories),
+            )
+            for role, table in found.tables.items()
+        ],
         counts=severity_counts(found.problems),
         problems=[asdict(one) for one in found.problems],
     )
