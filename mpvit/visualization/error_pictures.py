@@ -20,7 +20,7 @@ from mpvit.inference.drawing import Box
 from mpvit.inference.images import Pixels, from_pillow, open_image
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.sheets import GREY, boxed, sheet
-from mpvit.visualization.style import save, shortened, writing
+from mpvit.visualization.style import save, shortened
 
 _MARGIN = 0.5  # around a box in a crop, as a share of its longer side
 _SMALLEST = 24  # pixels of the image that a crop shows at least
@@ -266,10 +266,9 @@ def draw_errors(
         The files, each when it is written. Image files that could not be read are drawn as blanks.
     """
     numbers = folder / 'errors.json'
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(analysis.as_record(), indent=1, ensure_ascii=False) + '\n'
-        numbers.write_text(text, encoding='utf-8')
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(analysis.as_record(), indent=1, ensure_ascii=False) + '\n'
+    numbers.write_text(text, encoding='utf-8')
     yield numbers
     for name, (draw, _) in CHARTS.items():
         yield save(draw(analysis), folder / f'{name}{suffix}')
@@ -283,8 +282,7 @@ def draw_errors(
 
 
 def _saved(picture: Image.Image, path: Path) -> Path:
-    with writing(path):
-        picture.save(path, quality=85)
+    picture.save(path, quality=85)
     return path
 
 

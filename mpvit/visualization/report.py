@@ -26,7 +26,7 @@ from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.curves import draw_curves
 from mpvit.visualization.error_pictures import Photos
-from mpvit.visualization.style import svg, writing
+from mpvit.visualization.style import svg
 
 _QUALITY = 80  # of the JPEG files
 _CROP = 180  # pixels
@@ -101,9 +101,7 @@ def write_report(
         commands=_commands(run),
     )
     target = Path(target) if target is not None else run.folder / 'report.html'
-    text = _template().render(page)
-    with writing(target):
-        target.write_text(text, encoding='utf-8')
+    target.write_text(_template().render(page), encoding='utf-8')
     return target, [reason for reason in (no_history, no_analysis, *no_data) if reason]
 
 

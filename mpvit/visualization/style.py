@@ -4,8 +4,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -108,28 +107,12 @@ def check_format(path: str | os.PathLike[str]) -> None:
         raise UserError(f'{path}: a picture is written as {", ".join(FORMATS)}; name it so')
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say in one line that a file cannot be written.
-
-    Raises:
-        UserError: It cannot.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'{path} cannot be written: {error.strerror}; choose another --out'
-        ) from error
-
-
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure in the format that its suffix names."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
         metadata = {'Date': None} if path.suffix.lower() == '.svg' else None
-        with writing(path):
-            figure.savefig(path, format=path.suffix[1:].lower(), metadata=metadata)
+        figure.savefig(path, format=path.suffix[1:].lower(), metadata=metadata)
     return path
 
 

@@ -66,5 +66,3 @@ def test_mistakes_of_the_user(runs, tmp_path):
         plot_curves(runs[0], tmp_path / 'curves.gif')
     with pytest.raises(UserError, match='has no log of a training'):
         plot_curves(tmp_path / 'none', tmp_path / 'curves.png')
-    with pytest.raises(UserError, match='No such file'):
-        plot_curves(runs[0], tmp_path / 'none' / 'curves.png')

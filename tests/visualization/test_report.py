@@ -167,11 +167,6 @@ def test_a_folder_without_a_run(tmp_path):
         write_report(tmp_path / 'none')
 
 
-def test_a_place_that_cannot_be_written(run, tmp_path):
-    with pytest.raises(UserError, match='cannot be written'):
-        write_report(run, tmp_path / 'none' / 'report.html')
-
-
 def test_sizes_are_counted_by_the_annotated_area(run):
     truth = run.parent / 'truth.json'
     content = json.loads(truth.read_text())
