@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import yapf.yapflib.yapf_api
+from runs import leave_configs_as_they_are
 
 import mpvit.register  # noqa: F401  (makes mmdet importable for the tests that import it first)
 
 os.environ.setdefault('OMP_NUM_THREADS', '2')
-# mmengine lays out the whole config anew for every checkpoint and log, which takes two thirds of a
-# training of four steps; the text means the same without it
-yapf.yapflib.yapf_api.FormatCode = lambda text, **style: (text, True)
+leave_configs_as_they_are()
 ROOT = Path(__file__).resolve().parent.parent
 
 

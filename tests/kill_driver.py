@@ -17,11 +17,13 @@ import zipfile
 from pathlib import Path
 
 from interruptions import InterruptHook
+from runs import leave_configs_as_they_are
 
 from mpvit.engine.train import train
 
 # after how many steps, saves and evaluated batches a kill comes, and how many seconds later
 MOST_EVENTS, LONGEST = 7, 0.25
+leave_configs_as_they_are()
 
 
 def attempt(work: Path, arguments: dict, kill: tuple[int, float, int] | None) -> str:

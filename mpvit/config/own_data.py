@@ -89,9 +89,6 @@ def use_dataset(config: Config, layout: Layout) -> None:
 def fit_neck(config: Config) -> str | None:
     """Set the neck's input channels to what the backbone really gives.
 
-    Args:
-        config: Config of a detector, changed in place.
-
     Returns:
         A line that says what was changed, or None.
     """
@@ -107,11 +104,7 @@ def fit_neck(config: Config) -> str | None:
 
 
 def backbone_channels(config: Config) -> list[int]:
-    """Channels of the maps that a config's backbone gives, found by running it on a small image.
-
-    Args:
-        config: Config of a detector.
-    """
+    """Channels of the maps that a config's backbone gives, found by running it on a small image."""
     init_default_scope(config.get('default_scope', 'mmdet'))
     backbone = MODELS.build(config.model.backbone).eval()
     with torch.no_grad():
@@ -120,11 +113,7 @@ def backbone_channels(config: Config) -> list[int]:
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """Colours of classes, the first those of every picture, and all different; RGB in [0, 255].
-
-    Args:
-        count: How many.
-    """
+    """Colours of classes, the first those of every picture, and all different; RGB in [0, 255]."""
     colours = [rgb(colour) for colour in CLASSES[:count]]
     for index in range(len(CLASSES), count):
         hue = index * _GOLDEN_RATIO % 1

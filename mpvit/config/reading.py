@@ -152,11 +152,7 @@ def _check_new_key(node: dict[str, Any], part: str, key: str, top: bool) -> None
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The datasets inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``.
-
-    Args:
-        dataset: Config of a dataset.
-    """
+    """The datasets inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``."""
     inner: Iterable[ConfigDict] = dataset.get('datasets') or filter(None, [dataset.get('dataset')])
     children = list(inner)
     if not children:

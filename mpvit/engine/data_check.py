@@ -22,9 +22,6 @@ def refuse_bad_data(runner: Runner) -> None:
     The main process looks, and all ranks get its answer. Data that is not in local COCO files is
     left alone, as is a training whose config says ``quick_check=False``.
 
-    Args:
-        runner: Runner of the training, whose datasets are built.
-
     Raises:
         UserError: The data would crash the training or spoil it; one line for each kind of problem.
     """

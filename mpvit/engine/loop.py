@@ -24,11 +24,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     A resumed training goes on with the batch after the last one and with the same random numbers
     as if it had never stopped. With a `DurableCheckpointHook` it saves inside long epochs and
     pauses at SIGTERM, SIGUSR1 and Ctrl-C.
-
-    Args:
-        runner: The runner.
-        dataloader: Dataloader or its config.
-        **kwargs: As for `EpochBasedTrainLoop`.
     """
 
     def __init__(
@@ -79,12 +74,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Train on a batch.
-
-        Args:
-            idx: Its number in the epoch.
-            data_batch: What the dataloader returned.
-        """
+        """Train on a batch."""
         seed_step(self.seed, (self._iter, self.runner.rank))
         super().run_iter(idx, data_batch)
 

@@ -40,24 +40,13 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: float | None = None,
     ) -> None:
-        """Collect the groups of a module and merge them.
-
-        Args:
-            params: Groups collected so far, changed in place.
-            module: What to add.
-            prefix: Name of the module; empty for the whole model.
-            is_dcn_module: As for mmengine's constructor.
-        """
+        """Collect the groups of a module and merge them."""
         super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:  # the outermost call of a recursion
             params[:] = merge_groups(params, lr=self.base_lr, weight_decay=self.base_wd)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer of a model and its wrapper.
-
-        Args:
-            model: The detector.
-        """
+        """Build the optimizer of a model and its wrapper."""
         if self._can_fuse(model):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
         return super().__call__(model)
@@ -124,11 +113,7 @@ class FiniteOptimWrapper(OptimWrapper):
     skipped_in_a_row: int = 0
 
     def step(self, **kwargs: Any) -> None:
-        """Clip the gradients and take the step, if they are finite.
-
-        Args:
-            **kwargs: As for `torch.optim.Optimizer.step`.
-        """
+        """Clip the gradients and take the step, if they are finite."""
         self._clip_grad()
         if self._count():
             self.optimizer.step(**kwargs)
@@ -168,11 +153,7 @@ class FiniteAmpOptimWrapper(FiniteOptimWrapper, AmpOptimWrapper):
     """
 
     def step(self, **kwargs: Any) -> None:
-        """Unscale and clip the gradients, and take the step if they are finite.
-
-        Args:
-            **kwargs: As for `torch.optim.Optimizer.step`.
-        """
+        """Unscale and clip the gradients, and take the step if they are finite."""
         self.loss_scaler.unscale_(self.optimizer)
         self._clip_grad()
         searching = self._scale_update_param is None
@@ -193,11 +174,7 @@ class AutocastOptimWrapper(FiniteOptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Around the forward pass of a training step.
-
-        Args:
-            model: The detector.
-        """
+        """Around the forward pass of a training step."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield
 
@@ -208,10 +185,6 @@ class SharedWeightsEMA(ExponentialMovingAverage):
 
     mmengine goes through the state dict, in which the layers that all decoder layers share stand
     several times, and so averages them several times a step.
-
-    Args:
-        model: The detector.
-        **kwargs: As for `ExponentialMovingAverage`.
     """
 
     avg_parameters: dict[str, Any]

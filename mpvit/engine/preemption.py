@@ -142,20 +142,13 @@ class QuietWorker:
 
     A signal to all processes of a job must not end the workers, or the training process could not
     finish its step. They end when the training process tells them or is gone.
-
-    Args:
-        init: Initialisation to do besides, or None.
     """
 
     def __init__(self, init: Any = None) -> None:
         self._init = init
 
     def __call__(self, worker_id: int) -> None:
-        """Run in a new worker.
-
-        Args:
-            worker_id: Its number.
-        """
+        """Run in a new worker."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # threads inherit this

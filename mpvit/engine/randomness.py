@@ -36,23 +36,13 @@ class Draw(NamedTuple):
 
 
 def seed_sample(seed: int, place: Place) -> None:
-    """Seed what a data pipeline draws from: Python's, NumPy's and PyTorch's generator on the CPU.
-
-    Args:
-        seed: Seed of the training.
-        place: Where in the training the sample is used.
-    """
+    """Seed what a pipeline draws from: Python's, NumPy's and PyTorch's generator on the CPU."""
     words = np.random.SeedSequence(seed, spawn_key=(_SAMPLE, *place)).generate_state(4)
     _seed_cpu(words)
 
 
 def seed_step(seed: int, place: Place) -> None:
-    """Seed what a training step draws from, the generator of the current GPU included.
-
-    Args:
-        seed: Seed of the training.
-        place: Which step of which rank.
-    """
+    """Seed what a training step draws from, the generator of the current GPU included."""
     words = np.random.SeedSequence(seed, spawn_key=(_STEP, *place)).generate_state(4)
     _seed_cpu(words)
     if torch.cuda.is_initialized():
@@ -74,9 +64,6 @@ class SeededDataset:
     """A dataset whose samples depend on the place in the training that they are loaded for.
 
     Everything but loading a `Draw` is the dataset's own, attributes included.
-
-    Args:
-        dataset: The dataset.
     """
 
     _dataset: Any

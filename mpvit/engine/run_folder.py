@@ -134,9 +134,6 @@ class Run:
 def find_run(folder: str | os.PathLike[str]) -> Run:
     """The run of a work folder.
 
-    Args:
-        folder: The folder.
-
     Raises:
         UserError: It is not there.
     """
@@ -169,11 +166,7 @@ def candidates(work_dir: str | os.PathLike[str]) -> list[Path]:
 
 
 def last_checkpoint(work_dir: str | os.PathLike[str]) -> str:
-    """Which checkpoint a training can go on from, as the end of a sentence.
-
-    Args:
-        work_dir: Of the training.
-    """
+    """Which checkpoint a training can go on from, as the end of a sentence."""
     name = _pointed(Path(work_dir))
     if not name:
         return 'no checkpoint had been written'

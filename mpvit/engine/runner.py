@@ -48,9 +48,6 @@ class PortableRunner(Runner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Set up processes; on a machine without GPUs, over gloo.
 
-        Args:
-            env_cfg: As for `Runner.setup_env`.
-
         Raises:
             UserError: The processes were not started in a way that numbers them.
         """
@@ -91,13 +88,7 @@ class PortableRunner(Runner):
         seed: int | None = None,
         diff_rank_seed: bool = False,
     ) -> DataLoader:
-        """Build a dataloader whose workers leave signals to this process; see `Runner`.
-
-        Args:
-            dataloader: Dataloader or its config.
-            seed: As for `Runner.build_dataloader`.
-            diff_rank_seed: As for `Runner.build_dataloader`.
-        """
+        """Build a dataloader whose workers leave signals to this process; see `Runner`."""
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if not isinstance(loader.worker_init_fn, QuietWorker):
             loader.worker_init_fn = QuietWorker(loader.worker_init_fn)
@@ -173,13 +164,7 @@ class PortableRunner(Runner):
     def build_logger(
         self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any
     ) -> MMLogger:
-        """Build the logger; see `Runner.build_logger`.
-
-        Args:
-            log_level: Level of the log file, and of the terminal unless ``console_log_level``.
-            log_file: File; None for one in the log folder.
-            **kwargs: As for `Runner.build_logger`.
-        """
+        """Build the logger; see `Runner.build_logger`."""
         logger = super().build_logger(log_level, log_file, **kwargs)
         console_level = self.cfg.get('console_log_level')
         for handler in logger.handlers:

@@ -90,10 +90,6 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
 
     A continued training writes into the folder of the run that it continues. Records of steps
     that are computed again replace the old ones.
-
-    Args:
-        save_dir: As for the other trackers.
-        continued: As for the other trackers.
     """
 
     def __init__(self, save_dir: str, continued: bool = False) -> None:
@@ -111,14 +107,7 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
     def add_scalars(
         self, scalar_dict: dict[str, Any], step: int = 0, *args: Any, **kw: Any
     ) -> None:
-        """Record several numbers of a step.
-
-        Args:
-            scalar_dict: Numbers by name; ``iter`` is among those of a training.
-            step: Training step, or epoch of a validation.
-            *args: Not used.
-            **kw: Not used.
-        """
+        """Record several numbers of a step."""
         if self._continued and self._first_step is None and 'iter' in scalar_dict:
             self._first_step = step
         self._try(self._add, scalar_dict, step)
@@ -193,10 +182,6 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
     """MLflow: the numbers, the config as parameters and as a file.
 
     They go to ``MLFLOW_TRACKING_URI`` or, if that is not set, into the work folder.
-
-    Args:
-        save_dir: As for the other trackers.
-        continued: As for the other trackers.
     """
 
     def __init__(self, save_dir: str, continued: bool = False) -> None:
@@ -210,14 +195,7 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
     def add_scalars(
         self, scalar_dict: dict[str, Any], step: int = 0, *args: Any, **kw: Any
     ) -> None:
-        """Record several numbers of a step; mmengine would try a dead server for ever.
-
-        Args:
-            scalar_dict: Numbers by name.
-            step: Training step, or epoch of a validation.
-            *args: Not used.
-            **kw: Not used.
-        """
+        """Record several numbers of a step; mmengine would try a dead server for ever."""
         numbers = {
             _MLFLOW_NAME.sub('_', name): value for name, value in _numbers(scalar_dict).items()
         }
@@ -260,10 +238,7 @@ def _numbers(scalar_dict: dict[str, Any]) -> dict[str, float]:
 
 
 def mlflow_store(work_dir: Path) -> str:
-    """Where MLflow's records of a training lie, as an address for MLflow.
-
-    Args:
-        work_dir: Absolute path of the work folder.
+    """Where MLflow's records of a training lie, as an address for MLflow; the path is absolute.
 
     Returns:
         That of a database; of a folder where MLflow was installed without its databases.

@@ -251,11 +251,7 @@ class _LateRemoval:
 
 
 def is_accumulating(runner: Runner) -> bool:
-    """Whether gradients of the last steps wait for further ones before the weights change.
-
-    Args:
-        runner: Runner of a training, between two steps.
-    """
+    """Whether gradients of the last steps wait for further ones before the weights change."""
     complete = getattr(runner.optim_wrapper, 'should_update', None)
     return complete is not None and not complete()
 

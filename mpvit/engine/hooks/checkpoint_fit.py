@@ -42,10 +42,6 @@ class CheckpointFitHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare a checkpoint that was read with the model, before it is loaded.
 
-        Args:
-            runner: Runner that holds the model.
-            checkpoint: What the file held; classes may change their places in it.
-
         Raises:
             UserError: Tensors are missing, unexpected or of another shape, or a training cannot
                 be resumed from it.
@@ -73,10 +69,6 @@ class CheckpointFitHook(Hook):
 
 def check_loadable(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
     """Make sure that a checkpoint is of a detector, before it is used for detecting.
-
-    Args:
-        checkpoint: What a loader of `mpvit.checkpoints.loading` returned.
-        model: The detector.
 
     Raises:
         UserError: Tensors are missing, unexpected or of another shape, or only one of the two

@@ -194,21 +194,13 @@ def dump_batches(
 
 
 def plain_losses(outputs: Mapping[str, Any]) -> dict[str, float | str]:
-    """Losses as numbers, or as a word where JSON has no number: 'nan', 'inf', '-inf'.
-
-    Args:
-        outputs: Scalars by name.
-    """
+    """Losses as numbers, or as a word where JSON has no number: 'nan', 'inf', '-inf'."""
     values = {name: float(torch.as_tensor(v).detach()) for name, v in outputs.items()}
     return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
 
 
 def images_of(data: Any) -> list[dict[str, Any]]:
-    """What is known of the images of a batch; always with ``img_id`` and ``img_path``.
-
-    Args:
-        data: The batch.
-    """
+    """What is known of the images of a batch; always with ``img_id`` and ``img_path``."""
     images = []
     for sample in _samples_of(data):
         known = {key: sample.get(key) for key in _META if key in sample}

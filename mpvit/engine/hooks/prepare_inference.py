@@ -95,13 +95,7 @@ def prepare(
 
 @HOOKS.register_module()
 class PrepareInferenceHook(Hook):
-    """Calls `prepare` before a test, once the checkpoint is loaded; never during training.
-
-    Args:
-        dtype: As for `prepare`.
-        compile: As for `prepare`.
-        fold: As for `prepare`.
-    """
+    """Calls `prepare` before a test, once the checkpoint is loaded; never during training."""
 
     priority = 'LOWEST'
 
