@@ -6,12 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mpvit.datasets.check import Split, check_dataset, inspect_dataset
 
 CLASSES = ('cat', 'dog', 'owl')
 SIZE = (64, 48)
+
+
+@pytest.fixture(scope='session')
+def build_dataset():
+    """Builds an `OfficialCocoDataset` that leaves no image out."""
+
+    def build(ann_file, images, classes, **options):
+        init_default_scope('mmdet')
+        settings = dict(
+            type='OfficialCocoDataset',
+            ann_file=str(ann_file),
+            data_prefix=dict(img=str(images)),
+            metainfo=dict(classes=classes),
+            filter_cfg=dict(filter_empty_gt=False, min_size=0),
+            pipeline=[],
+        )
+        return DATASETS.build(settings | options)
+
+    return build
 
 
 class Spoilable:

@@ -6,8 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from mmdet.registry import DATASETS
-from mmengine.registry import init_default_scope
 from spoiling import BOXES, CASES
 
 from benchmarks._synthetic import coco_truth
@@ -82,7 +80,7 @@ def test_the_number_of_threads_changes_nothing(spoilable):
 
 
 @pytest.mark.parametrize('repaired', [False, True])
-def test_usable_boxes_are_those_that_a_training_gets(spoilable, repaired):
+def test_usable_boxes_are_those_that_a_training_gets(spoilable, repaired, build_dataset):
     """What is said to be ignored is left out by the dataset class, and nothing else."""
     annotations = spoilable.train['annotations']
     for index, name in enumerate(('zero width', 'right of the image', 'over the left edge')):
@@ -96,17 +94,8 @@ def test_usable_boxes_are_those_that_a_training_gets(spoilable, repaired):
         content, _ = repair(found.table('train'), found.facts)
         spoilable.train = content
         found = spoilable.inspect()
-    init_default_scope('mmdet')
-    dataset = DATASETS.build(
-        dict(
-            type='OfficialCocoDataset',
-            ann_file=str(spoilable.root / 'train.json'),
-            data_prefix=dict(img=str(spoilable.root / 'train')),
-            metainfo=dict(classes=('cat', 'dog', 'owl')),
-            filter_cfg=dict(filter_empty_gt=False, min_size=0),
-            pipeline=[],
-        )
-    )
+    root = spoilable.root
+    dataset = build_dataset(root / 'train.json', root / 'train', ('cat', 'dog', 'owl'))
     records = [dataset.get_data_info(i)['instances'] for i in range(len(dataset))]
     trained_on = [one for record in records for one in record if not one['ignore_flag']]
     assert len(trained_on) == found.tables['train'].usable.sum() == 31

@@ -5,8 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from mmdet.registry import DATASETS
-from mmengine.registry import init_default_scope
 
 from benchmarks._synthetic import coco_truth
 from mpvit.datasets.annotations import forget
@@ -19,27 +17,11 @@ def annotations(tmp_path_factory):
         annotation['segmentation'] = [[123.25, 1, 2, 3, 4, 5]]
     path = tmp_path_factory.mktemp('coco') / 'truth.json'
     path.write_text(json.dumps(content))
-    return path
+    return path, '', [category['name'] for category in content['categories']]
 
 
-def build(path, **kwargs):
-    init_default_scope('mmdet')
-    names = [category['name'] for category in json.loads(path.read_text())['categories']]
-    return DATASETS.build(
-        dict(
-            type='OfficialCocoDataset',
-            ann_file=str(path),
-            data_prefix=dict(img=''),
-            metainfo=dict(classes=names),
-            filter_cfg=dict(filter_empty_gt=False, min_size=0),
-            pipeline=[],
-            **kwargs,
-        )
-    )
-
-
-def test_records_are_one_array_and_nothing_else_is_kept(annotations):
-    dataset = build(annotations)
+def test_records_are_one_array_and_nothing_else_is_kept(annotations, build_dataset):
+    dataset = build_dataset(*annotations)
     assert isinstance(dataset.data_bytes, np.ndarray)
     assert dataset.data_list == []
     assert not hasattr(dataset, 'coco')
@@ -54,8 +36,8 @@ def test_records_are_one_array_and_nothing_else_is_kept(annotations):
     assert dataset.get_data_info(3)['img_id'] == 19
 
 
-def test_masks_are_kept_only_on_request(annotations):
-    plain, masked = build(annotations), build(annotations, masks=True)
+def test_masks_are_kept_only_on_request(annotations, build_dataset):
+    plain, masked = build_dataset(*annotations), build_dataset(*annotations, masks=True)
     counts = {'plain': 0, 'masked': 0}
     for name, dataset in (('plain', plain), ('masked', masked)):
         for index in range(len(dataset)):

@@ -28,19 +28,17 @@ def folder(toy, tmp_path):
 
 def build(folder, split='train', pipeline=PIPELINE, **options):
     init_default_scope('mmdet')
-    return DATASETS.build(
-        dict(
-            type='OfficialCocoDataset',
-            data_root=f'{folder}/',
-            ann_file=f'annotations/instances_{split}2017.json',
-            data_prefix=dict(img=f'{split}2017/'),
-            metainfo=dict(classes=CLASSES),
-            filter_cfg=dict(filter_empty_gt=False, min_size=0),
-            test_mode=split == 'val',
-            pipeline=pipeline,
-            **options,
-        )
+    settings = dict(
+        type='OfficialCocoDataset',
+        data_root=f'{folder}/',
+        ann_file=f'annotations/instances_{split}2017.json',
+        data_prefix=dict(img=f'{split}2017/'),
+        metainfo=dict(classes=CLASSES),
+        filter_cfg=dict(filter_empty_gt=False, min_size=0),
+        test_mode=split == 'val',
+        pipeline=pipeline,
     )
+    return DATASETS.build(settings | options)
 
 
 def image(dataset, index):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -124,7 +124,7 @@ def test_flip_and_crop_of_boxes(fixture, case):
     )
 
 
-def test_annotations_kept_for_training(parity, tmp_path):
+def test_annotations_kept_for_training(parity, tmp_path, build_dataset):
     facts = json.loads((parity / 'annotations.json').read_text())
     width, height = facts['image_wh']
     ids = sorted({a['category_id'] for a in facts['annotations']})
@@ -138,17 +138,7 @@ def test_annotations_kept_for_training(parity, tmp_path):
         categories=[dict(id=i, name=f'c{i}') for i in ids],
     )
     (tmp_path / 'truth.json').write_text(json.dumps(content))
-    init_default_scope('mmdet')
-    dataset = DATASETS.build(
-        dict(
-            type='OfficialCocoDataset',
-            ann_file=str(tmp_path / 'truth.json'),
-            data_prefix=dict(img=''),
-            metainfo=dict(classes=[f'c{i}' for i in ids]),
-            filter_cfg=dict(filter_empty_gt=False, min_size=0),
-            pipeline=[],
-        )
-    )
+    dataset = build_dataset(tmp_path / 'truth.json', '', [f'c{i}' for i in ids])
     # by ascending id, and images without annotations stay
     assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [7, 8, 9]
     kept = [i for i in dataset.get_data_info(0)['instances'] if not i['ignore_flag']]
