@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from mpvit.evaluation.result_files import Results, read_results
+
 WIDTH, HEIGHT = 640, 480
 
 
@@ -100,3 +102,21 @@ def found_in(truth: Path, seed: int = 0) -> list[dict[str, Any]]:
         for entry in content['annotations']
         if random.random() < 0.8
     ]
+
+
+def results_of(
+    folder: Path,
+    objects: list[tuple[Any, ...]],
+    detections: list[tuple[Any, ...]],
+    names: tuple[str, ...] = ('cat', 'dog'),
+) -> Results:
+    """One image's objects (class, box, and whether a crowd) and detections (class, box, score)."""
+    truth = [
+        dict(image_id=1, category_id=label, bbox=box, iscrowd=int(any(crowd)))
+        for label, box, *crowd in objects
+    ]
+    found = [
+        dict(image_id=1, category_id=label, bbox=box, score=score)
+        for label, box, score in detections
+    ]
+    return read_results(truth_file(folder, truth, list(names)), detections_file(folder, found))

@@ -117,7 +117,7 @@ def _errors(
     format: str,
 ) -> None:
     from mpvit.engine.run_folder import find_run
-    from mpvit.evaluation.analysis import analyse
+    from mpvit.evaluation.analysis import Analysis
     from mpvit.evaluation.result_files import read_results
     from mpvit.visualization.error_pictures import draw_errors
 
@@ -126,7 +126,7 @@ def _errors(
     else:
         results = find_run(work_dir or '').results()
     folder = Path(target) if target else Path(work_dir or '') / 'errors'
-    study = analyse(results, threshold)
+    study = Analysis(results, threshold)
     for path in draw_errors(study, folder, suffix=f'.{format}', count=count):
         print(path)
     missing = sum(not file.is_file() for file in results.files)

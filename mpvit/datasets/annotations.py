@@ -148,12 +148,12 @@ class Annotations:
     @cached_property
     def image_row(self) -> Ints:
         """Row of the image of each annotation, ``(N,)``; -1 if it is not listed."""
-        return _rows(self.images, [entry['image_id'] for entry in self.annotations])
+        return rows_of(self.images, [entry['image_id'] for entry in self.annotations])
 
     @cached_property
     def category_row(self) -> Ints:
         """Row of the category of each annotation, ``(N,)``; -1 if it is not listed."""
-        return _rows(self.categories, [entry['category_id'] for entry in self.annotations])
+        return rows_of(self.categories, [entry['category_id'] for entry in self.annotations])
 
     @cached_property
     def crowd(self) -> Mask:
@@ -413,7 +413,7 @@ def numbers(values: list[Any]) -> Floats:
     return np.where(np.isfinite(array), array, np.nan).astype(np.float64)
 
 
-def _rows(entries: list[Entry], ids: Iterable[int]) -> Ints:
+def rows_of(entries: list[Entry], ids: Iterable[int]) -> Ints:
     """The row of each id, of several the first; -1 for those that are not there."""
     row = {entry['id']: index for index, entry in reversed(list(enumerate(entries)))}
     return np.array([row.get(id_, -1) for id_ in ids], np.int64)

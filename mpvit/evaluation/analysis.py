@@ -1,51 +1,57 @@
 """The whole analysis of a set of detections."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
 from typing import Any
 
 import numpy as np
 
-from mpvit.evaluation.coco import BoxEvaluation, Record, evaluate_boxes
-from mpvit.evaluation.error_types import ERROR_TYPES, ErrorTypes, error_types
-from mpvit.evaluation.image_scores import ImageScores, score_images
-from mpvit.evaluation.outcomes import FOUND, IGNORED, OUTCOMES, Outcomes, confusion, judge
-from mpvit.evaluation.result_files import Detected, Floats, Ints, Objects, Results
+from mpvit.evaluation.coco import STATS, BoxEvaluation, evaluate_boxes, records
+from mpvit.evaluation.error_types import ERROR_TYPES, error_types
+from mpvit.evaluation.outcomes import (
+    FOUND,
+    IGNORED,
+    OUTCOMES,
+    Outcomes,
+    confusion,
+    judge,
+    score_images,
+)
+from mpvit.evaluation.result_files import Floats, Results
 
-AP_COLUMNS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
-STATS = (*AP_COLUMNS, 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')
 
-
-@dataclass(frozen=True)
 class Analysis:
     """What is to be known about a set of detections.
 
-    Attributes:
+    Args:
         results: Ground truth and all detections.
-        threshold: Score from which a detection is shown and counted in what follows but AP.
+        threshold: Score from which a detection is shown and counted in all but AP.
+
+    Attributes:
+        results: As given.
+        threshold: As given.
         stats: COCO's 12 numbers (`STATS`), in [0, 1]; NaN where there are no objects.
         precision: By IoU threshold (10, 0.5 to 0.95), recall (101, 0 to 1) and class, ``(10, 101,
             K)``; NaN for a class without objects.
-        class_ap: AP of each class (`AP_COLUMNS`), ``(K, 6)``; NaN where there are no objects.
-        errors: What each kind of error costs.
-        shown: Ground truth and the detections from the threshold on.
-        outcomes: Of those.
+        class_ap: AP of each class, the first six of `STATS`, ``(K, 6)``; NaN where there are no
+            objects.
+        error_gains: What each kind of error costs, as `error_types` says.
+        shown: The detections from the threshold on, and what became of them.
         confusion: True by detected class, with the background, ``(K + 1, K + 1)``.
         images: How well each image went.
         sweep: Score, and precision, recall and F1 from it on, over all classes, ``(S, 4)``.
     """
 
-    results: Results
-    threshold: float
-    stats: dict[str, float]
-    precision: Floats
-    class_ap: Floats
-    errors: ErrorTypes
-    shown: Results
-    outcomes: Outcomes
-    confusion: Ints
-    images: ImageScores
-    sweep: Floats
+    def __init__(self, results: Results, threshold: float = 0.3) -> None:
+        self.results, self.threshold = results, threshold
+        evaluation, outcomes = _evaluated(results), judge(results)
+        self.stats: dict[str, float] = dict(zip(STATS, evaluation.stats.tolist(), strict=True))
+        self.precision = evaluation.precision[:, :, :, 0, -1]
+        self.class_ap = evaluation.class_ap()
+        self.error_gains = error_types(outcomes)
+        self.shown = outcomes.above(threshold)
+        self.confusion = confusion(self.shown)
+        self.images = score_images(self.shown)
+        self.sweep = _sweep(outcomes)
 
     @property
     def best_threshold(self) -> float:
@@ -56,126 +62,86 @@ class Analysis:
 
     def error_counts(self) -> dict[str, int]:
         """How many detections, from the threshold on, are wrong and how, and missed objects."""
-        counts = {
-            name: int((self.outcomes.outcome == OUTCOMES.index(name)).sum())
-            for name in ERROR_TYPES[:-1]
-        }
-        return counts | dict(missed=int(self.outcomes.missed.sum()))
+        counts = np.bincount(self.shown.outcome, minlength=len(OUTCOMES)).tolist()
+        wrong = {name: counts[OUTCOMES.index(name)] for name in ERROR_TYPES[:-1]}
+        return wrong | dict(missed=int(self.shown.missed.sum()))
 
     def class_rows(self) -> list[dict[str, Any]]:
         """One record a class: name, objects, AP; precision, recall from the threshold on."""
-        objects, shown = self.results.objects, self.shown.detected
-        size = len(self.results.names)
-        total = np.bincount(objects.label[~objects.crowd], minlength=size)
-        found = np.bincount(shown.label[self.outcomes.outcome == FOUND], minlength=size)
-        counted = np.bincount(shown.label[self.outcomes.outcome != IGNORED], minlength=size)
+        objects, label = self.results.objects, self.shown.results.detected.label
+        total, found, counted = (
+            np.bincount(labels, minlength=len(self.results.names))
+            for labels in (
+                objects.label[~objects.crowd],
+                label[self.shown.outcome == FOUND],
+                label[self.shown.outcome != IGNORED],
+            )
+        )
         with np.errstate(invalid='ignore'):
             precision, recall = found / counted, found / total
-        return [
-            dict(
-                name=name,
-                label=label,
-                objects=int(total[label]),
-                **dict(zip(AP_COLUMNS, self.class_ap[label].tolist(), strict=True)),
-                precision=float(precision[label]),
-                recall=float(recall[label]),
-            )
-            for label, name in enumerate(self.results.names)
-        ]
+        return records(
+            name=self.results.names,
+            label=range(len(total)),
+            objects=total,
+            **dict(zip(STATS, self.class_ap.T, strict=False)),
+            precision=precision,
+            recall=recall,
+        )
 
     def as_record(self) -> dict[str, Any]:
         """All numbers, as plain values for JSON; None where there is none."""
-        errors = self.errors
-        gains = errors.gains | dict(
-            false_positives=errors.false_positives, false_negatives=errors.false_negatives
-        )
         record = dict(
             images=len(self.results.files),
             threshold=self.threshold,
             best_threshold=self.best_threshold,
             stats=self.stats,
             classes=self.class_rows(),
-            error_gains_ap50=gains,
+            error_gains_ap50=self.error_gains,
             error_counts=self.error_counts(),
             confusion=dict(
                 classes=[*self.results.names, 'background'], counts=self.confusion.tolist()
             ),
         )
-        plain: dict[str, Any] = _without_nan(record)
+        plain: dict[str, Any] = json.loads(json.dumps(record), parse_constant=lambda nan: None)
         return plain
 
 
-def analyse(results: Results, threshold: float = 0.3) -> Analysis:
-    """Analyse a set of detections.
-
-    Args:
-        results: Ground truth and detections.
-        threshold: Score from which a detection counts in confusions, counts and pictures.
-    """
-    evaluation = _evaluated(results)
-    precision = evaluation.precision[:, :, :, 0, -1]
-    outcomes = judge(results)
-    shown = results.above(threshold)
-    shown_outcomes = judge(shown)
-    stats = np.where(evaluation.stats < 0, np.nan, evaluation.stats)
-    return Analysis(
-        results=results,
-        threshold=threshold,
-        stats=dict(zip(STATS, stats.tolist(), strict=True)),
-        precision=np.where(precision < 0, np.nan, precision),
-        class_ap=evaluation.class_ap(),
-        errors=error_types(results, outcomes),
-        shown=shown,
-        outcomes=shown_outcomes,
-        confusion=confusion(shown, shown_outcomes),
-        images=score_images(shown, shown_outcomes),
-        sweep=_sweep(results, outcomes),
-    )
-
-
 def _evaluated(results: Results) -> BoxEvaluation:
-    objects, detected = results.objects, results.detected
-    truth: Record = dict(
-        images=[dict(id=index) for index in range(len(results.files))],
-        categories=[dict(id=label, name=name) for label, name in enumerate(results.names)],
-        annotations=[
-            dict(id=number, image_id=image, category_id=label, bbox=box, area=area, iscrowd=crowd)
-            for number, (image, label, box, area, crowd) in enumerate(_rows(objects), start=1)
-        ],
+    objects, detected, labels = results.objects, results.detected, range(len(results.names))
+    truth = dict(
+        images=records(id=range(len(results.files))),
+        categories=records(id=labels, name=results.names),
+        annotations=records(
+            id=range(1, len(objects.label) + 1),
+            image_id=objects.image,
+            category_id=objects.label,
+            bbox=objects.boxes,
+            area=objects.area,
+            iscrowd=objects.crowd,
+        ),
     )
-    detections = [
-        dict(image_id=image, category_id=label, bbox=box, score=score)
-        for image, label, box, score in _rows(detected)
-    ]
-    return evaluate_boxes(truth, detections, range(len(results.names)))
+    detections = records(
+        image_id=detected.image,
+        category_id=detected.label,
+        bbox=detected.boxes,
+        score=detected.score,
+    )
+    return evaluate_boxes(truth, detections, labels)
 
 
-def _rows(columns: Objects | Detected) -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.tolist() for column in vars(columns).values()), strict=True)
-
-
-def _sweep(results: Results, outcomes: Outcomes, points: int = 200) -> Floats:
+def _sweep(outcomes: Outcomes, points: int = 200) -> Floats:
     """Score, precision, recall and F1 at falling scores."""
-    counts = outcomes.outcome != IGNORED
-    score = results.detected.score[counts]
-    order = np.argsort(-score, kind='stable')
-    found = np.cumsum(outcomes.outcome[counts][order] == FOUND)
+    objects, detected = outcomes.results.objects, outcomes.results.detected
+    order = np.argsort(-detected.score, kind='stable')
+    order = order[outcomes.outcome[order] != IGNORED]
+    found = np.cumsum(outcomes.outcome[order] == FOUND)
     shown = np.arange(1, len(found) + 1)
-    total = (~results.objects.crowd).sum()
+    total = (~objects.crowd).sum()
     with np.errstate(invalid='ignore', divide='ignore'):
-        table = np.stack(
-            [score[order], found / shown, found / total, 2 * found / (shown + total)], axis=1
-        )
+        columns = found / shown, found / total, 2 * found / (shown + total)
+    table = np.column_stack([detected.score[order], *columns])
     if len(table) <= points:
         return table
     # evenly over the scores, not the detections, most of which have low ones
     wanted = np.linspace(table[0, 0], table[-1, 0], points)
     return table[np.unique(np.searchsorted(-table[:, 0], -wanted, side='right') - 1)]
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value

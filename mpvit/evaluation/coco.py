@@ -5,11 +5,10 @@ The numbers are those of pycocotools, to the last bit, computed by vernier, a re
 """
 
 import contextlib
-import functools
 import importlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from mpvit.datasets.annotations import collector_off, read_annotations
+from mpvit.datasets.annotations import Floats, collector_off, read_annotations
 from mpvit.errors import UserError
 
+#: COCO's 12 numbers in its order: their short names, and those in the metrics of an evaluation.
+STATS = dict(AP='mAP', AP50='mAP_50', AP75='mAP_75', APs='mAP_s', APm='mAP_m', APl='mAP_l')
+STATS |= dict(AR1='AR@1', AR10='AR@10', AR100='AR@100')
+STATS |= dict(ARs='AR_s@100', ARm='AR_m@100', ARl='AR_l@100')
 LIMITS = (1, 10, 100)  # detections per image and class at which COCO measures recall
 Record = dict[str, Any]
 Result = tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -27,30 +30,29 @@ Result = tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class BoxEvaluation:
-    """What COCO's evaluation gives for boxes.
+    """What COCO's evaluation gives for boxes, in [0, 1]; NaN where there are no objects.
 
     Attributes:
-        stats: The 12 numbers in COCO's order, unrounded; -1 where there are no objects.
+        stats: The 12 numbers in the order of `STATS`, unrounded.
         precision: Precision by IoU threshold (10, 0.5 to 0.95), recall (101, 0 to 1), class
-            (ascending id), size (all, small, medium, large) and limit of detections (`LIMITS`);
-            -1 where there are no objects.
-        category_ids: The ids along the class axis.
+            (ascending id), size (all, small, medium, large) and limit of detections (`LIMITS`).
     """
 
-    stats: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    category_ids: list[int]
+    stats: Floats
+    precision: Floats
 
-    def class_ap(self) -> NDArray[np.float64]:
-        """Average precision of each class: the first six of the 12 numbers.
-
-        Returns:
-            In [0, 1]; NaN where there are no objects, ``(K, 6)``.
-        """
-        precision = np.where(self.precision < 0, np.nan, self.precision)[..., -1]
+    def class_ap(self) -> Floats:
+        """Average precision of each class: the first six of the 12 numbers, ``(K, 6)``."""
+        precision = self.precision[..., -1]
         parts = [precision[..., 0], precision[:1, ..., 0], precision[5:6, ..., 0]]
         parts += [precision[..., size] for size in (1, 2, 3)]
         return np.stack([part.mean(axis=(0, 1)) for part in parts], axis=1)
+
+
+def records(**columns: Iterable[Any]) -> list[Record]:
+    """Columns as one dict a row, with plain numbers in place of NumPy's."""
+    values = [c.tolist() if isinstance(c, np.ndarray) else c for c in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 @collector_off()
@@ -64,7 +66,8 @@ def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool =
         unlabelled: Accept a file without annotations, such as that of COCO's test-dev.
 
     Returns:
-        ``images``, ``categories`` and ``annotations``, as in the file but for the ids of the
+        ``images``, ``categories`` and ``annotations``, as in the file but for images that are
+        listed twice, annotations of an image or category that is not listed, and the ids of the
         annotations, which count from 1; an id of 0 means 'unmatched' to the evaluation.
 
     Raises:
@@ -72,21 +75,19 @@ def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool =
     """
     table = read_annotations(path, unlabelled=unlabelled, backend_args=backend_args)
     table.refuse_odd_boxes(table.listed)
-    rows = zip(table.annotations, table.boxes.tolist(), table.areas.tolist(), strict=True)
+    rows = np.flatnonzero(table.listed)
+    entries = [table.annotations[row] for row in rows]
     return dict(
-        images=[dict(id=image['id']) for image in table.images],
+        images=records(id=dict.fromkeys(image['id'] for image in table.images)),
         categories=[dict(id=entry['id'], name=entry['name']) for entry in table.categories],
-        annotations=[
-            dict(
-                id=number,
-                image_id=entry['image_id'],
-                category_id=entry['category_id'],
-                bbox=box,
-                area=area,
-                iscrowd=int(bool(entry.get('iscrowd'))),
-            )
-            for number, (entry, box, area) in enumerate(rows, start=1)
-        ],
+        annotations=records(
+            id=range(1, len(rows) + 1),
+            image_id=(entry['image_id'] for entry in entries),
+            category_id=(entry['category_id'] for entry in entries),
+            bbox=table.boxes[rows],
+            area=table.areas[rows],
+            iscrowd=table.crowd[rows],
+        ),
     )
 
 
@@ -107,13 +108,12 @@ def detection_records(results: Sequence[Result], category_ids: Sequence[int]) ->
     image_ids, boxes, scores, labels = zip(*results, strict=True)
     corners = np.concatenate(boxes).astype(np.float64)  # before subtracting, as mmdet does
     corners[:, 2:] -= corners[:, :2]
-    images = np.repeat(np.asarray(image_ids), [len(score) for score in scores])
-    categories = np.asarray(category_ids)[np.concatenate(labels).astype(int)]
-    columns = (images, corners, np.concatenate(scores).astype(np.float64), categories)
-    return [
-        dict(image_id=image, bbox=box, score=score, category_id=category)
-        for image, box, score, category in zip(*(c.tolist() for c in columns), strict=True)
-    ]
+    return records(
+        image_id=np.repeat(np.asarray(image_ids), [len(score) for score in scores]),
+        bbox=corners,
+        score=np.concatenate(scores).astype(np.float64),
+        category_id=np.asarray(category_ids)[np.concatenate(labels).astype(int)],
+    )
 
 
 def evaluate_boxes(
@@ -122,8 +122,7 @@ def evaluate_boxes(
     """Evaluate detections on all images of the ground truth.
 
     Args:
-        truth: As `read_truth` returns it. Annotations on images or of categories that it does not
-            list do not count.
+        truth: As `read_truth` returns it.
         detections: As `detection_records` returns them.
         category_ids: The categories that count.
         library: 'vernier' or 'pycocotools'. By default vernier, and pycocotools, after a warning,
@@ -132,40 +131,29 @@ def evaluate_boxes(
     Raises:
         UserError: A detection is on an image that the ground truth does not have.
     """
-    image_ids, counted = {image['id'] for image in truth['images']}, set(category_ids)
-    unknown = {detection['image_id'] for detection in detections} - image_ids
+    unknown = {found['image_id'] for found in detections} - {im['id'] for im in truth['images']}
     if unknown:
         raise UserError(
             f'{len(unknown)} images of the test set, such as id {min(unknown)}, are not in the '
             "evaluator's annotation file; give evaluator and dataset the same ann_file"
         )
-    known = dict(
-        images=[dict(id=image_id) for image_id in image_ids],
-        categories=[entry for entry in truth['categories'] if entry['id'] in counted],
-        annotations=[
-            entry
-            for entry in truth['annotations']
-            if entry['image_id'] in image_ids and entry['category_id'] in counted
-        ],
-    )
-    chosen = library or _library()
     try:
-        return _evaluated(chosen, known, detections, sorted(counted))
-    except ValueError as error:
-        if library or chosen == 'pycocotools':
+        return _evaluated(library or 'vernier', truth, detections, sorted(category_ids))
+    except (ImportError, ValueError) as error:
+        if library:
             raise
         warnings.warn(
-            f'vernier does not take these annotations or detections ({error}); pycocotools '
-            'evaluates them, in many times as long',
+            f'vernier does not evaluate these detections ({error}); pycocotools gives the same '
+            'numbers in many times as long',
             stacklevel=2,
         )
-        return _evaluated('pycocotools', known, detections, sorted(counted))
+        return _evaluated('pycocotools', truth, detections, sorted(category_ids))
 
 
 def _evaluated(
     library: str, truth: Record, detections: Sequence[Record], category_ids: list[int]
 ) -> BoxEvaluation:
-    module = 'vernier' if library == 'vernier' else 'pycocotools.cocoeval'
+    module = importlib.import_module('vernier' if library == 'vernier' else 'pycocotools.cocoeval')
     objects, found = COCO(), COCO()
     objects.dataset, found.dataset = truth, dict(truth, annotations=detections)
     with contextlib.redirect_stdout(io.StringIO()):  # progress and a table, on every call
@@ -176,25 +164,11 @@ def _evaluated(
                 for number, detection in enumerate(detections, start=1)
             ]
             found.createIndex()
-        evaluation = importlib.import_module(module).COCOeval(objects, found, 'bbox')
+        evaluation = module.COCOeval(objects, found, 'bbox')
         evaluation.params.catIds = category_ids
         evaluation.params.maxDets = list(LIMITS)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    stats = np.array(evaluation.stats[:12], np.float64)
-    return BoxEvaluation(stats, evaluation.eval['precision'], category_ids)
-
-
-@functools.cache
-def _library() -> str:
-    try:
-        import vernier  # noqa: F401
-    except ImportError as error:
-        warnings.warn(
-            f'vernier is not usable ({error}); pycocotools gives the same numbers in many times '
-            'as long. To be quick: pip install vernier',
-            stacklevel=2,
-        )
-        return 'pycocotools'
-    return 'vernier'
+    numbers = np.array(evaluation.stats[:12], np.float64), evaluation.eval['precision']
+    return BoxEvaluation(*(np.where(values < 0, np.nan, values) for values in numbers))

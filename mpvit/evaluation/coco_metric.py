@@ -10,25 +10,9 @@ from mmengine.fileio import dump
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from mpvit.datasets.annotations import forget
+from mpvit.datasets.annotations import Floats, forget
 from mpvit.errors import UserError
-from mpvit.evaluation.coco import Record, detection_records, evaluate_boxes, read_truth
-
-_KEYS = (  # the twelve numbers in COCO's order
-    'mAP',
-    'mAP_50',
-    'mAP_75',
-    'mAP_s',
-    'mAP_m',
-    'mAP_l',
-    'AR@1',
-    'AR@10',
-    'AR@100',
-    'AR_s@100',
-    'AR_m@100',
-    'AR_l@100',
-)
-_CLASS_COLUMNS = _KEYS[:6]
+from mpvit.evaluation.coco import STATS, Record, detection_records, evaluate_boxes, read_truth
 
 
 @METRICS.register_module()
@@ -88,10 +72,7 @@ class CocoBoxMetric(BaseMetric):
             self.results.append((sample['img_id'], *arrays))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Evaluate all collected results.
-
-        Args:
-            results: What `process` kept.
+        """Evaluate what `process` kept.
 
         Returns:
             The twelve numbers by name, and the precision of each class if ``classwise``; -1 where
@@ -109,19 +90,16 @@ class CocoBoxMetric(BaseMetric):
         if self.format_only:
             return {}
         evaluation = evaluate_boxes(truth, detections, category_ids)
-        rounded = [round(float(value), 3) for value in evaluation.stats]
-        metrics = {f'bbox_{key}': value for key, value in zip(_KEYS, rounded, strict=True)}
+        values = _rounded(evaluation.stats)
+        metrics = {f'bbox_{key}': value for key, value in zip(STATS.values(), values, strict=True)}
         logger = MMLogger.get_current_instance()
         logger.info(f'COCO box results:\n{format_table(metrics, "bbox_")}')
         if self.classwise:
             names = {category['id']: category['name'] for category in truth['categories']}
-            table = np.nan_to_num(evaluation.class_ap(), nan=-1).tolist()
-            rows = {
-                category_id: [round(value, 3) for value in row]
-                for category_id, row in zip(evaluation.category_ids, table, strict=True)
-            }
-            logger.info('\n' + _class_table(names, rows))
-            metrics |= {f'{names[key]}_precision': row[0] for key, row in rows.items()}
+            table = zip(sorted(category_ids), evaluation.class_ap(), strict=True)
+            rows = {names[category_id]: _rounded(row) for category_id, row in table}
+            logger.info('\n' + _class_table(rows))
+            metrics |= {f'{name}_precision': row[0] for name, row in rows.items()}
         return metrics
 
     def _read_truth(self) -> Record:
@@ -139,9 +117,13 @@ class CocoBoxMetric(BaseMetric):
         return ids
 
 
-def _class_table(names: dict[int, str], rows: dict[int, list[float]]) -> str:
-    cells = [[names[key], *(f'{value:.3f}' for value in row)] for key, row in rows.items()]
-    return str(AsciiTable([['category', *_CLASS_COLUMNS], *cells]).table)
+def _rounded(values: Floats) -> list[float]:
+    return [round(value, 3) for value in np.nan_to_num(values, nan=-1).tolist()]
+
+
+def _class_table(rows: dict[str, list[float]]) -> str:
+    cells = [[name, *(f'{value:.3f}' for value in row)] for name, row in rows.items()]
+    return str(AsciiTable([['category', *list(STATS.values())[:6]], *cells]).table)
 
 
 def format_table(metrics: dict[str, float], prefix: str = 'coco/bbox_') -> str:
@@ -152,7 +134,7 @@ def format_table(metrics: dict[str, float], prefix: str = 'coco/bbox_') -> str:
         prefix: What stands before the names.
     """
     lines = []
-    for key in _KEYS:
+    for key in STATS.values():
         name, _, limit = key.partition('@')
         precise = name.startswith('mAP')
         size = {'s': 'small', 'm': 'medium', 'l': 'large'}.get(name.partition('_')[2], 'all')

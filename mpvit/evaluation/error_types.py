@@ -5,10 +5,7 @@ difference is what that kind costs. `tidecv`, the authors' package, is not maint
 data this gives its numbers (tests/evaluation/test_error_types.py).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from mpvit.evaluation.outcomes import (
     BOTH,
@@ -20,71 +17,57 @@ from mpvit.evaluation.outcomes import (
     NOTHING,
     Outcomes,
 )
-from mpvit.evaluation.result_files import Floats, Ints, Results
+from mpvit.evaluation.result_files import Floats, Ints, Mask
 
 ERROR_TYPES = ('class', 'location', 'both', 'duplicate', 'background', 'missed')
 _CODES = dict(zip(ERROR_TYPES[:-1], (CLASS, LOCATION, BOTH, DUPLICATE, NOTHING), strict=True))
 _RECALLS = np.linspace(0, 1, 101)  # at which COCO reads the precision
 
 
-@dataclass(frozen=True)
-class ErrorTypes:
-    """What each kind of error costs.
-
-    Attributes:
-        ap50: AP at an IoU of 0.5, in [0, 1]; NaN if there are no objects.
-        gains: By kind (`ERROR_TYPES`), the AP50 that is gained where only these are put right.
-        false_positives: AP50 gained without any false positive.
-        false_negatives: AP50 gained without the objects that were not found.
-    """
-
-    ap50: float
-    gains: dict[str, float]
-    false_positives: float
-    false_negatives: float
-
-
-def error_types(results: Results, outcomes: Outcomes) -> ErrorTypes:
+def error_types(outcomes: Outcomes) -> dict[str, float]:
     """What each kind of error costs.
 
     Args:
-        results: Ground truth and all detections.
-        outcomes: Their `judge`.
+        outcomes: Of all detections.
+
+    Returns:
+        The AP at an IoU of 0.5, in [0, 1], that is gained where only the errors of a kind
+        (`ERROR_TYPES`) are put right; then without any false positive ('false_positives'), and
+        without the objects that were not found ('false_negatives'). NaN if there are no objects.
     """
-    label, score = results.detected.label, results.detected.score
-    correct = outcomes.outcome == FOUND
-    counts = outcomes.outcome != IGNORED
-    real = ~results.objects.crowd
-    objects = np.bincount(results.objects.label[real], minlength=len(results.names))
+    objects, detected = outcomes.results.objects, outcomes.results.detected
+    correct, counts = outcomes.outcome == FOUND, outcomes.outcome != IGNORED
 
-    def mean_ap(keep: NDArray[np.bool_], correct: NDArray[np.bool_], label: Ints) -> float:
-        return _mean(average_precisions(label[keep], score[keep], correct[keep], objects))
+    def by_class(rows: Mask) -> Ints:
+        return np.bincount(objects.label[rows], minlength=len(outcomes.results.names))
 
-    ap50 = mean_ap(counts, correct, label)
-    winner = _winners(results, outcomes)
+    total = by_class(~objects.crowd)
+
+    def mean_ap(
+        keep: Mask = counts,
+        correct: Mask = correct,
+        label: Ints = detected.label,
+        total: Ints = total,
+    ) -> float:
+        values = average_precisions(label[keep], detected.score[keep], correct[keep], total)
+        return float(values[total > 0].mean()) if total.any() else float('nan')
+
+    ap50, winner = mean_ap(), _winners(outcomes)
+    true_label = np.append(objects.label, -1)[outcomes.target]
     gains = {}
     for name, code in _CODES.items():
         wrong = outcomes.outcome == code
         fixed = wrong & winner
-        true_label = label.copy()
-        true_label[fixed] = results.objects.label[outcomes.target[fixed]]
-        gains[name] = mean_ap(counts & (~wrong | fixed), correct | fixed, true_label) - ap50
-    fewer = np.bincount(results.objects.label[outcomes.missed], minlength=len(results.names))
-    columns = label[counts], score[counts], correct[counts]
-    gains['missed'] = _mean(average_precisions(*columns, objects - fewer)) - ap50
-    found = np.bincount(label[correct], minlength=len(results.names))
-    return ErrorTypes(
-        ap50=ap50,
-        # below 0 only by the steps at which the precision is read
-        gains={name: max(gain, 0.0) for name, gain in gains.items()},
-        false_positives=mean_ap(correct, correct, label) - ap50,
-        false_negatives=_mean(average_precisions(*columns, found)) - ap50,
-    )
+        label = np.where(fixed, true_label, detected.label)
+        gains[name] = mean_ap(counts & (~wrong | fixed), correct | fixed, label) - ap50
+    gains['missed'] = mean_ap(total=total - by_class(outcomes.missed)) - ap50
+    gains['false_positives'] = mean_ap(keep=correct) - ap50
+    gains['false_negatives'] = mean_ap(total=by_class(outcomes.found)) - ap50
+    # below 0 only by the steps at which the precision is read
+    return {name: max(gain, 0.0) for name, gain in gains.items()}
 
 
-def average_precisions(
-    label: Ints, score: Floats, correct: NDArray[np.bool_], objects: Ints
-) -> Floats:
+def average_precisions(label: Ints, score: Floats, correct: Mask, objects: Ints) -> Floats:
     """COCO's average precision of each class at one IoU.
 
     Args:
@@ -108,16 +91,11 @@ def average_precisions(
     return values
 
 
-def _winners(results: Results, outcomes: Outcomes) -> NDArray[np.bool_]:
+def _winners(outcomes: Outcomes) -> Mask:
     """Of the wrong classes and locations at each object that was not found the best score."""
-    order = np.argsort(-results.detected.score, kind='stable')
+    order = np.argsort(-outcomes.results.detected.score, kind='stable')
     order = order[np.isin(outcomes.outcome[order], (CLASS, LOCATION))]
     order = order[~outcomes.found[outcomes.target[order]]]
     winner = np.zeros(len(outcomes.outcome), bool)
     winner[order[np.unique(outcomes.target[order], return_index=True)[1]]] = True
     return winner
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float('nan')

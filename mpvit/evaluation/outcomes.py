@@ -4,13 +4,13 @@ The outcomes are those of TIDE (Bolya et al., ECCV 2020, section 2.2), told apar
 (IoU) with objects of the same and of other classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask
 
-from mpvit.evaluation.result_files import Floats, Ints, Results
+from mpvit.evaluation.result_files import Columns, Floats, Ints, Mask, Results
 
 FOREGROUND = 0.5  # IoU from which a detection is at an object
 BACKGROUND = 0.1  # IoU up to which it has nothing to do with it
@@ -19,7 +19,7 @@ FOUND, CLASS, LOCATION, BOTH, DUPLICATE, NOTHING, IGNORED = range(len(OUTCOMES))
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Columns):
     """Detections and objects that overlap, ``(P,)`` each.
 
     Attributes:
@@ -33,12 +33,8 @@ class Pairs:
     detection: Ints
     target: Ints
     iou: Floats
-    same: NDArray[np.bool_]
-    crowd: NDArray[np.bool_]
-
-    def where(self, keep: NDArray[np.bool_]) -> 'Pairs':
-        """Some of them."""
-        return Pairs(**{name: column[keep] for name, column in vars(self).items()})
+    same: Mask
+    crowd: Mask
 
 
 @dataclass(frozen=True)
@@ -46,63 +42,97 @@ class Outcomes:
     """What became of every detection and object.
 
     Attributes:
+        results: Ground truth and detections.
         outcome: Index into `OUTCOMES`, ``(N,)``. A detection in a crowd of its class counts for
             nothing and is 'ignored'.
         target: The object that a detection found, that it should have found ('class',
             'location', 'both'), or that was found by a better one ('duplicate'); -1 for none,
             ``(N,)``.
-        found: Which objects were found, ``(M,)``.
-        missed: Which objects no detection comes close to: neither found nor the target of a wrong
-            class or location; without crowds, ``(M,)``.
         pairs: All that overlap.
     """
 
+    results: Results
     outcome: Ints
     target: Ints
-    found: NDArray[np.bool_]
-    missed: NDArray[np.bool_]
     pairs: Pairs
 
+    @cached_property
+    def found(self) -> Mask:
+        """Which objects were found, ``(M,)``."""
+        return self._met(FOUND)
 
-def overlaps(results: Results) -> Pairs:
-    """All pairs of a detection and an object with an IoU above `BACKGROUND`.
+    @cached_property
+    def missed(self) -> Mask:
+        """Which objects no detection comes close to, without crowds, ``(M,)``.
 
-    Args:
-        results: Ground truth and detections.
+        They are neither found nor the target of a wrong class or location.
+        """
+        return np.asarray(~self.results.objects.crowd & ~self._met(FOUND, CLASS, LOCATION))
+
+    def _met(self, *codes: int) -> Mask:
+        met = np.zeros(len(self.results.objects.label), bool)
+        met[self.target[np.isin(self.outcome, codes)]] = True
+        return met
+
+    def above(self, threshold: float) -> 'Outcomes':
+        """The same of the detections with this score or more.
+
+        The matching need not be done again: no detection takes an object from one with a better
+        score.
+        """
+        keep = self.results.detected.score >= threshold
+        pairs = self.pairs.where(keep[self.pairs.detection])
+        return Outcomes(
+            replace(self.results, detected=self.results.detected.where(keep)),
+            self.outcome[keep],
+            self.target[keep],
+            replace(pairs, detection=(np.cumsum(keep) - 1)[pairs.detection]),
+        )
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """How well a detector did on each image: counts, ``(I,)`` each.
+
+    Attributes:
+        found: Objects found.
+        missed: Objects not found.
+        false: Detections that found none.
     """
-    objects, detected = results.objects, results.detected
-    nothing = np.zeros(0, np.int64)
-    parts = [(nothing, nothing, np.zeros(0))]
-    ends = np.arange(len(results.files) + 1)
-    rows = np.searchsorted(detected.image, ends)
-    columns = np.searchsorted(objects.image, ends)
-    for row, row_end, column, column_end in zip(
-        rows[:-1], rows[1:], columns[:-1], columns[1:], strict=True
-    ):
-        if row == row_end or column == column_end:
-            continue
-        crowd = objects.crowd[column:column_end].astype(np.uint8)
-        boxes = detected.boxes[row:row_end], objects.boxes[column:column_end]
-        iou = mask.iou(*boxes, crowd)
-        near = np.nonzero(iou > BACKGROUND)
-        parts.append((near[0] + row, near[1] + column, iou[near]))
-    detection, target, iou = map(np.concatenate, zip(*parts, strict=True))
-    same = detected.label[detection] == objects.label[target]
-    return Pairs(detection, target, iou, same, objects.crowd[target])
+
+    found: Ints
+    missed: Ints
+    false: Ints
+
+    @property
+    def f1(self) -> Floats:
+        """Harmonic mean of precision and recall, in [0, 1]; NaN without object and detection."""
+        with np.errstate(invalid='ignore'):
+            return np.asarray(2 * self.found / (2 * self.found + self.missed + self.false))
+
+    def ranked(self, count: int) -> dict[str, list[int]]:
+        """The worst and the best images.
+
+        Args:
+            count: How many of either at most.
+
+        Returns:
+            'worst': by rising F1, of equal ones those with the most errors first, without those
+            that have none. 'best': by falling F1, of equal ones those with the most objects first,
+            without those in which nothing was found.
+        """
+        errors = self.missed + self.false
+        worst, best = np.lexsort((-errors, self.f1)), np.lexsort((-self.found, -self.f1))
+        worst, best = worst[errors[worst] > 0], best[self.found[best] > 0]
+        return dict(worst=worst[:count].tolist(), best=best[:count].tolist())
 
 
 def judge(results: Results) -> Outcomes:
-    """Decide what became of every detection and object, by COCO's matching at an IoU of 0.5.
-
-    Args:
-        results: Ground truth and detections.
-    """
-    pairs = overlaps(results)
-    count, objects = len(results.detected.score), results.objects
+    """Decide what became of every detection and object, by COCO's matching at an IoU of 0.5."""
+    pairs, count = _overlaps(results), len(results.detected.score)
     real, close = ~pairs.crowd, pairs.iou >= FOREGROUND
     fits = pairs.where(real & close & pairs.same)
-    order = np.lexsort((-fits.iou, fits.detection))  # the best score first
-    matched = assign(fits.detection[order], fits.target[order], count, len(objects.label))
+    matched = _assign(fits.where(np.lexsort((-fits.iou, fits.detection))), results)
 
     same_iou, same_target = _best(pairs.where(real & pairs.same), count)
     other_iou, other_target = _best(pairs.where(real & ~pairs.same), count)
@@ -116,73 +146,90 @@ def judge(results: Results) -> Outcomes:
         (same_iou >= FOREGROUND, DUPLICATE, same_target),
         (other_iou > BACKGROUND, BOTH, other_target),
     ]
-    conditions = [condition for condition, _, _ in rules]
-    outcome = np.select(conditions, [code for _, code, _ in rules], NOTHING)
-    target = np.select(conditions, [target for _, _, target in rules], -1)
-
-    found = np.zeros(len(objects.label), bool)
-    found[matched[matched >= 0]] = True
-    missed = ~found & ~objects.crowd
-    missed[target[(outcome == LOCATION) | (outcome == CLASS)]] = False
-    return Outcomes(outcome, target, found, missed, pairs)
+    conditions, codes, targets = map(list, zip(*rules, strict=True))
+    outcome = np.select(conditions, codes, NOTHING)
+    return Outcomes(results, outcome, np.select(conditions, targets, -1), pairs)
 
 
-def assign(detections: Ints, targets: Ints, count: int, target_count: int) -> Ints:
+def _overlaps(results: Results) -> Pairs:
+    """All pairs of a detection and an object with an IoU above `BACKGROUND`."""
+    objects, detected = results.objects, results.detected
+    nothing = np.zeros(0, np.int64)
+    parts = [(nothing, nothing, np.zeros(0))]
+    ends = np.arange(len(results.files) + 1)
+    rows = np.searchsorted(detected.image, ends)
+    columns = np.searchsorted(objects.image, ends)
+    for image in np.flatnonzero((np.diff(rows) > 0) & (np.diff(columns) > 0)):
+        row, column = slice(*rows[image : image + 2]), slice(*columns[image : image + 2])
+        crowd = objects.crowd[column].astype(np.uint8)
+        iou = mask.iou(detected.boxes[row], objects.boxes[column], crowd)
+        near = np.nonzero(iou > BACKGROUND)
+        parts.append((near[0] + row.start, near[1] + column.start, iou[near]))
+    detection, target, iou = map(np.concatenate, zip(*parts, strict=True))
+    same = detected.label[detection] == objects.label[target]
+    return Pairs(detection, target, iou, same, objects.crowd[target])
+
+
+def _assign(fits: Pairs, results: Results) -> Ints:
     """Give each detection at most one object and each object at most one detection.
 
     Args:
-        detections: Of the pairs that fit, those to be preferred first, ``(P,)``.
-        targets: The objects of the pairs, ``(P,)``.
-        count: How many detections there are.
-        target_count: How many objects there are.
+        fits: The pairs that may be, those to be preferred first.
+        results: Ground truth and detections.
 
     Returns:
-        The object of each detection, -1 for none, ``(count,)``.
+        The object of each detection, -1 for none, ``(N,)``.
     """
-    matched = [-1] * count
-    free = [True] * target_count
-    for detection, target in zip(detections.tolist(), targets.tolist(), strict=True):
+    matched = [-1] * len(results.detected.label)
+    free = [True] * len(results.objects.label)
+    for detection, target in zip(fits.detection.tolist(), fits.target.tolist(), strict=True):
         if free[target] and matched[detection] < 0:
             matched[detection] = target
             free[target] = False
     return np.array(matched, np.int64)
 
 
-def confusion(results: Results, outcomes: Outcomes) -> Ints:
+def _best(pairs: Pairs, count: int) -> tuple[Floats, Ints]:
+    """The largest overlap of each detection, 0 without one, and with which object."""
+    iou, target = np.zeros(count), np.full(count, -1)
+    last = pairs.where(np.lexsort((-pairs.target, pairs.iou)))  # of several assignments it stays
+    iou[last.detection], target[last.detection] = last.iou, last.target
+    return iou, target
+
+
+def confusion(outcomes: Outcomes) -> Ints:
     """Which class was taken for which.
 
     Pairs with an IoU of at least 0.5 are matched, those of one class first, then by overlap.
 
     Args:
-        results: Ground truth and detections, best those above a threshold.
-        outcomes: Their `judge`.
+        outcomes: Best of the detections above a threshold.
 
     Returns:
         Counts by true class (rows) and detected class (columns), each with the background as the
         last: its row has the detections at no object, its column the objects not detected;
         ``(K + 1, K + 1)``. Crowds, and what lies in them, do not count.
     """
-    objects, detected, background = results.objects, results.detected, len(results.names)
+    objects, detected = outcomes.results.objects, outcomes.results.detected
+    background = len(outcomes.results.names)
     fits = outcomes.pairs.where((outcomes.pairs.iou >= FOREGROUND) & ~outcomes.pairs.crowd)
-    order = np.lexsort((-fits.iou, ~fits.same))
-    matched = assign(
-        fits.detection[order], fits.target[order], len(detected.label), len(objects.label)
-    )
-    counts = np.zeros((background + 1, background + 1), np.int64)
-    hit = matched >= 0
-    np.add.at(counts, (objects.label[matched[hit]], detected.label[hit]), 1)
-    alone = ~hit & (outcomes.outcome != IGNORED)
-    counts[background] += np.bincount(detected.label[alone], minlength=background + 1)
-    left = ~objects.crowd
+    matched = _assign(fits.where(np.lexsort((-fits.iou, ~fits.same))), outcomes.results)
+    hit, left = matched >= 0, ~objects.crowd
     left[matched[hit]] = False
-    counts[:, background] += np.bincount(objects.label[left], minlength=background + 1)
+    counted = hit | (outcomes.outcome != IGNORED)
+    true = np.append(objects.label, background)[matched]  # the last one where there is no object
+    counts = np.zeros((background + 1, background + 1), np.int64)
+    np.add.at(counts, (true[counted], detected.label[counted]), 1)
+    counts[:-1, -1] = np.bincount(objects.label[left], minlength=background)
     return counts
 
 
-def _best(pairs: Pairs, count: int) -> tuple[Floats, Ints]:
-    """The largest overlap of each detection, 0 without one, and with which object."""
-    iou, target = np.zeros(count), np.full(count, -1)
-    order = np.lexsort((-pairs.target, pairs.iou))  # of several assignments the last one stays
-    iou[pairs.detection[order]] = pairs.iou[order]
-    target[pairs.detection[order]] = pairs.target[order]
-    return iou, target
+def score_images(outcomes: Outcomes) -> ImageScores:
+    """Count what was found, missed and falsely found in each image."""
+    objects, image = outcomes.results.objects, outcomes.results.detected.image
+    real, total = objects.image[~objects.crowd], len(outcomes.results.files)
+    hit, counted = outcomes.outcome == FOUND, outcomes.outcome != IGNORED
+    found, shown, there = (
+        np.bincount(images, minlength=total) for images in (image[hit], image[counted], real)
+    )
+    return ImageScores(found, there - found, shown - found)

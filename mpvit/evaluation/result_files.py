@@ -5,22 +5,30 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpvit.datasets.annotations import Annotations, read_annotations
+from mpvit.datasets.annotations import Annotations, Floats, Ints, Mask, read_annotations, rows_of
 from mpvit.errors import UserError, did_you_mean
 
 LIMIT = 100  # detections of an image and class that count, as in COCO's evaluation
-_KEYS = ('image_id', 'category_id', 'bbox', 'score')
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+_Some = TypeVar('_Some', bound='Columns')
+_TYPES = dict(image_id=np.int64, category_id=np.int64, bbox=np.float64, score=np.float64)
 
 
 @dataclass(frozen=True)
-class Objects:
+class Columns:
+    """Arrays with the same rows."""
+
+    def where(self: _Some, rows: Mask | Ints) -> _Some:
+        """Some of the rows, or all in another order."""
+        return replace(self, **{name: column[rows] for name, column in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Objects(Columns):
     """Ground truth, ordered by image.
 
     Attributes:
@@ -35,11 +43,11 @@ class Objects:
     label: Ints
     boxes: Floats
     area: Floats
-    crowd: NDArray[np.bool_]
+    crowd: Mask
 
 
 @dataclass(frozen=True)
-class Detected:
+class Detected(Columns):
     """Detections, ordered by image, those of an image by falling score.
 
     Attributes:
@@ -62,7 +70,6 @@ class Results:
     Attributes:
         names: Class names by label.
         files: Image files by index; not all need exist.
-        image_ids: Their ids in the annotation file, ``(I,)``.
         sizes: Their width and height in pixels as annotated, NaN if they are not, ``(I, 2)``.
         objects: Ground truth.
         detected: Detections, of each image and class the best 100.
@@ -72,21 +79,10 @@ class Results:
 
     names: tuple[str, ...]
     files: tuple[Path, ...]
-    image_ids: Ints
     sizes: Floats
     objects: Objects
     detected: Detected
     exif_turns: bool | None = None
-
-    def above(self, threshold: float) -> 'Results':
-        """The same with the detections of this score or more.
-
-        Args:
-            threshold: Lowest score.
-        """
-        keep = self.detected.score >= threshold
-        columns = {name: column[keep] for name, column in vars(self.detected).items()}
-        return replace(self, detected=Detected(**columns))
 
 
 def read_results(
@@ -103,8 +99,7 @@ def read_results(
         detections: File in COCO's result format.
         images: Folder of the images.
         classes: Categories that count; None for all.
-        exif_turns: Whether boxes are in pixels of the images as their EXIF data turn them; None
-            if that is not known.
+        exif_turns: As in `Results`.
 
     Returns:
         All well-formed annotations, and all detections.
@@ -116,63 +111,49 @@ def read_results(
     if not table.images or not table.categories:
         missing = 'images' if not table.images else 'categories'
         raise UserError(f'annotation file {annotations} has no {missing}')
-    rows = _class_rows(table, classes)
+    for name in classes or ():
+        if name not in table.names:
+            hint = did_you_mean(name, table.names)
+            raise UserError(f'annotation file {annotations} has no class {name!r}{hint}')
+    rows = [row for row, name in enumerate(table.names) if classes is None or name in classes]
+    labels = np.full(len(table.categories) + 1, -1)  # of each category; the last of an unknown one
+    labels[rows] = np.arange(len(rows))
     return Results(
         names=tuple(table.names[row] for row in rows),
         files=tuple(map(Path, table.paths)),
-        image_ids=np.array([image['id'] for image in table.images]),
         sizes=table.sizes,
-        objects=_objects(table, rows),
-        detected=_detected(Path(detections), table, rows, os.fspath(annotations)),
+        objects=_objects(table, labels),
+        detected=_detected(Path(detections), table, labels),
         exif_turns=exif_turns,
     )
 
 
-def _class_rows(table: Annotations, classes: Sequence[str] | None) -> list[int]:
-    for name in classes or ():
-        if name not in table.names:
-            hint = did_you_mean(name, table.names)
-            raise UserError(f'annotation file {table.file} has no class {name!r}{hint}')
-    return [row for row, name in enumerate(table.names) if classes is None or name in classes]
+def _objects(table: Annotations, labels: Ints) -> Objects:
+    image, label = table.image_row, labels[table.category_row]
+    good = np.flatnonzero((image >= 0) & (label >= 0) & np.isfinite(table.boxes).all(1))
+    order = good[np.argsort(image[good], kind='stable')]
+    return Objects(image, label, table.boxes, table.areas, table.crowd).where(order)
 
 
-def _labels(table: Annotations, rows: Sequence[int]) -> Ints:
-    """The label of each category; -1 for those that do not count, and behind the last."""
-    labels = np.full(len(table.categories) + 1, -1)
-    labels[rows] = np.arange(len(rows))
-    return labels
-
-
-def _objects(table: Annotations, rows: Sequence[int]) -> Objects:
-    label = _labels(table, rows)[table.category_row]
-    good = (table.image_row >= 0) & (label >= 0) & np.isfinite(table.boxes).all(1)
-    area = table.areas
-    order = np.flatnonzero(good)[np.argsort(table.image_row[good], kind='stable')]
-    return Objects(
-        table.image_row[order], label[order], table.boxes[order], area[order], table.crowd[order]
-    )
-
-
-def _detected(path: Path, table: Annotations, rows: Sequence[int], annotations: str) -> Detected:
+def _detected(path: Path, table: Annotations, labels: Ints) -> Detected:
     columns = _columns(path)
-    image = _looked_up(columns['image_id'], [entry['id'] for entry in table.images])
-    category = _looked_up(columns['category_id'], [entry['id'] for entry in table.categories])
-    for kind, found, values in (
-        ('image', image, columns['image_id']),
-        ('category', category, columns['category_id']),
-    ):
-        unknown = np.flatnonzero(found < 0)
+    image = rows_of(table.images, columns['image_id'].tolist())
+    category = rows_of(table.categories, columns['category_id'].tolist())
+    for key, rows in (('image_id', image), ('category_id', category)):
+        unknown = np.flatnonzero(rows < 0)
         if len(unknown):
             raise UserError(
-                f'{path}: {len(unknown)} of {len(found)} detections have a {kind}_id, such as '
-                f'{values[unknown[0]]}, that {annotations} does not have; name the annotation '
-                'file that the detector was evaluated on'
+                f'{path}: {len(unknown)} of {len(rows)} detections have a {key}, such as '
+                f'{columns[key][unknown[0]]}, that {table.file} does not have; name the '
+                'annotation file that the detector was evaluated on'
             )
-    label = _labels(table, rows)[category]
-    order = np.lexsort((-columns['score'], image))
-    order = order[label[order] >= 0]
-    order = order[_rank(image[order], label[order]) < LIMIT]
-    return Detected(image[order], label[order], columns['bbox'][order], columns['score'][order])
+    found = Detected(image, labels[category], columns['bbox'], columns['score'])
+    found = found.where(found.label >= 0)
+    order = np.lexsort((-found.score, found.label, found.image))
+    group = (found.image * len(labels) + found.label)[order]
+    place = np.arange(len(group)) - np.searchsorted(group, group)  # in its image and class
+    best = found.where(np.sort(order[place < LIMIT]))
+    return best.where(np.lexsort((-best.score, best.image)))
 
 
 def _columns(path: Path) -> dict[str, NDArray[Any]]:
@@ -187,13 +168,10 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
         kind = 'an annotation file' if isinstance(content, dict) else 'something else'
         raise UserError(f'detections {path} is {kind}; COCO results are a list of detections')
     try:
-        image, category, boxes, scores = ([entry[key] for entry in content] for key in _KEYS)
-        columns: dict[str, NDArray[Any]] = dict(
-            image_id=np.array(image, np.int64),
-            category_id=np.array(category, np.int64),
-            bbox=np.array(boxes, np.float64).reshape(len(content), 4),
-            score=np.array(scores, np.float64),
-        )
+        columns: dict[str, NDArray[Any]] = {
+            key: np.array([entry[key] for entry in content], kind) for key, kind in _TYPES.items()
+        }
+        columns['bbox'] = columns['bbox'].reshape(len(content), 4)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         needed = 'image_id, category_id, bbox (x, y, width, height) and score'
         raise UserError(f'detections {path}: each needs {needed}, but {error!r}') from error
@@ -201,21 +179,3 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
     if not finite.all():
         raise UserError(f'detections {path}: number {finite.argmin() + 1} is not finite')
     return columns
-
-
-def _looked_up(values: Ints, ids: Sequence[int]) -> Ints:
-    """Where each value stands in a list, the first place of several; -1 where it does not."""
-    known, first = np.unique(np.array(ids), return_index=True)
-    place = np.searchsorted(known, values).clip(max=len(known) - 1)
-    return np.where(known[place] == values, first[place], -1)
-
-
-def _rank(image: Ints, label: Ints) -> Ints:
-    """How many of the same image and class stand before each."""
-    order = np.lexsort((label, image))
-    change = np.diff(image[order], prepend=-1) | np.diff(label[order], prepend=-1)
-    starts = np.flatnonzero(change)
-    rank = np.empty(len(image), np.int64)
-    lengths = np.diff(starts, append=len(image))
-    rank[order] = np.arange(len(image)) - np.repeat(starts, lengths)
-    return rank

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from mpvit.datasets.annotations import SIZE_LIMITS
 from mpvit.datasets.palette import CLASSES, class_colour
 from mpvit.evaluation.analysis import Analysis
-from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.visualization.style import new_figure, note, saying, shortened, styled
 
 _RECALLS = np.linspace(0, 1, 101)
@@ -134,9 +133,7 @@ def error_chart(analysis: Analysis) -> Figure:
     """What each kind of error costs, and how often it happens."""
     figure = new_figure(10, 3.4)
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
-    errors = analysis.errors
-    gains = [errors.gains[name] for name in ERROR_TYPES]
-    gains += [errors.false_positives, errors.false_negatives]
+    gains = list(analysis.error_gains.values())
     names = [*ERROR_NAMES.values(), 'all false positives', 'all objects not found']
     places = np.array([*range(6), 6.6, 7.6])
     colours = [CLASSES[0]] * 6 + [CLASSES[4]] * 2

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mpvit.datasets.palette import class_colour
-from mpvit.evaluation.analysis import Analysis, analyse
+from mpvit.evaluation.analysis import Analysis
 from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.evaluation.outcomes import OUTCOMES
 from mpvit.evaluation.result_files import read_results
@@ -92,13 +92,13 @@ class Photos:
             kind: One of `mpvit.evaluation.error_types.ERROR_TYPES`.
             count: How many at most.
         """
-        outcomes = self.analysis.outcomes
+        shown = self.analysis.shown
         if kind == 'missed':
-            chosen = np.flatnonzero(outcomes.missed)
+            chosen = np.flatnonzero(shown.missed)
             rank = -self.analysis.results.objects.boxes[chosen, 2:].prod(1)
         else:
-            chosen = np.flatnonzero(outcomes.outcome == OUTCOMES.index(kind))
-            rank = -self.analysis.shown.detected.score[chosen]
+            chosen = np.flatnonzero(shown.outcome == OUTCOMES.index(kind))
+            rank = -shown.results.detected.score[chosen]
         for index in chosen[np.argsort(rank, kind='stable')][:count]:
             yield self._missed(index) if kind == 'missed' else self._wrong(index)
 
@@ -109,8 +109,8 @@ class Photos:
         return self._cut(objects.image[index], name, [box])
 
     def _wrong(self, index: int) -> Mistake:
-        detected, objects = self.analysis.shown.detected, self.analysis.results.objects
-        names, target = self.analysis.results.names, self.analysis.outcomes.target[index]
+        detected, objects = self.analysis.shown.results.detected, self.analysis.results.objects
+        names, target = self.analysis.results.names, self.analysis.shown.target[index]
         label = detected.label[index]
         boxes = [Box(_corners(detected.boxes[index]), class_colour(label))]
         caption = f'{names[label]} {detected.score[index]:.2f}'
@@ -156,7 +156,7 @@ class Photos:
         return np.full((height, width, 3), GREY, np.uint8), (width, height)
 
     def _missed_boxes(self, image: int) -> Iterator[Box]:
-        objects, found = self.analysis.results.objects, self.analysis.outcomes.found
+        objects, found = self.analysis.results.objects, self.analysis.shown.found
         names = self.analysis.results.names
         for index in _rows(objects.image, image):
             if not found[index]:
@@ -165,10 +165,10 @@ class Photos:
                 yield Box(_corners(objects.boxes[index]), _MISSED, name, dashed=True)
 
     def _detected_boxes(self, image: int) -> Iterator[Box]:
-        detected, outcomes = self.analysis.shown.detected, self.analysis.outcomes
+        shown, detected = self.analysis.shown, self.analysis.shown.results.detected
         names = self.analysis.results.names
         for index in reversed(_rows(detected.image, image)):  # the best on top
-            good = OUTCOMES[outcomes.outcome[index]] in ('found', 'ignored')
+            good = OUTCOMES[shown.outcome[index]] in ('found', 'ignored')
             class_ = detected.label[index]
             label = f'{shortened(names[class_], _NAME)} {detected.score[index]:.2f}'
             colour, corners = class_colour(class_), _corners(detected.boxes[index])
@@ -202,7 +202,7 @@ def contact_sheet(
     Raises:
         UserError: A file cannot be read, or they do not belong together.
     """
-    analysis = analyse(read_results(annotations, detections, images), threshold)
+    analysis = Analysis(read_results(annotations, detections, images), threshold)
     total = len(analysis.results.files)
     chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
     image_sheet(Photos(analysis, 280), chosen, '', columns).save(target)
@@ -272,8 +272,8 @@ def draw_errors(
     yield numbers
     for name, (draw, _) in CHARTS.items():
         yield save(draw(analysis), folder / f'{name}{suffix}')
-    photos, images = Photos(analysis), analysis.images
-    for name, chosen in (('worst', images.worst(count)), ('best', images.best(count))):
+    photos = Photos(analysis)
+    for name, chosen in analysis.images.ranked(count).items():
         # four, or so many that a sheet is not much higher than wide: a JPEG has 65,500 pixels
         columns = max(4, math.isqrt(len(chosen)))
         drawn = image_sheet(photos, chosen, f'The {name} images.', columns)

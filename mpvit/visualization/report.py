@@ -21,7 +21,8 @@ from mpvit.datasets.palette import class_colour
 from mpvit.engine.run_folder import METRICS, Run, find_run
 from mpvit.engine.training_log import History, duration, read_history
 from mpvit.errors import UserError
-from mpvit.evaluation.analysis import STATS, Analysis, analyse
+from mpvit.evaluation.analysis import Analysis
+from mpvit.evaluation.coco import STATS
 from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.curves import draw_curves
@@ -73,7 +74,7 @@ def write_report(
     """
     run = find_run(work_dir)
     history, no_history = _tried(lambda: read_history(run.folder))
-    analysis, no_analysis = _tried(lambda: analyse(run.results(), threshold))
+    analysis, no_analysis = _tried(lambda: Analysis(run.results(), threshold))
     if history is None and analysis is None and not run.evaluation:
         raise UserError(
             f'{run.folder} holds neither a log of a training nor an evaluation (metrics.json); '
@@ -170,10 +171,7 @@ def _photos(analysis: Analysis | None, count: int) -> dict[str, Any]:
             dict(source=_jpeg(photos.picture(i)), file=names[i], caption=photos.caption(i))
             for i in images
         ]
-        for name, images in (
-            ('worst', analysis.images.worst(count)),
-            ('best', analysis.images.best(count)),
-        )
+        for name, images in analysis.images.ranked(count).items()
     }
     mistakes = {
         ERROR_NAMES[kind]: [

@@ -14,7 +14,8 @@ from pycocotools.cocoeval import COCOeval
 
 from mpvit.datasets.toy import CLASSES
 from mpvit.errors import UserError
-from mpvit.evaluation.coco_metric import _KEYS, format_table
+from mpvit.evaluation.coco import STATS
+from mpvit.evaluation.coco_metric import format_table
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +67,7 @@ def test_numbers_and_table_are_pycocotools_own(toy, results, tmp_path):
         evaluation.accumulate()
         evaluation.summarize()
     assert evaluation.params.maxDets == [1, 10, 100]
-    actual = [metrics[f'coco/bbox_{key}'] for key in _KEYS]
+    actual = [metrics[f'coco/bbox_{key}'] for key in STATS.values()]
     assert 0.05 < actual[0] < 0.95
     assert len(set(actual)) > 6  # a swapped pair would show
     np.testing.assert_allclose(actual, evaluation.stats, atol=5.1e-4)  # rounded to 3 digits

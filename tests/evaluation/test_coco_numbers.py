@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks._synthetic import coco_results, coco_truth
 from mpvit.errors import UserError
-from mpvit.evaluation import coco
 from mpvit.evaluation.coco import detection_records, evaluate_boxes, read_truth
 
 
@@ -25,7 +24,7 @@ def check_against_pycocotools(tmp_path, images):
     assert len({d['image_id'] for d in detections}) < images
     evaluation = check_libraries_agree(truth, detections, categories)
     assert evaluation.precision.shape == (10, 101, 80, 4, 3)
-    assert (evaluation.precision[:, :, -5:] == -1).all()  # classes without objects
+    assert np.isnan(evaluation.precision[:, :, -5:]).all()  # classes without objects
     assert len(set(evaluation.stats.round(9))) == 12  # no two the same, a swapped pair would show
     assert (evaluation.stats > 0.1).all()
     return len(truth['annotations'])
@@ -83,7 +82,7 @@ def made_up(seed, images=12, categories=(1, 2, 5, 90), crowds=0.1, detections=30
 @pytest.mark.parametrize(
     'options',
     [
-        *(dict(seed=seed) for seed in range(8)),
+        *(dict(seed=seed) for seed in range(4)),
         dict(seed=8, categories=(3,)),
         dict(seed=9, categories=(-3, 0, 7, 2**60)),
         dict(seed=10, crowds=1),
@@ -95,9 +94,7 @@ def made_up(seed, images=12, categories=(1, 2, 5, 90), crowds=0.1, detections=30
     ids=str,
 )
 def test_the_same_bits_on_made_up_sets(options):
-    truth, found, categories = made_up(**options)
-    evaluation = check_libraries_agree(truth, found, categories)
-    assert evaluation.category_ids == sorted(categories)
+    check_libraries_agree(*made_up(**options))
 
 
 @pytest.mark.parametrize(
@@ -129,51 +126,46 @@ def test_the_same_bits_on_odd_detections(change):
     ],
     ids=str,
 )
-def test_the_same_bits_on_odd_annotations(change):
+def test_the_same_bits_on_odd_annotations(change, tmp_path):
     truth, found, categories = made_up(1)
-    annotations = [
-        entry | change if number % 3 == 0 else entry
-        for number, entry in enumerate(truth['annotations'])
-    ]
-    check_libraries_agree(truth | dict(annotations=annotations), found, categories)
+    odd = [entry | change for entry in truth['annotations'][::3]]
+    images = [dict(entry, file_name='x') for entry in truth['images'] * 2]  # each listed twice
+    content = truth | dict(images=images, annotations=odd + truth['annotations'])
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    read = read_truth(str(tmp_path / 'truth.json'))
+    evaluation = check_libraries_agree(read, found, categories)
+    if max(change.get('image_id', 0), change.get('category_id', 0)) == 12345:  # not listed
+        np.testing.assert_array_equal(
+            evaluation.stats, check_libraries_agree(truth, found, categories).stats
+        )
 
 
-def test_the_same_bits_of_some_categories_and_with_an_image_listed_twice():
+def test_the_same_bits_of_some_categories_and_of_nothing():
     truth, found, categories = made_up(2)
     check_libraries_agree(truth, found, categories[1:3])
     check_libraries_agree(truth, found, [*categories, 12345])
-    check_libraries_agree(truth | dict(images=truth['images'] * 2), found, categories)
     check_libraries_agree(truth | dict(annotations=[]), found, categories)
     check_libraries_agree(truth | dict(annotations=[], images=[]), [], categories)
+    np.testing.assert_array_equal(check_libraries_agree(truth, [], categories).stats[:3], 0)
 
 
 @pytest.mark.parametrize('change', [dict(score=float('nan')), dict(score=float('inf'))], ids=str)
 def test_pycocotools_evaluates_what_vernier_refuses(change):
     truth, found, categories = made_up(3)
     found[0] |= change
-    with pytest.warns(UserWarning, match='vernier does not take .*non-finite'):
+    with pytest.warns(UserWarning, match='vernier does not .*non-finite'):
         evaluation = evaluate_boxes(truth, found, categories)
     reference = evaluate_boxes(truth, found, categories, 'pycocotools')
     np.testing.assert_array_equal(evaluation.stats, reference.stats)
 
 
-def test_without_vernier_pycocotools_does_it_after_one_warning(monkeypatch):
+def test_without_vernier_pycocotools_does_it_after_a_warning(monkeypatch):
     truth, found, categories = made_up(4)
     expected = evaluate_boxes(truth, found, categories)
-    coco._library.cache_clear()
     monkeypatch.setitem(sys.modules, 'vernier', None)
-    with pytest.warns(UserWarning, match='pip install vernier') as caught:
-        actual = [evaluate_boxes(truth, found, categories) for _ in range(2)]
-    coco._library.cache_clear()
-    assert len(caught) == 1
-    for evaluation in actual:
-        np.testing.assert_array_equal(evaluation.stats, expected.stats)
-
-
-def test_no_detection_at_all_is_an_average_precision_of_zero():
-    content = coco_truth(10)
-    evaluation = check_libraries_agree(content, [], [1, 2, 3])
-    np.testing.assert_array_equal(evaluation.stats[:3], 0)
+    with pytest.warns(UserWarning, match='import of vernier'):
+        actual = evaluate_boxes(truth, found, categories)
+    np.testing.assert_array_equal(actual.stats, expected.stats)
 
 
 def test_annotation_without_area_or_iscrowd_and_with_id_0(tmp_path):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import supervision as sv
-from synthetic_detections import detections_file, make_up, truth_file
+from synthetic_detections import detections_file, make_up, results_of, truth_file
 
-from mpvit.evaluation.analysis import analyse
+from mpvit.evaluation.analysis import Analysis
 from mpvit.evaluation.outcomes import OUTCOMES, judge
 from mpvit.evaluation.result_files import read_results
 
@@ -19,26 +19,12 @@ def shifted(share: float) -> list[float]:
     return [100 + 100 * share, 100, 100, 100]
 
 
-def judged(tmp_path, objects, detections, names=('cat', 'dog')):
+def judged(tmp_path, objects, detections):
     """Outcomes of detections (class, box) with falling scores, of objects (class, box, crowd)."""
-    truth = truth_file(
-        tmp_path,
-        [
-            dict(image_id=1, category_id=label, bbox=box, iscrowd=int(bool(crowd)))
-            for label, box, *crowd in objects
-        ],
-        list(names),
-    )
-    found = detections_file(
-        tmp_path,
-        [
-            dict(image_id=1, category_id=label, bbox=box, score=0.9 - 0.1 * place)
-            for place, (label, box) in enumerate(detections)
-        ],
-    )
-    results = read_results(truth, found)
-    outcomes = judge(results)
-    return [OUTCOMES[code] for code in outcomes.outcome], outcomes, results
+    scores = 0.9 - 0.1 * np.arange(len(detections))
+    found = [(*detection, score) for detection, score in zip(detections, scores, strict=True)]
+    outcomes = judge(results_of(tmp_path, objects, found))
+    return [OUTCOMES[code] for code in outcomes.outcome], outcomes
 
 
 @pytest.mark.parametrize(
@@ -56,7 +42,7 @@ def judged(tmp_path, objects, detections, names=('cat', 'dog')):
     ],
 )
 def test_each_kind_of_outcome(tmp_path, detection, outcome, missed):
-    found, outcomes, _ = judged(tmp_path, [(1, BOX)], [detection])
+    found, outcomes = judged(tmp_path, [(1, BOX)], [detection])
     assert found == [outcome]
     assert outcomes.missed.tolist() == [missed]
     assert outcomes.found.tolist() == [outcome == 'found']
@@ -64,41 +50,52 @@ def test_each_kind_of_outcome(tmp_path, detection, outcome, missed):
 
 
 def test_the_second_detection_of_an_object_is_a_duplicate(tmp_path):
-    found, outcomes, _ = judged(tmp_path, [(1, BOX)], [(1, shifted(0.2)), (1, BOX)])
+    found, outcomes = judged(tmp_path, [(1, BOX)], [(1, shifted(0.2)), (1, BOX)])
     assert found == ['found', 'duplicate']  # the better score counts, not the better place
     assert outcomes.target.tolist() == [0, 0]
 
 
 def test_a_detection_takes_the_object_that_it_covers_best(tmp_path):
     objects = [(1, shifted(0.3)), (1, BOX)]
-    found, outcomes, _ = judged(tmp_path, objects, [(1, BOX), (1, BOX)])
+    found, outcomes = judged(tmp_path, objects, [(1, BOX), (1, BOX)])
     assert found == ['found', 'found']
     assert outcomes.target.tolist() == [1, 0]
 
 
 def test_a_crowd_takes_any_number_and_is_never_missed(tmp_path):
     crowd = (1, [0, 0, 400, 400], True)
-    found, outcomes, _ = judged(tmp_path, [crowd], [(1, BOX), (1, shifted(1)), (2, BOX)])
+    found, outcomes = judged(tmp_path, [crowd], [(1, BOX), (1, shifted(1)), (2, BOX)])
     assert found == ['ignored', 'ignored', 'background']
     assert not outcomes.missed.any()
 
 
 def test_confusion_by_hand(tmp_path):
     objects = [(1, BOX), (2, [300, 300, 80, 80]), (1, [500, 10, 60, 60])]
-    detections = [(1, BOX), (1, shifted(0.1)), (1, [300, 300, 80, 80])]
-    _, outcomes, results = judged(tmp_path, objects, detections)
-    study = analyse(results)
+    detections = [(1, BOX, 0.9), (1, shifted(0.1), 0.8), (1, [300, 300, 80, 80], 0.7)]
+    study = Analysis(results_of(tmp_path, objects, detections))
     # a cat found, a dog taken for a cat, a cat missed; a second detection of the first cat
     assert study.confusion.tolist() == [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     assert study.error_counts() == dict(
         {'class': 1, 'duplicate': 1, 'missed': 1}, location=0, both=0, background=0
     )
-    assert int((~outcomes.found).sum()) == 2
+    assert study.shown.found.tolist() == [True, False, False]
+
+
+def test_outcomes_above_a_threshold_are_those_of_the_detections_above_it(tmp_path):
+    outcomes = judge(read_results(*make_up(tmp_path, 20, 3, crowds=0.1)))
+    shown = outcomes.above(0.5)
+    assert 0 < len(shown.outcome) < len(outcomes.outcome)
+    assert shown.results.detected.score.min() >= 0.5
+    anew = judge(shown.results)
+    for name in ('outcome', 'target', 'found', 'missed'):
+        np.testing.assert_array_equal(getattr(shown, name), getattr(anew, name))
+    for name, column in vars(anew.pairs).items():
+        np.testing.assert_array_equal(getattr(shown.pairs, name), column)
 
 
 def test_confusion_is_that_of_supervision(tmp_path):
     truth, found = make_up(tmp_path, images=40, classes=4, seed=3)
-    study = analyse(read_results(truth, found), threshold=0.3)
+    study = Analysis(read_results(truth, found), threshold=0.3)
     content, detections = json.loads(truth.read_text()), json.loads(found.read_text())
 
     def rows(entries, image, *extra):
@@ -133,9 +130,8 @@ def test_images_are_ranked_by_f1(tmp_path):
         dict(image_id=4, category_id=1, bbox=BOX, score=0.9),
         dict(image_id=3, category_id=1, bbox=BOX, score=0.1),  # below the threshold
     ]
-    scores = analyse(read_results(truth, detections_file(tmp_path, detections))).images
+    scores = Analysis(read_results(truth, detections_file(tmp_path, detections))).images
     assert scores.f1[:4].tolist() == pytest.approx([1, 2 / 3, 0, 0])
     assert np.isnan(scores.f1[4])  # neither object nor detection
-    assert scores.worst(9) == [2, 3, 1]
-    assert scores.best(9) == [0, 1]
-    assert scores.worst(1) == [2]
+    assert scores.ranked(9) == dict(worst=[2, 3, 1], best=[0, 1])
+    assert scores.ranked(1) == dict(worst=[2], best=[0])

@@ -16,7 +16,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mpvit.evaluation.coco_metric import _KEYS
+from mpvit.evaluation.coco import STATS
 
 PARITY = Path(__file__).resolve().parent.parent / 'data' / 'parity'
 CONFIG = """
@@ -139,7 +139,7 @@ def test_official_file_gives_the_official_numbers(root, tool, tmp_path, monkeypa
     )  # fmt: skip
     assert result.status == 0, result.err
     metrics = json.loads((tmp_path / 'work' / 'metrics.json').read_text())['metrics']
-    actual = [metrics[f'coco/bbox_{key}'] for key in _KEYS]
+    actual = [metrics[f'coco/bbox_{key}'] for key in STATS.values()]
     expected = evaluate_directly(tmp_path, detections)
     assert 0.05 < expected[0] < 0.95
     np.testing.assert_allclose(actual, expected, atol=5.1e-4)  # rounded to 3 digits

@@ -10,7 +10,7 @@ from PIL import Image, ImageColor, ImageOps
 from synthetic_detections import detections_file, found_in, truth_file
 
 from mpvit.datasets.palette import class_colour
-from mpvit.evaluation.analysis import analyse
+from mpvit.evaluation.analysis import Analysis
 from mpvit.evaluation.result_files import read_results
 from mpvit.visualization import error_pictures as errors
 from mpvit.visualization.error_pictures import (
@@ -40,7 +40,7 @@ def photos_of(tmp_path, detections, side=320, objects=(BOX,), image=None):
         for label, box, score in detections
     ]
     results = read_results(truth, detections_file(tmp_path, found), tmp_path)
-    return Photos(analyse(results), side)
+    return Photos(Analysis(results), side)
 
 
 def coloured(picture, colour):
@@ -94,7 +94,7 @@ def test_photographs_are_turned_as_their_boxes_are_meant(tmp_path, orientation):
 
     def turned(exif_turns, size):
         results = replace(photos.analysis.results, exif_turns=exif_turns, sizes=np.array([size]))
-        drawn = Photos(replace(photos.analysis, results=results))
+        drawn = Photos(Analysis(results))
         picture, (mistake,) = drawn.picture(0), drawn.mistakes('background', 1)
         cut = np.asarray(mistake.picture)[90:230, 90:230].min() > 240  # the middle is white
         whole = picture.size == (240, 320) and np.asarray(picture)[70:110, 150:210].min() > 240
@@ -188,7 +188,7 @@ def test_contact_sheet_takes_images_from_the_whole_set(tmp_path, monkeypatch, co
 
 def test_hundreds_of_images_fit_on_a_sheet(tmp_path, monkeypatch):
     objects = [dict(image_id=i, category_id=1, bbox=BOX) for i in range(1, 729)]
-    study = analyse(
+    study = Analysis(
         read_results(truth_file(tmp_path, objects, ['a'], 728), detections_file(tmp_path, []))
     )
     monkeypatch.setattr(errors, 'CHARTS', {})
@@ -208,7 +208,7 @@ def test_sheets_of_a_real_dataset(toy, tmp_path):
     truth = toy / 'annotations' / 'instances_val2017.json'
     entries = [dict(entry, category_id=1) for entry in found_in(truth)]  # all are circles
     found = detections_file(tmp_path, entries)
-    photos = Photos(analyse(read_results(truth, found, toy / 'val2017')), 200)
+    photos = Photos(Analysis(read_results(truth, found, toy / 'val2017')), 200)
     sheet = image_sheet(photos, [0, 1, 2, 3, 4, 5], 'All.', columns=3)
     assert sheet.width >= 3 * 200
     assert mistake_sheet(photos, 4).height > 100
