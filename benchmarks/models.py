@@ -19,13 +19,13 @@ from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 import benchmarks.contiguous  # noqa: F401  (registers ContiguousMPViT)
 from benchmarks._timing import Action, elsewhere
 from mpvit.config.reading import load_config
 from mpvit.inference import prepare
+from mpvit.model_info.measure import made_up
 from mpvit.ops.mmcv_bridge import stock_attention
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'deformable_detr'
@@ -159,29 +159,9 @@ def image_tensor(size: tuple[int, int], batch: int = 1) -> Tensor:
     return image + 0.1 * torch.randn(batch, 3, *size, generator=generator)
 
 
-def samples_of(size: tuple[int, int], batch: int = 1, objects: int = 8) -> list[DetDataSample]:
+def samples_of(size: tuple[int, int], batch: int = 1) -> list[DetDataSample]:
     """Data samples of unpadded images with a few objects each."""
-    generator = torch.Generator().manual_seed(SEED + 1)
-    height, width = size
-    samples = []
-    for _ in range(batch):
-        centre = 0.2 + 0.6 * torch.rand(objects, 2, generator=generator)
-        half = 0.02 + 0.18 * torch.rand(objects, 2, generator=generator)
-        boxes = torch.cat([centre - half, centre + half], 1) * torch.tensor([width, height] * 2)
-        labels = torch.randint(80, (objects,), generator=generator)
-        sample = DetDataSample(gt_instances=InstanceData(bboxes=boxes, labels=labels))
-        sample.set_metainfo(
-            dict(
-                img_shape=size,
-                ori_shape=size,
-                pad_shape=size,
-                batch_input_shape=size,
-                scale_factor=(1.0, 1.0),
-                img_id=0,
-            )
-        )
-        samples.append(sample)
-    return samples
+    return made_up(size, torch.device('cpu'), batch)[1]
 
 
 def prediction(model: nn.Module, size: tuple[int, int]) -> Callable[[], list]:

@@ -215,11 +215,6 @@ def _build(cfg: Config, initialise: bool) -> Any:
     return model
 
 
-def _parameters(module: nn.Module) -> tuple[int, int]:
-    counts = [(p.numel(), p.requires_grad) for p in module.parameters()]
-    return sum(n for n, _ in counts), sum(n for n, trainable in counts if trainable)
-
-
 def _count(model: nn.Module, size: Size, config: str) -> Count:
     inputs = made_up(size, torch.device('meta'))
     try:
@@ -264,20 +259,29 @@ def _measure(
     return found
 
 
+def _parameters(module: nn.Module) -> tuple[int, int]:
+    """All, and those that are trained."""
+    counts = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, _ in counts), sum(n for n, trained in counts if trained)
+
+
 def _figures(
     parameters: Mapping[str, tuple[int, int]], count: Count, measured: _Measured
 ) -> dict[str, Figures]:
     """Figures by part, with what is in no part and the total at the end."""
-    operations = {'': count.total, **count.parts}
-    found = {}
-    for name, (number, trainable) in parameters.items():
-        own = operations.get(name, Operations(0, 0))
-        kept = measured.kept.get(name)
-        seconds = median(measured.seconds[name]) if measured.seconds else None
-        found[name] = Figures(number, trainable, own.multiply_adds, own.flops, kept, seconds)
+    found = {
+        name: Figures(
+            *own,
+            *count.parts.get(name, Operations(0, 0)),
+            measured.kept.get(name),
+            median(measured.seconds[name]) if measured.seconds else None,
+        )
+        for name, own in parameters.items()
+    }
     total = found.pop('')
-    rest = asdict(total)
-    for name, part in found.items():
-        if '.' not in name:
-            rest = {key: v if v is None else v - getattr(part, key) for key, v in rest.items()}
+    outermost = [part for name, part in found.items() if '.' not in name]
+    rest: dict[str, Any] = {
+        key: None if whole is None else whole - sum(getattr(part, key) for part in outermost)
+        for key, whole in asdict(total).items()
+    }
     return {**found, REST: Figures(**rest), TOTAL: total}

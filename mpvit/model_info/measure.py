@@ -23,15 +23,16 @@ _OBJECTS = 8  # in the made-up image
 _WARM_UP = 2  # runs that are not timed
 
 
-def made_up(size: Size, device: torch.device) -> Inputs:
-    """An image of noise as it enters the backbone, and what is known about it.
+def made_up(size: Size, device: torch.device, batch: int = 1) -> Inputs:
+    """Images of noise as they enter the backbone, and what is known about them.
 
     Args:
         size: Height and width in pixels.
-        device: Where the image is; on 'meta' it has no content.
+        device: Where the images are; on 'meta' they have no content.
+        batch: How many.
 
     Returns:
-        Image of shape ``(1, 3, height, width)``, and a sample with a few objects.
+        Images of shape ``(batch, 3, height, width)``, and for each a sample with a few objects.
     """
     height, width = size
     starts = torch.linspace(0, 0.5, _OBJECTS)[:, None] * torch.tensor([width, height])
@@ -40,7 +41,8 @@ def made_up(size: Size, device: torch.device) -> Inputs:
     sample = DetDataSample(gt_instances=objects)
     shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
     sample.set_metainfo(dict(shapes, scale_factor=(1.0, 1.0), img_id=0))
-    return torch.randn(1, 3, height, width, device=device), [sample.to(device)]
+    images = torch.randn(batch, 3, height, width, device=device)
+    return images, [sample.to(device) for _ in range(batch)]
 
 
 def latency(

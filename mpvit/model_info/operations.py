@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,7 @@ _MOVES = """
 """
 
 
-@dataclass(frozen=True)
-class Operations:
+class Operations(NamedTuple):
     """Operations for one image.
 
     Attributes:
@@ -57,18 +56,21 @@ class Count:
     """What was counted.
 
     Attributes:
-        total: Of the model.
-        parts: By dotted name of the module during whose call they happened.
+        parts: By dotted name of the module during whose call they happened; '' is the model.
         by_operator: Floating-point operations by name of the operator.
         unknown: How often operators without a formula were called, by name; not counted.
         peak: Most bytes that its tensors take at a time, without weights and input.
     """
 
-    total: Operations
     parts: Mapping[str, Operations]
     by_operator: Mapping[str, int]
     unknown: Mapping[str, int]
     peak: int
+
+    @property
+    def total(self) -> Operations:
+        """Of the model."""
+        return self.parts['']
 
 
 def count_operations(model: nn.Module, run: Callable[[nn.Module], object]) -> Count:
@@ -85,16 +87,13 @@ def count_operations(model: nn.Module, run: Callable[[nn.Module], object]) -> Co
     shapes = _OnShapes(counter.flop_registry)
     with torch.no_grad(), shapes, counter:
         run(copied)
-    root = type(copied).__name__
     counts = counter.get_flop_counts()
+    everything = counts.pop('Global', {})
+    prefix = f'{type(copied).__name__}.'
+    parts = {name.removeprefix(prefix): found for name, found in counts.items() if prefix in name}
     return Count(
-        total=_operations(counts.get('Global', {})),
-        parts={
-            name.removeprefix(f'{root}.'): _operations(of_part)
-            for name, of_part in counts.items()
-            if name.startswith(f'{root}.')
-        },
-        by_operator={_name(packet): n for packet, n in counts.get('Global', {}).items()},
+        parts={name: _operations(found) for name, found in {'': everything, **parts}.items()},
+        by_operator={_name(packet): n for packet, n in everything.items()},
         unknown=dict(shapes.unknown),
         peak=shapes.peak,
     )

@@ -97,12 +97,6 @@ def test_layer_that_is_not_there(actions, result):
         actions.select(result, 0, 7)
 
 
-def test_only_checkpoints_of_the_list_are_read(actions, work_dirs):
-    for name in (str(work_dirs / NAME), '../' + NAME, '/etc/passwd', ''):
-        with pytest.raises(UserError, match='choose one of the list'):
-            actions.detect(actions.example(0), name)
-
-
 def test_checkpoints_that_cannot_be_used(actions, work_dirs, tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -1,7 +1,6 @@
 """Pairs, peak memory and the markdown of the table."""
 
 import os
-import sys
 import time
 
 import numpy as np
@@ -98,10 +97,3 @@ def test_a_missing_package_is_a_row_that_says_so(monkeypatch):
     ((row,),) = table.measure(['huggingface'], quick=True, threads=1).values()
     assert row.ratio is None
     assert 'no_such_package' in row.note
-
-
-def test_an_unknown_script_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['table', 'nonsense'])
-    with pytest.raises(SystemExit, match='2'):
-        table.main()
-    assert 'no script nonsense' in capsys.readouterr().err

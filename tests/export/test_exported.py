@@ -61,18 +61,12 @@ def test_inference_detector_takes_it(tiny, detector, onnx_file, toy):
         assert (one.bboxes - other.bboxes).abs().max() < 1e-2
 
 
-@pytest.mark.parametrize('setting', [dict(dtype='fp16'), dict(compile=True), dict(fold=False)])
-def test_what_was_decided_when_exporting_is_refused(setting, tiny, onnx_file):
-    with pytest.raises(UserError, match='export'):
-        load_detector(tiny[0], onnx_file, **setting)
-
-
-def test_other_class_count_is_refused(root, onnx_file):
+def test_what_does_not_fit_the_file_is_refused(root, tiny, onnx_file, tmp_path):
+    for setting in (dict(dtype='fp16'), dict(compile=True), dict(fold=False)):
+        with pytest.raises(UserError, match='export'):
+            load_detector(tiny[0], onnx_file, **setting)
     with pytest.raises(UserError, match=r'has 6 classes .* config has 80'):
         load_detector(root / 'configs/deformable_detr/mpvit_s_ddetr_50e.py', onnx_file)
-
-
-def test_other_normalisation_is_refused(tiny, onnx_file, tmp_path):
     config = tmp_path / 'other.py'
     config.write_text(
         f"_base_ = '{tiny[0]}'\nmodel = dict(data_preprocessor=dict(mean=[0., 0., 0.]))"

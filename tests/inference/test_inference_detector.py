@@ -16,7 +16,6 @@ from mpvit.config.reading import load_config
 from mpvit.errors import UserError
 from mpvit.inference import Detector
 from mpvit.inference.images import read_image
-from mpvit.inference.inputs import find
 from mpvit.inference.loading import image_pipeline
 
 FIELDS = ('boxes', 'scores', 'labels')
@@ -160,16 +159,6 @@ def test_tiles_with_the_mirror_image(make, photos):
     assert not set(found.scores) <= set(make(tile=100)(pixels).scores)
 
 
-def test_a_file_that_goes_away_is_one_that_cannot_be_read(detector, photos, tmp_path):
-    path = tmp_path / 'a.jpg'
-    path.write_bytes(photos[0].read_bytes())
-    places = find([path])
-    path.unlink()
-    failed = []
-    assert not list(detector.predict(places, failed.append))
-    assert 'a.jpg' in str(failed[0])
-
-
 @pytest.mark.parametrize('batch_size', [1, 3])
 def test_tiles(make, photos, batch_size):
     """Against each tile by itself, put together with torchvision's suppression."""
@@ -221,20 +210,3 @@ def test_wrong_settings(make, settings, message):
 def test_a_device_that_is_not_there(root, weights, device):
     with pytest.raises(UserError, match=f'device {device} .*cpu'):
         Detector(root / 'tests' / 'data' / 'tiny.py', weights, device)
-
-
-def test_full_memory_is_one_line(make, photos, monkeypatch):
-    detector = make()
-
-    def allocate(data):
-        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has')
-
-    monkeypatch.setattr(detector.model, 'test_step', allocate)
-    with pytest.raises(UserError, match='20.00 MiB.*--batch-size'):
-        detector(photos[0])
-
-
-def test_a_missing_package_is_named(make, monkeypatch):
-    monkeypatch.setitem(__import__('sys').modules, 'supervision', None)
-    with pytest.raises(UserError, match='supervision'):
-        make(tile=100)

@@ -42,21 +42,19 @@ def test_what_is_written_has_the_rate_size_and_length_of_what_was_read(tmp_path,
     assert max(differences(found, expected)) < 6
 
 
+def moments(count):
+    return [Moment(n, count, Fraction(25), n, 1, Fraction(1, 25)) for n in range(count)]
+
+
 def test_odd_sizes_stay(tmp_path):
     expected = videos.steps(9, 65, 49)
-    writer = None
-    for number, pixels in enumerate(expected):
-        moment = Moment(number, 9, Fraction(25), number, 1, Fraction(1, 25))
-        writer = writer or VideoWriter(tmp_path / 'a.mp4', moment, (65, 49))
+    writer = VideoWriter(tmp_path / 'a.mp4', moments(9)[0], (65, 49))
+    for pixels, moment in zip(expected, moments(9), strict=True):
         writer.write(pixels, moment)
     writer.close()
     found, rate = videos.read(tmp_path / 'a.mp4')
     assert max(differences(found, expected)) < 6
     assert rate == 25
-
-
-def moments(count):
-    return [Moment(n, count, Fraction(25), n, 1, Fraction(1, 25)) for n in range(count)]
 
 
 def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
