@@ -41,7 +41,7 @@ def machine(threads: int | None) -> str:
     """What the figures depend on, in one line."""
     import torch
 
-    from mpvit.model_info.tables import processor
+    from mpvit.engine.run_folder import processor
 
     isa = torch.backends.cpu.get_cpu_capability()
     count = threads or torch.get_num_threads()

@@ -11,7 +11,6 @@ from PIL import Image
 from mpvit.app.sources import Source
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError
-from mpvit.files.paths import expanded
 from mpvit.inference import Detections, Detector
 from mpvit.inference.queries import SamplingPoints, record
 
@@ -91,6 +90,6 @@ def _written(source: Source) -> int:
     if '://' in source.checkpoint:
         return 0
     try:
-        return Path(expanded(source.checkpoint)).stat().st_mtime_ns
+        return Path(source.checkpoint).stat().st_mtime_ns
     except OSError as error:
         raise UserError(f'checkpoint {source.name} is not there; choose another') from error

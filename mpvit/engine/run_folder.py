@@ -255,7 +255,7 @@ def software() -> dict[str, str]:
 
     versions = {name: _version(name, fork) for name, fork in _PACKAGES.items()}
     found = {name: text for name, text in versions.items() if text}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({processor()})'
     revision = _revision()
     return dict(
         mpvit=__version__,
@@ -291,11 +291,11 @@ def _revision() -> str:
     return done.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
     """The name of the CPU, as far as the system tells."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
         lines = []
     names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
-    return f'CPU ({names[0] if names else platform.machine()})'
+    return names[0] if names else platform.machine()

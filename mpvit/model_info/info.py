@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -188,14 +187,12 @@ def _device(name: str | None) -> torch.device:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without mmengine's list of every parameter, and what PyTorch says of mmdet's code."""
+    """Without mmengine's list of every parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='torch.meshgrid')
-            yield
+        yield
     finally:
         logger.setLevel(level)
 

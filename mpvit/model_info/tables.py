@@ -1,12 +1,10 @@
 """Numbers of detectors as tables, which are Markdown."""
 
-import platform
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
+from mpvit.engine.run_folder import processor
 from mpvit.model_info.info import AtSize, Figures, ModelInfo
 
 _MIB = 2**20
@@ -42,13 +40,6 @@ def machine(device: str) -> str:
     if torch.device(device).type == 'cuda':
         return f'{torch.cuda.get_device_name(device)}; torch {torch.__version__}'
     return f'{processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}'
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    info = Path('/proc/cpuinfo')
-    model = re.search(r'model name\s*: (.+)', info.read_text()) if info.exists() else None
-    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _summary(name: str, found: AtSize) -> list[str]:
