@@ -71,5 +71,7 @@ def test_every_door_names_the_classes_alike(root, weights, tmp_path, metainfo, n
     assert facts['resize'][0]['scale'] == [128, 128]
     assert Detector(config, checkpoint, 'cpu').classes == tuple(names)
     assert record(model, image).classes == tuple(names)
-    torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes='abcdef'))), checkpoint)
+    torch.save(
+        dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=[*'abcdef']))), checkpoint
+    )
     assert Detector(config, checkpoint, 'cpu').classes == tuple('abcdef')
