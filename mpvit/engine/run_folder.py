@@ -195,12 +195,17 @@ def write_record(cfg: Config, **facts: Any) -> None:
 
 
 def write_metrics(
-    cfg: Config, metrics: Mapping[str, float], data: Mapping[str, Any], inference: Mapping[str, Any]
+    cfg: Config,
+    checkpoint: str,
+    metrics: Mapping[str, float],
+    data: Mapping[str, Any],
+    inference: Mapping[str, Any],
 ) -> Path:
     """Write ``metrics.json``: the numbers of an evaluation, and what they are of.
 
     Args:
         cfg: Complete config of the evaluation.
+        checkpoint: What was evaluated, as it was named; an exported file is not in ``cfg``.
         metrics: The numbers.
         data: As `data_of`, and ``detections``, their file.
         inference: How the detector was run.
@@ -208,7 +213,7 @@ def write_metrics(
     Returns:
         The file.
     """
-    record = dict(config=cfg.filename, checkpoint=cfg.load_from, inference=inference)
+    record = dict(config=cfg.filename, checkpoint=str(checkpoint), inference=inference)
     record |= dict(data=data, software=software(), metrics=metrics)
     return _write(Path(cfg.work_dir) / METRICS, record)
 

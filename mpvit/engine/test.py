@@ -108,7 +108,8 @@ def run_test(
     settings = dict(dtype=dtype, compile=compile, fold=fold)
     # averaged weights are what a checkpoint's state_dict holds; EMAHook would only swap them in
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook.type != 'EMAHook']
-    if is_exported(cfg.load_from):
+    checkpoint = cfg.load_from
+    if is_exported(checkpoint):
         settings = use_exported(cfg, settings)
     else:
         hooks.append(ConfigDict(type='PrepareInferenceHook', **settings))
@@ -120,7 +121,7 @@ def run_test(
             _ = runner.test_loop
         metrics: dict[str, float] = runner.test()
     if is_main_process():
-        path = write_metrics(cfg, metrics, evaluated_data(cfg), settings)
+        path = write_metrics(cfg, checkpoint, metrics, evaluated_data(cfg), settings)
         runner.logger.info(f'Metrics written to {path}')
     return metrics
 
