@@ -1,1 +1,1 @@
-"""Configs: found by name, read, and pointed at data."""
+"""Configs: found by name, read, pointed at data, changed by flags."""

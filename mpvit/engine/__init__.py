@@ -1,1 +1,1 @@
-"""Extensions of mmengine: runner, loop, hooks, optimizer, randomness."""
+"""Trainings and tests: from a config to weights and numbers, whatever interrupts them."""

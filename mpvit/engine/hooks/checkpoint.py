@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, save_checkpoint
 from torch import Tensor, nn
 
 from mpvit.checkpoints.writing import TEMPORARY, NotSaved, check_finite, write_durably
+from mpvit.engine.hooks import detector_of
 from mpvit.engine.run_folder import POINTER
 from mpvit.errors import UserError
 
@@ -103,7 +103,7 @@ class DurableCheckpointHook(CheckpointHook):
             NotSaved: It cannot be written.
         """
         if get_world_size() > 1:  # first of all, since only the main process knows if it saved
-            self._buffers = all_gather_object(_buffers(_unwrapped(runner)))
+            self._buffers = all_gather_object(_buffers(detector_of(runner)))
         try:
             if self.saved_step == runner.iter:
                 return
@@ -131,7 +131,7 @@ class DurableCheckpointHook(CheckpointHook):
         if self._buffers is not None:
             checkpoint['rank_buffers'] = self._buffers
         if get_world_size() == 1 and is_accumulating(runner):
-            named = _unwrapped(runner).named_parameters()
+            named = detector_of(runner).named_parameters()
             checkpoint['gradients'] = {n: p.grad.cpu() for n, p in named if p.grad is not None}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ class DurableCheckpointHook(CheckpointHook):
         if len(buffers) == get_world_size():
             checkpoint['state_dict'].update(buffers[get_rank()])
         if get_world_size() == 1:
-            for name, parameter in _unwrapped(runner).named_parameters():
+            for name, parameter in detector_of(runner).named_parameters():
                 if name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
 
@@ -258,11 +258,6 @@ def is_accumulating(runner: Runner) -> bool:
 
 def _point(runner: Runner, path: str) -> None:
     write_durably(Path(runner.work_dir) / POINTER, lambda file: file.write(path.encode()))
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:

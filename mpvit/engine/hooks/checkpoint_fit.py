@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
@@ -19,6 +18,7 @@ from mpvit.checkpoints.class_layers import (
 )
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.formats import weights_of
+from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import KERNELS, settings_of_group
 from mpvit.errors import UserError
 
@@ -46,9 +46,7 @@ class CheckpointFitHook(Hook):
             UserError: Tensors are missing, unexpected or of another shape, or a training cannot
                 be resumed from it.
         """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = detector_of(runner)
         # fine-tuning may be for other classes; a resumed or tested model may not
         training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
         classes = _classes_of(runner._train_loop if training else runner._test_loop)

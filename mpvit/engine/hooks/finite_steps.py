@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import FiniteOptimWrapper
 from mpvit.engine.run_folder import last_checkpoint
 from mpvit.errors import UserError
@@ -145,12 +145,12 @@ class FiniteStepHook(Hook):
         if self._dumps >= self.max_dumps:
             return text
         self._dumps += 1
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        weights = detector_of(runner).parameters()
         record = dict(
             epoch=runner.epoch + 1,
             gradient_norm=str(getattr(runner.optim_wrapper, 'grad_norm', None)),
             lr=runner.optim_wrapper.get_lr(),
-            weights_finite=all(bool(p.isfinite().all()) for p in model.parameters()),
+            weights_finite=all(bool(p.isfinite().all()) for p in weights),
         )
         try:
             path = dump_batches(runner.work_dir, runner.iter + 1, self._batches, record)

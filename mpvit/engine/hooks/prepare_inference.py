@@ -13,11 +13,11 @@ from mmcv.cnn import fuse_conv_bn
 from mmdet.models import DeformableDETR
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mpvit.engine.hooks import detector_of
 from mpvit.errors import UserError
 from mpvit.models.lean import use_lean_layers
 
@@ -104,10 +104,7 @@ class PrepareInferenceHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Prepare the detector inside whatever wraps it."""
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        prepare(model, **self.settings)
+        prepare(detector_of(runner), **self.settings)
         runner.logger.info('Inference: ' + ', '.join(f'{k} {v}' for k, v in self.settings.items()))
 
 

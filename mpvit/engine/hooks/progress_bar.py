@@ -1,4 +1,4 @@
-"""Hooks of mmengine's training loop."""
+"""A progress bar in the place of log lines, for the demo."""
 
 from typing import Any
 

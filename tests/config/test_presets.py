@@ -1,4 +1,4 @@
-"""Which trackers a run has, by its config and by the command line."""
+"""What flags make of a config: which trackers a run has."""
 
 import sys
 
