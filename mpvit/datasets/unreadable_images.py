@@ -13,13 +13,9 @@ from mpvit.errors import UserError
 
 
 class SkippedImages:
-    """Counts the images that were left out, together with all workers of a dataloader.
+    """Counts the images left out of a dataset, up to a limit, with all workers of a dataloader.
 
     An image counts once, however often it is drawn.
-
-    Args:
-        images: Number of images of the dataset.
-        limit: How many of them may be left out.
     """
 
     def __init__(self, images: int, limit: int) -> None:
@@ -33,16 +29,7 @@ class SkippedImages:
         return int(self._marks.sum())
 
     def add(self, index: int, path: str, reason: str) -> bool:
-        """Leave out an image, with a warning the first time.
-
-        Args:
-            index: Of the image in the dataset.
-            path: Its file.
-            reason: Why it cannot be read.
-
-        Returns:
-            Whether the limit still holds.
-        """
+        """Leave out an image, with a warning the first time; whether the limit still holds."""
         if self._marks[index]:
             return True
         self._marks[index] = True
@@ -60,9 +47,7 @@ class SkippedImages:
 def why_unreadable(path: str, transforms: Sequence[Any]) -> str | None:
     """Why an image cannot be read, or None if it can and the error came from elsewhere.
 
-    Args:
-        path: File.
-        transforms: Steps of a pipeline, of which the one that reads images is tried again.
+    The step of the pipeline that reads images is tried again.
     """
     loaders = (step for step in transforms if isinstance(step, LoadImageFromFile))
     loader = next(loaders, LoadImageFromFile())
