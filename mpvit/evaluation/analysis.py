@@ -8,13 +8,13 @@ import numpy as np
 from mpvit.evaluation.coco import STATS, BoxEvaluation, evaluate_boxes, records
 from mpvit.evaluation.error_types import ERROR_TYPES, error_types
 from mpvit.evaluation.outcomes import (
+    CLASS,
     FOUND,
     IGNORED,
-    OUTCOMES,
     Outcomes,
     confusion,
+    image_counts,
     judge,
-    score_images,
 )
 from mpvit.evaluation.result_files import Floats, Results
 
@@ -27,8 +27,6 @@ class Analysis:
         threshold: Score from which a detection is shown and counted in all but AP.
 
     Attributes:
-        results: As given.
-        threshold: As given.
         stats: COCO's 12 numbers (`STATS`), in [0, 1]; NaN where there are no objects.
         precision: By IoU threshold (10, 0.5 to 0.95), recall (101, 0 to 1) and class, ``(10, 101,
             K)``; NaN for a class without objects.
@@ -37,7 +35,7 @@ class Analysis:
         error_gains: What each kind of error costs, as `error_types` says.
         shown: The detections from the threshold on, and what became of them.
         confusion: True by detected class, with the background, ``(K + 1, K + 1)``.
-        images: How well each image went.
+        images: Objects found, those not found, and wrong detections of each image, ``(I, 3)``.
         sweep: Score, and precision, recall and F1 from it on, over all classes, ``(S, 4)``.
     """
 
@@ -50,7 +48,7 @@ class Analysis:
         self.error_gains = error_types(outcomes)
         self.shown = outcomes.above(threshold)
         self.confusion = confusion(self.shown)
-        self.images = score_images(self.shown)
+        self.images = image_counts(self.shown)
         self.sweep = _sweep(outcomes)
 
     @property
@@ -60,11 +58,28 @@ class Analysis:
             return float('nan')
         return float(self.sweep[np.nanargmax(self.sweep[:, 3]), 0])
 
+    def ranked_images(self, count: int) -> dict[str, list[int]]:
+        """The worst and the best images.
+
+        Args:
+            count: How many of either at most.
+
+        Returns:
+            'worst': by rising F1, of equal ones those with the most errors first, without those
+            that have none. 'best': by falling F1, of equal ones those with the most objects first,
+            without those in which nothing was found.
+        """
+        found, errors = self.images[:, 0], self.images[:, 1:].sum(1)
+        with np.errstate(invalid='ignore'):
+            f1 = 2 * found / (2 * found + errors)
+        worst, best = np.lexsort((-errors, f1)), np.lexsort((-found, -f1))
+        worst, best = worst[errors[worst] > 0], best[found[best] > 0]
+        return dict(worst=worst[:count].tolist(), best=best[:count].tolist())
+
     def error_counts(self) -> dict[str, int]:
         """How many detections, from the threshold on, are wrong and how, and missed objects."""
-        counts = np.bincount(self.shown.outcome, minlength=len(OUTCOMES)).tolist()
-        wrong = {name: counts[OUTCOMES.index(name)] for name in ERROR_TYPES[:-1]}
-        return wrong | dict(missed=int(self.shown.missed.sum()))
+        counts = np.bincount(self.shown.outcome, minlength=IGNORED)[CLASS:IGNORED].tolist()
+        return dict(zip(ERROR_TYPES, [*counts, int(self.shown.missed.sum())], strict=True))
 
     def class_rows(self) -> list[dict[str, Any]]:
         """One record a class: name, objects, AP; precision, recall from the threshold on."""

@@ -49,6 +49,7 @@ class BoxEvaluation:
         return np.stack([part.mean(axis=(0, 1)) for part in parts], axis=1)
 
 
+@collector_off()
 def records(**columns: Iterable[Any]) -> list[Record]:
     """Columns as one dict a row, with plain numbers in place of NumPy's."""
     values = [c.tolist() if isinstance(c, np.ndarray) else c for c in columns.values()]

@@ -7,20 +7,10 @@ data this gives its numbers (tests/evaluation/test_error_types.py).
 
 import numpy as np
 
-from mpvit.evaluation.outcomes import (
-    BOTH,
-    CLASS,
-    DUPLICATE,
-    FOUND,
-    IGNORED,
-    LOCATION,
-    NOTHING,
-    Outcomes,
-)
+from mpvit.evaluation.outcomes import CLASS, FOUND, IGNORED, LOCATION, OUTCOMES, Outcomes
 from mpvit.evaluation.result_files import Floats, Ints, Mask
 
-ERROR_TYPES = ('class', 'location', 'both', 'duplicate', 'background', 'missed')
-_CODES = dict(zip(ERROR_TYPES[:-1], (CLASS, LOCATION, BOTH, DUPLICATE, NOTHING), strict=True))
+ERROR_TYPES = (*OUTCOMES[CLASS:IGNORED], 'missed')
 _RECALLS = np.linspace(0, 1, 101)  # at which COCO reads the precision
 
 
@@ -55,11 +45,11 @@ def error_types(outcomes: Outcomes) -> dict[str, float]:
     ap50, winner = mean_ap(), _winners(outcomes)
     true_label = np.append(objects.label, -1)[outcomes.target]
     gains = {}
-    for name, code in _CODES.items():
+    for code in range(CLASS, IGNORED):
         wrong = outcomes.outcome == code
         fixed = wrong & winner
         label = np.where(fixed, true_label, detected.label)
-        gains[name] = mean_ap(counts & (~wrong | fixed), correct | fixed, label) - ap50
+        gains[OUTCOMES[code]] = mean_ap(counts & (~wrong | fixed), correct | fixed, label) - ap50
     gains['missed'] = mean_ap(total=total - by_class(outcomes.missed)) - ap50
     gains['false_positives'] = mean_ap(keep=correct) - ap50
     gains['false_negatives'] = mean_ap(total=by_class(outcomes.found)) - ap50

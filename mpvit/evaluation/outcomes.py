@@ -90,43 +90,6 @@ class Outcomes:
         )
 
 
-@dataclass(frozen=True)
-class ImageScores:
-    """How well a detector did on each image: counts, ``(I,)`` each.
-
-    Attributes:
-        found: Objects found.
-        missed: Objects not found.
-        false: Detections that found none.
-    """
-
-    found: Ints
-    missed: Ints
-    false: Ints
-
-    @property
-    def f1(self) -> Floats:
-        """Harmonic mean of precision and recall, in [0, 1]; NaN without object and detection."""
-        with np.errstate(invalid='ignore'):
-            return np.asarray(2 * self.found / (2 * self.found + self.missed + self.false))
-
-    def ranked(self, count: int) -> dict[str, list[int]]:
-        """The worst and the best images.
-
-        Args:
-            count: How many of either at most.
-
-        Returns:
-            'worst': by rising F1, of equal ones those with the most errors first, without those
-            that have none. 'best': by falling F1, of equal ones those with the most objects first,
-            without those in which nothing was found.
-        """
-        errors = self.missed + self.false
-        worst, best = np.lexsort((-errors, self.f1)), np.lexsort((-self.found, -self.f1))
-        worst, best = worst[errors[worst] > 0], best[self.found[best] > 0]
-        return dict(worst=worst[:count].tolist(), best=best[:count].tolist())
-
-
 def judge(results: Results) -> Outcomes:
     """Decide what became of every detection and object, by COCO's matching at an IoU of 0.5."""
     pairs, count = _overlaps(results), len(results.detected.score)
@@ -224,12 +187,12 @@ def confusion(outcomes: Outcomes) -> Ints:
     return counts
 
 
-def score_images(outcomes: Outcomes) -> ImageScores:
-    """Count what was found, missed and falsely found in each image."""
+def image_counts(outcomes: Outcomes) -> Ints:
+    """The objects found, those not found, and the wrong detections of each image, ``(I, 3)``."""
     objects, image = outcomes.results.objects, outcomes.results.detected.image
     real, total = objects.image[~objects.crowd], len(outcomes.results.files)
     hit, counted = outcomes.outcome == FOUND, outcomes.outcome != IGNORED
     found, shown, there = (
         np.bincount(images, minlength=total) for images in (image[hit], image[counted], real)
     )
-    return ImageScores(found, there - found, shown - found)
+    return np.column_stack([found, there - found, shown - found])

@@ -79,10 +79,8 @@ class Photos:
         Args:
             image: Its index; if the file cannot be read, this says so after it was tried.
         """
-        scores = self.analysis.images
-        counts = (scores.found[image], scores.missed[image], scores.false[image])
         blank = self.analysis.results.files[image] in self.unreadable
-        text = '{} found, {} missed, {} wrong'.format(*counts)
+        text = '{} found, {} missed, {} wrong'.format(*self.analysis.images[image])
         return f'{text}; cannot be read' if blank else text
 
     def mistakes(self, kind: str, count: int) -> Iterator[Mistake]:
@@ -273,7 +271,7 @@ def draw_errors(
     for name, (draw, _) in CHARTS.items():
         yield save(draw(analysis), folder / f'{name}{suffix}')
     photos = Photos(analysis)
-    for name, chosen in analysis.images.ranked(count).items():
+    for name, chosen in analysis.ranked_images(count).items():
         # four, or so many that a sheet is not much higher than wide: a JPEG has 65,500 pixels
         columns = max(4, math.isqrt(len(chosen)))
         drawn = image_sheet(photos, chosen, f'The {name} images.', columns)

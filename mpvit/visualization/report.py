@@ -171,7 +171,7 @@ def _photos(analysis: Analysis | None, count: int) -> dict[str, Any]:
             dict(source=_jpeg(photos.picture(i)), file=names[i], caption=photos.caption(i))
             for i in images
         ]
-        for name, images in analysis.images.ranked(count).items()
+        for name, images in analysis.ranked_images(count).items()
     }
     mistakes = {
         ERROR_NAMES[kind]: [

@@ -130,8 +130,7 @@ def test_images_are_ranked_by_f1(tmp_path):
         dict(image_id=4, category_id=1, bbox=BOX, score=0.9),
         dict(image_id=3, category_id=1, bbox=BOX, score=0.1),  # below the threshold
     ]
-    scores = Analysis(read_results(truth, detections_file(tmp_path, detections))).images
-    assert scores.f1[:4].tolist() == pytest.approx([1, 2 / 3, 0, 0])
-    assert np.isnan(scores.f1[4])  # neither object nor detection
-    assert scores.ranked(9) == dict(worst=[2, 3, 1], best=[0, 1])
-    assert scores.ranked(1) == dict(worst=[2], best=[0])
+    study = Analysis(read_results(truth, detections_file(tmp_path, detections)))
+    assert study.images.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert study.ranked_images(9) == dict(worst=[2, 3, 1], best=[0, 1])
+    assert study.ranked_images(1) == dict(worst=[2], best=[0])
