@@ -60,10 +60,10 @@ def metric(kind: str, path: Path, results: list[tuple]) -> Callable[[], dict[str
     return call
 
 
-def build(kind: str, path: Path) -> Any:
+def build(kind: str, path: Path, **options: Any) -> Any:
     """A metric on the ground truth."""
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = METRICS.build(dict(type=kind, ann_file=str(path)))
+        evaluator = METRICS.build(dict(type=kind, ann_file=str(path), **options))
     names = [category['name'] for category in json.loads(path.read_text())['categories']]
     evaluator.dataset_meta = dict(classes=names)
     return evaluator
