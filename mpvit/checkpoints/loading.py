@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as mmengines
 import torch
+from mmengine.dist import barrier, get_rank
 from mmengine.fileio.handlers import pickle_handler, yaml_handler
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
@@ -88,6 +89,15 @@ def load_url(
     Raises:
         UserError: It cannot be downloaded or read.
     """
+    try:
+        return _load_download(url, map_location)
+    except Exception:
+        if get_rank() == 0:
+            barrier()  # where mmengine lets the others wait; they go on and fail likewise
+        raise
+
+
+def _load_download(url: str, map_location: Any) -> dict[str, Any]:
     path, fresh = _download(url)
     try:
         return load_from_local(str(path), map_location)
