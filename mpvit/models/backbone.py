@@ -17,12 +17,14 @@ class Backbone(BaseModule):
 
     Args:
         available: Stages that the arch has.
-        out_indices: Stages whose outputs are returned.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        drop_path_rate: Largest rate of stochastic depth, in [0, 1).
-        init_cfg: mmengine initialisation; None initialises from scratch as published.
+        out_indices: Stages whose outputs are returned, counted from 0. Stages after the last of
+            them are not built unless ``num_stages`` asks for them.
         num_stages: Stages to build; None for as many as ``out_indices`` needs.
+        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
         norm_eval: Keep batch norm statistics fixed while training.
+        drop_path_rate: Largest rate of stochastic depth, in [0, 1).
+        init_cfg: mmengine initialisation, usually ``dict(type='Pretrained', checkpoint=...)``.
+            None initialises from scratch as published.
 
     Attributes:
         num_stages: Stages that are built.
@@ -38,12 +40,12 @@ class Backbone(BaseModule):
     def __init__(
         self,
         available: int,
-        out_indices: Sequence[int],
-        frozen_stages: int,
-        drop_path_rate: float,
-        init_cfg: ConfigDict | None,
+        out_indices: Sequence[int] = (1, 2, 3),
         num_stages: int | None = None,
+        frozen_stages: int = -1,
         norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        init_cfg: ConfigDict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         limit = available if num_stages is None else num_stages
@@ -60,6 +62,7 @@ class Backbone(BaseModule):
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must lie in [0, 1), got {drop_path_rate}')
         self.frozen_stages = frozen_stages
+        self.drop_path_rate = drop_path_rate
         self.norm_eval = norm_eval
 
     def init_weights(self) -> None:

@@ -17,6 +17,7 @@ activation, odd sizes included (4e-15 in float64). timm's class could not be use
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,6 +51,8 @@ ARCH_DEFAULTS: dict[str, Any] = dict(
     parallel_layers=0, num_heads=8, window_heads={3: 2, 5: 3, 7: 3}
 )
 Size = tuple[int, int]
+#: Norm of the layers; that of patch embeddings has PyTorch's eps, 1e-5.
+BlockNorm: Any = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
 
 
 def _resolve_arch(arch: str | ConfigDict) -> ConfigDict:
@@ -65,13 +68,6 @@ def _resolve_arch(arch: str | ConfigDict) -> ConfigDict:
             f'and one MLP ratio, got embed_dims {dims} and mlp_ratios {ratios}'
         )
     return full
-
-
-class BlockNorm(nn.LayerNorm):
-    """Norm of the layers; that of patch embeddings has PyTorch's eps, 1e-5."""
-
-    def __init__(self, embed_dims: int, **kwargs: Any) -> None:
-        super().__init__(embed_dims, eps=LAYER_NORM_EPS, **kwargs)
 
 
 class CoaTStage(nn.Module):
@@ -194,15 +190,12 @@ class CoaT(Backbone):
         arch: 'lite_small', 'small', or a dict with ``embed_dims``, ``num_layers`` and
             ``mlp_ratios`` (see `ARCHS`) and optionally ``parallel_layers``, ``num_heads`` and
             ``window_heads`` (see `ARCH_DEFAULTS`).
-        out_indices: Stages whose outputs are returned, 0 to 3. Stages after the last of them are
-            not built. With parallel layers 1, 2 and 3 belong together and must all be there.
-        frozen_stages: -1 freezes nothing, 0 the first patch embedding, k the first k stages.
-            Position encodings of a frozen stage are frozen in the parallel layers too.
-        drop_path_rate: Stochastic depth, the same in every layer, in [0, 1). Published detectors
-            have 0.2 for small and 0 for lite_small.
         with_cp: Recompute the activations of the layers in the backward pass to save memory.
-        init_cfg: mmengine initialisation, usually ``dict(type='Pretrained', checkpoint=...)``.
-            None initialises from scratch as published.
+        **options: Those of `Backbone`. With parallel layers the ``out_indices`` 1, 2 and 3 belong
+            together and must all be there. The stem of ``frozen_stages`` is the first patch
+            embedding; position encodings of a frozen stage are frozen in the parallel layers too.
+            ``drop_path_rate`` is the same in every layer; published detectors have 0.2 for small
+            and 0 for lite_small.
 
     Raises:
         ValueError: An argument is out of range or an arch is inconsistent.
@@ -211,17 +204,11 @@ class CoaT(Backbone):
     _stem = 'stages.0.patch_embed'
 
     def __init__(
-        self,
-        arch: str | ConfigDict = 'lite_small',
-        out_indices: Sequence[int] = (1, 2, 3),
-        frozen_stages: int = -1,
-        drop_path_rate: float = 0.0,
-        with_cp: bool = False,
-        init_cfg: ConfigDict | None = None,
+        self, arch: str | ConfigDict = 'lite_small', with_cp: bool = False, **options: Any
     ) -> None:
         full = _resolve_arch(arch)
         dims = full['embed_dims']
-        super().__init__(len(dims), out_indices, frozen_stages, drop_path_rate, init_cfg)
+        super().__init__(len(dims), **options)
         if full['parallel_layers'] and not {1, 2, 3} <= {*self.out_indices}:
             # what computes only the others would never get a gradient
             raise ValueError(
@@ -231,10 +218,11 @@ class CoaT(Backbone):
         self.with_cp = with_cp
         #: Channels of each stage's output.
         self.out_channels = tuple(dims)[: self.num_stages]
-        stages = [CoaTStage(full, i, drop_path_rate, with_cp) for i in range(self.num_stages)]
+        rate = self.drop_path_rate
+        stages = [CoaTStage(full, i, rate, with_cp) for i in range(self.num_stages)]
         self.stages = nn.ModuleList(stages)
         self.parallel_layers = nn.ModuleList(
-            ParallelLayer(full, stages[1:], drop_path_rate) for _ in range(full['parallel_layers'])
+            ParallelLayer(full, stages[1:], rate) for _ in range(full['parallel_layers'])
         )
         self._finish()
 

@@ -6,7 +6,6 @@ local branch, and aggregates all of them with a 1x1 convolution.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,8 +36,6 @@ ARCHS: dict[str, dict[str, Any]] = {
 ARCH_DEFAULTS: dict[str, Any] = dict(
     num_paths=(2, 3, 3, 3), num_heads=8, window_heads={3: 2, 5: 3, 7: 3}
 )
-
-
 _ACT = dict(type='HSwish')
 
 
@@ -140,18 +137,11 @@ class MPViT(Backbone):
         arch: 'tiny', 'xsmall', 'small', 'base', or a dict with ``embed_dims``, ``num_layers`` and
             ``mlp_ratio`` (see `ARCHS`) and optionally ``num_paths``, ``num_heads`` and
             ``window_heads`` (see `ARCH_DEFAULTS`).
-        out_indices: Stages whose outputs are returned, 0 to 3. Stages after the last of them are
-            not built unless ``num_stages`` asks for them.
-        num_stages: Stages to build; None for as many as ``out_indices`` needs.
         norm_cfg: Norm of the convolutions. SyncBN as in the official recipe; on a single process
             it is ordinary batch norm.
-        norm_eval: Keep batch norm statistics fixed while training.
-        frozen_stages: -1 freezes nothing, 0 the stem, k the stem and the first k stages.
-        drop_path_rate: Stochastic depth of the deepest layer, in [0, 1).
         with_cp: Recompute the activations of transformer layers in the backward pass to save
             memory.
-        init_cfg: mmengine initialisation, usually ``dict(type='Pretrained', checkpoint=...)``.
-            None initialises from scratch as published.
+        **options: Those of `Backbone`, with ``drop_path_rate`` for the deepest layer.
 
     Raises:
         ValueError: An argument is out of range or an arch is inconsistent.
@@ -162,22 +152,15 @@ class MPViT(Backbone):
     def __init__(
         self,
         arch: str | ConfigDict = 'small',
-        out_indices: Sequence[int] = (1, 2, 3),
-        num_stages: int | None = None,
         norm_cfg: ConfigDict | None = None,
-        norm_eval: bool = False,
-        frozen_stages: int = -1,
-        drop_path_rate: float = 0.0,
         with_cp: bool = False,
-        init_cfg: ConfigDict | None = None,
+        **options: Any,
     ) -> None:
         full = resolve_arch(
             'MPViT', arch, ARCHS, ARCH_DEFAULTS, ('embed_dims', 'num_layers', 'num_paths')
         )
         dims = tuple(full['embed_dims'])
-        super().__init__(
-            len(dims), out_indices, frozen_stages, drop_path_rate, init_cfg, num_stages, norm_eval
-        )
+        super().__init__(len(dims), **options)
         norm_cfg = norm_cfg or dict(type='SyncBN', requires_grad=True)
         #: Channels of each stage's output.
         self.out_channels = (*dims[1:], dims[-1])[: self.num_stages]
@@ -187,7 +170,7 @@ class MPViT(Backbone):
                 for before, after in ((3, dims[0] // 2), (dims[0] // 2, dims[0]))
             )
         )
-        rates = drop_path_rates(drop_path_rate, full['num_layers'])
+        rates = drop_path_rates(self.drop_path_rate, full['num_layers'])
         self.stages = nn.ModuleList(
             MPViTStage(full, i, self.out_channels[i], rates[i], norm_cfg, with_cp)
             for i in range(self.num_stages)
