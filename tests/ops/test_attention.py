@@ -52,10 +52,10 @@ def fakes(monkeypatch):
     monkeypatch.setattr(attention, '_load', modules.__getitem__)
     monkeypatch.delenv(attention.VARIABLE, raising=False)
     attention._usable.cache_clear()
-    choice.forget()
+    choice.chosen.clear()
     yield SimpleNamespace(calls=calls, **modules)
     attention._usable.cache_clear()
-    choice.forget()
+    choice.chosen.clear()
 
 
 def on_cuda(dtype=torch.float32):
@@ -234,7 +234,7 @@ def test_failing_candidates_are_left_out():
         raise RuntimeError('no C compiler')
 
     ticks = itertools.count()
-    choice.forget()
+    choice.chosen.clear()
     with pytest.warns(UserWarning, match=r'triton backend fails here.*no C compiler'):
         name = choice.fastest(
             'some', {'triton': fail, 'cuda': lambda: None}, timer=lambda run: (run(), next(ticks))
@@ -242,8 +242,8 @@ def test_failing_candidates_are_left_out():
     assert name == 'cuda'
     with pytest.warns(UserWarning, match='no C compiler'):
         assert choice.fastest('none', {'triton': fail}, timer=lambda run: run()) is None
-    assert choice.chosen() == {'some': 'cuda', 'none': None}
-    choice.forget()
+    assert choice.chosen == {'some': 'cuda', 'none': None}
+    choice.chosen.clear()
 
 
 def test_running_out_of_memory_is_not_a_reason_to_choose_another():
@@ -252,4 +252,4 @@ def test_running_out_of_memory_is_not_a_reason_to_choose_another():
 
     with pytest.raises(torch.OutOfMemoryError):
         choice.fastest('memory', {'triton': exhaust}, timer=lambda run: run())
-    assert 'memory' not in choice.chosen()
+    assert 'memory' not in choice.chosen

@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 
 _REPEATS = 5
-_chosen: dict[Hashable, str | None] = {}
+#: What was chosen so far, by key; cleared, the next calls measure anew.
+chosen: dict[Hashable, str | None] = {}
 
 
 def cuda_milliseconds(run: Callable[[], object]) -> float:
@@ -42,7 +43,7 @@ def fastest(
     Returns:
         The name, or ``None`` where every candidate raises.
     """
-    if key not in _chosen:
+    if key not in chosen:
         times = {}
         for name, run in candidates.items():
             try:
@@ -55,15 +56,5 @@ def fastest(
                     f'({type(error).__name__}: {error})',
                     stacklevel=2,
                 )
-        _chosen[key] = min(times, key=lambda name: times[name], default=None)
-    return _chosen[key]
-
-
-def chosen() -> dict[Hashable, str | None]:
-    """What was chosen so far, by key."""
-    return dict(_chosen)
-
-
-def forget() -> None:
-    """Measure anew from the next call on."""
-    _chosen.clear()
+        chosen[key] = min(times, key=lambda name: times[name], default=None)
+    return chosen[key]
