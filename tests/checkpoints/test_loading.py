@@ -7,6 +7,7 @@ import torch
 import web
 from mmengine.runner import CheckpointLoader
 
+from mpvit.checkpoints import loading
 from mpvit.errors import UserError
 from mpvit.models.mpvit import MPViT
 
@@ -101,10 +102,13 @@ def test_download_is_converted_and_kept(server, imagenet):
     assert first['state_dict'].keys() == second['state_dict'].keys()
 
 
-def test_dead_links(server, imagenet):
+def test_dead_links(server, imagenet, monkeypatch):
     folder, url = server
+    waits = []
+    monkeypatch.setattr(loading, 'barrier', lambda: waits.append(1))
     with pytest.raises(UserError, match=r'HTTP 404 .*docs/checkpoints\.md'):
         CheckpointLoader.load_checkpoint(f'{url}/none.pth')
+    assert waits  # mmengine has the other processes wait there
     (folder / 'page.pth').write_text('<!doctype html><title>Not here</title>')
     with pytest.raises(UserError, match='is a web page'):
         CheckpointLoader.load_checkpoint(f'{url}/page.pth')

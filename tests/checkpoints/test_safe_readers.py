@@ -18,8 +18,6 @@ from mpvit.checkpoints.conversion import convert_file
 from mpvit.checkpoints.reading import read
 from mpvit.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 class Marker:
     """Writes a file when it is unpickled."""
@@ -174,7 +172,7 @@ def test_the_search_finds_what_it_should():
     assert not unsafe_calls('torch.load(x, weights_only=True); np.load(x); json.load(x)')
 
 
-def test_nothing_here_loads_unsafely():
-    files = [p for place in ('mpvit', 'tools', 'benchmarks') for p in (ROOT / place).rglob('*.py')]
+def test_nothing_here_loads_unsafely(root):
+    files = [p for place in ('mpvit', 'tools', 'benchmarks') for p in (root / place).rglob('*.py')]
     assert len(files) > 60
     assert {str(p): unsafe_calls(p.read_text()) for p in files if unsafe_calls(p.read_text())} == {}

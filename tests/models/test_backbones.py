@@ -326,6 +326,7 @@ def test_wrong_arches_say_what_is_wrong(kind, arch, change, message):
         (dict(arch=dict(embed_dims=(8,))), 'has the entries'),
         (dict(out_indices=(4,)), r'must lie in \[0, 4\)'),
         (dict(out_indices=()), 'out_indices'),
+        (dict(num_stages=5), 'the arch has only 4'),
         (dict(frozen_stages=5), r'frozen_stages must lie in \[-1, 4\]'),
         (dict(drop_path_rate=1.0), 'drop_path_rate'),
     ],
@@ -347,11 +348,6 @@ def test_wrong_arguments_say_what_is_wrong(kind, arguments, message):
 def test_parallel_layers_say_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         CoaT(**arguments)
-
-
-def test_more_stages_than_the_arch_has():
-    with pytest.raises(ValueError, match='only 3'):
-        MPViT(MPVIT_ARCH, num_stages=4)
 
 
 def test_too_small_images_say_what_is_wrong():

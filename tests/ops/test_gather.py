@@ -1,5 +1,6 @@
 """The gather form of deformable attention, and both forms while exporting."""
 
+import attention_cases
 import pytest
 import torch
 from torch import nn
@@ -8,18 +9,13 @@ from mpvit.ops.msda import gather, reference
 from mpvit.ops.msda import op as attention
 from mpvit.ops.msda.module import sampling_locations
 
-SHAPES = [(7, 5), (4, 3), (1, 2)]
+SHAPES = [(6, 8), (3, 4)]
 
 
 def inputs_of(dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    positions = sum(h * w for h, w in SHAPES)
-    value = torch.randn(2, positions, 3, 4, generator=generator, dtype=dtype)
-    # from well outside on the left to well outside on the right, and exact corners
-    locations = torch.rand(2, 6, 3, 3, 2, 2, generator=generator, dtype=dtype) * 2 - 0.5
-    locations[0, 0] = torch.tensor([0.0, 1.0])
-    weights = torch.rand(2, 6, 3, 3, 2, generator=generator, dtype=dtype)
-    return value, locations, weights
+    _, value, _, locations, weights = attention_cases.make_inputs('partly outside', dtype)
+    locations[0, 0] = torch.tensor([0.0, 1.0])  # exact corners
+    return value, locations.to(dtype), weights
 
 
 @pytest.mark.parametrize('shapes', [SHAPES, torch.tensor(SHAPES)], ids=['pairs', 'tensor'])
@@ -45,8 +41,8 @@ def test_half_precision_values_are_summed_in_float32():
 @pytest.mark.parametrize('numbers', [2, 4])
 def test_locations_of_pairs_are_those_of_a_tensor(numbers):
     generator = torch.Generator().manual_seed(0)
-    points = torch.rand(2, 6, 3, numbers, generator=generator)
-    offsets = torch.randn(2, 6, 3, 3, 2, 2, generator=generator)
+    points = torch.rand(2, 6, 2, numbers, generator=generator)
+    offsets = torch.randn(2, 6, 3, 2, 2, 2, generator=generator)
     expected = sampling_locations(points, offsets, torch.tensor(SHAPES))
     assert torch.equal(sampling_locations(points, offsets, SHAPES), expected)
 

@@ -14,21 +14,26 @@ from mpvit.ops.lean.linear import (
 )
 
 
+def hold_equal(compute, plain, inputs, parameters):
+    """Hold a function to another one, in value and in the gradients of inputs and parameters."""
+    inputs.requires_grad_()
+    results = []
+    for function in (compute, plain):
+        output = function(inputs)
+        gradients = torch.autograd.grad(output.sin().sum(), [inputs, *parameters])
+        results.append([output, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize('shape', [(24,), (7, 24), (2, 5, 24), (2, 300, 3, 24)])
 @pytest.mark.parametrize('bias', [True, False])
 def test_layer_equals_linear(shape, bias):
     torch.manual_seed(0)
     layer = nn.Linear(24, 10, bias=bias)
-    lean = copy.deepcopy(layer)
+    lean = copy.copy(layer)  # with the same parameters
     lean.__class__ = PointwiseLinear
-    inputs = torch.randn(shape, requires_grad=True)
-    results = []
-    for module in (lean, layer):
-        output = module(inputs)
-        gradients = torch.autograd.grad(output.sin().sum(), [inputs, *module.parameters()])
-        results.append([output, *gradients])
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    hold_equal(lean, layer, torch.randn(shape), [*layer.parameters()])
 
 
 def test_rows_are_a_view_and_strided_inputs_work():
@@ -37,16 +42,6 @@ def test_rows_are_a_view_and_strided_inputs_work():
     expected = nn.functional.linear(inputs, layer.weight, layer.bias)
     torch.testing.assert_close(layer(inputs), expected, rtol=1e-5, atol=1e-6)
     assert layer(inputs.contiguous()).is_contiguous()
-
-
-def both_ways(compute, plain, inputs, parameters):
-    """Outputs and gradients of two functions of the same inputs."""
-    results = []
-    for function in (compute, plain):
-        output = function()
-        gradients = torch.autograd.grad(output.sin().sum(), [inputs, *parameters])
-        results.append([output, *gradients])
-    return zip(*results, strict=True)
 
 
 def test_output_may_be_changed_in_place():
@@ -60,30 +55,30 @@ def test_norm_and_linear_equal_the_modules():
     torch.manual_seed(0)
     norm, layer = nn.LayerNorm(24), nn.Linear(24, 10)
     nn.init.normal_(norm.weight)
-    inputs = torch.randn(2, 30, 24, requires_grad=True)
-    parameters = [*norm.parameters(), *layer.parameters()]
-    compute, plain = lambda: norm_linear(inputs, norm, layer), lambda: layer(norm(inputs))
-    for ours, theirs in both_ways(compute, plain, inputs, parameters):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    hold_equal(
+        lambda inputs: norm_linear(inputs, norm, layer),
+        lambda inputs: layer(norm(inputs)),
+        torch.randn(2, 30, 24),
+        [*norm.parameters(), *layer.parameters()],
+    )
 
 
 def test_mlp_equals_the_modules():
     torch.manual_seed(0)
     norm, expand, contract = nn.LayerNorm(24), nn.Linear(24, 96), nn.Linear(96, 24)
     nn.init.normal_(norm.weight)
-    inputs = torch.randn(2, 30, 24, requires_grad=True)
-    parameters = [p for module in (norm, expand, contract) for p in module.parameters()]
+    inputs = torch.randn(2, 30, 24)
 
-    def compute():
+    def compute(inputs):
         return norm_mlp_gelu(inputs, norm, expand, contract)
 
-    def plain():
+    def plain(inputs):
         return contract(nn.functional.gelu(expand(norm(inputs))))
 
-    for ours, theirs in both_ways(compute, plain, inputs, parameters):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    parameters = nn.ModuleList([norm, expand, contract]).parameters()
+    hold_equal(compute, plain, inputs, [*parameters])
     with torch.no_grad():  # the activation within the product
-        torch.testing.assert_close(compute(), plain(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(compute(inputs), plain(inputs), rtol=1e-5, atol=1e-6)
 
 
 def test_relu_equals_the_modules():
