@@ -24,10 +24,8 @@ def class_layers(names: Iterable[str]) -> dict[str, bool]:
     """Which tensors of a detector are class layers, and whether they score proposals.
 
     The two-stage model scores proposals by its last class layer, whose channel 0 means 'object'
-    whatever the class. It stays the first channel when others change places.
-
-    Args:
-        names: Names of all tensors, official ones or ours.
+    whatever the class. It stays the first channel when others change places. All names of a
+    detector are needed to tell, official ones or ours.
     """
     names = list(names)
     found = {n: int(m[1]) for n in names if (m := _OFFICIAL.fullmatch(n) or _OURS.fullmatch(n))}
@@ -49,19 +47,10 @@ def other_rows(proposals: bool = False) -> list[int]:
     return sorted(set(range(OFFICIAL_CHANNELS)) - set(official_rows(proposals)))
 
 
-def cut(value: Tensor, proposals: bool) -> tuple[Tensor, Tensor]:
-    """Rows of an official class layer of 91 channels: our 80, and the other eleven."""
-    return value[official_rows(proposals)], value[other_rows(proposals)]
-
-
 def uncut(value: Tensor, others: Tensor | None, proposals: bool) -> Tensor:
-    """The official 91 rows from our 80.
+    """The official 91 rows from our 80 and the other eleven.
 
-    Args:
-        value: Our rows.
-        others: The other eleven; None if they are not known, which gives weights of 0 and the
-            bias `UNUSED_BIAS`.
-        proposals: The layer scores proposals.
+    Where those are not known (None) they get weights of 0 and the bias `UNUSED_BIAS`.
     """
     fill = UNUSED_BIAS if value.dim() == 1 else 0.0
     full = value.new_full((OFFICIAL_CHANNELS, *value.shape[1:]), fill)
@@ -72,11 +61,7 @@ def uncut(value: Tensor, others: Tensor | None, proposals: bool) -> Tensor:
 
 
 def refines_boxes(weights: Mapping[str, Tensor]) -> bool:
-    """Whether one of our detectors has box layers of its own for each decoder layer.
-
-    Args:
-        weights: All tensors of the model.
-    """
+    """Whether one of our detectors has box layers of its own for each decoder layer."""
     pattern = re.compile(r'bbox_head\.reg_branches\.\d+\.(.*)')
     return any(
         not torch.equal(value, weights[f'bbox_head.reg_branches.0.{match[1]}'])

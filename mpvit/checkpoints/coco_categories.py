@@ -27,9 +27,5 @@ OFFICIAL_CHANNELS = 91
 
 
 def category_ids(classes: Sequence[str]) -> Sequence[int]:
-    """Category ids for a file of detections: COCO's own for COCO's classes, else from 1.
-
-    Args:
-        classes: Names by label.
-    """
+    """Category ids for a file of detections: COCO's own for COCO's classes, else from 1."""
     return COCO_IDS if tuple(classes) == COCO_NAMES else range(1, len(classes) + 1)

@@ -14,7 +14,8 @@ from mpvit.checkpoints.class_layers import (
     UNUSED_BIAS,
     class_layers,
     class_names,
-    cut,
+    official_rows,
+    other_rows,
     refines_boxes,
     uncut,
 )
@@ -99,9 +100,7 @@ def to_ours(
 def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[str, Any], Report]:
     """One of our checkpoints, of a detector or a backbone, in official form.
 
-    Args:
-        checkpoint: Content of a file.
-        ema: Take the exponential moving average of the weights.
+    Arguments are those of `to_ours`.
 
     Returns:
         Weights as ``model``, and what was done.
@@ -111,7 +110,8 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
     """
     weights = weights_of(checkpoint, ema)
     layout = layout_of(weights)
-    if layout is None or (layout.official and not _is_resnet(weights)):
+    is_resnet = 'layer1.0.conv1.weight' in weights  # whose official names are ours
+    if layout is None or (layout.official and not is_resnet):
         raise UserError(f'expected one of our checkpoints, found {layout or "unknown tensors"}')
     report = Report(layout)
     refine = 'memory_trans_fc.weight' in weights or refines_boxes(weights)
@@ -170,10 +170,6 @@ def convert_file(
     return report
 
 
-def _is_resnet(weights: Mapping[str, Tensor]) -> bool:
-    return 'layer1.0.conv1.weight' in weights
-
-
 def _named(weights: Mapping[str, Tensor], layout: Layout, report: Report) -> dict[str, Tensor]:
     """Tensors by our names, each once; its copies in the file have to be equal."""
     one_head = not any(name.startswith(REFINED) for name in weights)  # for all decoder layers
@@ -213,9 +209,11 @@ def _cut_classes(
     """Weights with class layers of 80 channels, and the rows left over by our name."""
     result, others = dict(weights), {}
     for name, proposals in class_layers(weights).items():
-        channels = len(weights[name])
+        value = weights[name]
+        channels = len(value)
         if channels == OFFICIAL_CHANNELS:
-            result[name], others[name] = cut(weights[name], proposals)
+            result[name] = value[official_rows(proposals)]
+            others[name] = value[other_rows(proposals)]
         elif not report.notes:
             report.notes.append(
                 f'class layers of {channels} channels are not those of COCO and stay as they are'

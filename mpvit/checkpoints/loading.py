@@ -55,12 +55,7 @@ def load(
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read a file; official checkpoints become ours.
-
-    Args:
-        filename: Path.
-        map_location: Device for the tensors, as for `torch.load`.
-    """
+    """Read a file as `read` does; official checkpoints become ours."""
     checkpoint = read(filename, map_location)
     if not trusted():
         _drop_source(checkpoint)
@@ -145,9 +140,6 @@ class CheckedPretrainedInit(PretrainedInit):
 
     def __call__(self, module: nn.Module) -> None:
         """Load the weights into a module.
-
-        Args:
-            module: What to initialise.
 
         Raises:
             UserError: The file cannot be read or does not fit.

@@ -126,13 +126,9 @@ def _check_kind(path: Path) -> bytes:
         )
     if head.startswith(_LFS_POINTER):
         raise UserError(f'{path} is a Git LFS pointer, not the file itself; run `git lfs pull`')
-    if _is_text(head):
+    if all(byte >= 32 or byte in b'\t\n\r\f' for byte in head) and b'\x7f' not in head:
         raise UserError(f'{path} is a text file, not a checkpoint')
     return head
-
-
-def _is_text(head: bytes) -> bool:
-    return all(byte >= 32 or byte in b'\t\n\r\f' for byte in head) and b'\x7f' not in head
 
 
 def _check_sha256(path: Path, expected: str | None) -> None:

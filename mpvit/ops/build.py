@@ -26,10 +26,7 @@ _WITHOUT_GPU = '7.5;8.0;9.0+PTX'  # from Turing on: the later ones run the code 
 
 
 def build() -> Path:
-    """Compile the op and load it once.
-
-    Returns:
-        The file of the extension.
+    """Compile the op and load it once; the file of the extension.
 
     Raises:
         UserError: The compiler, mmcv's sources or a fitting PyTorch is missing, or it fails.
@@ -55,14 +52,7 @@ def build() -> Path:
 
 
 def check_compiler(torch_cuda: str | None, nvcc: str | None) -> str:
-    """See that nvcc fits PyTorch.
-
-    Args:
-        torch_cuda: CUDA version of PyTorch, ``None`` for a build without CUDA.
-        nvcc: The compiler found, if any.
-
-    Returns:
-        The path of nvcc.
+    """The path of nvcc, if it fits the CUDA version of PyTorch.
 
     Raises:
         UserError: It does not fit, or one of the two is missing.

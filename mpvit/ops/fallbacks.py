@@ -16,12 +16,8 @@ def _sigmoid_focal_loss(
 ) -> Tensor:
     """Focal loss ("Focal Loss for Dense Object Detection", Lin et al., 2017) of every entry.
 
-    Args:
-        logits: Shape ``(N, classes)``.
-        target: Class of each row, shape ``(N,)``; ``classes`` itself means background.
-        weight: Weight of each class, shape ``(classes,)``, or empty.
-        gamma: Focusing exponent.
-        alpha: Weight of the positive class, in [0, 1].
+    Logits have the shape ``(N, classes)``, targets ``(N,)``, where ``classes`` itself means
+    background; the weights of classes ``(classes,)`` or none.
     """
     classes = logits.size(1)
     positive = F.one_hot(target, classes + 1)[:, :classes].type_as(logits)

@@ -53,11 +53,9 @@ def run(
 
 
 def chunks(count: int, per_thread: int) -> list[Task]:
-    """Ranges ``(first, last)`` that cover ``count`` items, several for each of torch's threads.
+    """Ranges ``(first, last)`` that cover ``count`` items, for all of torch's threads.
 
-    Args:
-        count: Items.
-        per_thread: More than one, so that all threads end together.
+    Each thread has ``per_thread`` of them: more than one, so that all end together.
     """
     parts = per_thread * torch.get_num_threads()
     return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]

@@ -28,11 +28,9 @@ _PER_THREAD = 4
 
 
 def relu_dropout(input: Tensor, p: float) -> Tensor:
-    """``dropout(relu(input))``; ``input`` is overwritten.
+    """``dropout(relu(input))``, with ``p`` in [0, 1).
 
-    Args:
-        input: Any shape; nobody else may need it any more.
-        p: Probability of zeroing an element, in [0, 1).
+    ``input`` is overwritten: nobody else may need it any more.
     """
     if not _is_ours(input):
         return F.dropout(F.relu_(input), p)
@@ -41,13 +39,9 @@ def relu_dropout(input: Tensor, p: float) -> Tensor:
 
 
 def add_dropout(identity: Tensor, input: Tensor, p: float, training: bool) -> Tensor:
-    """``identity + dropout(input)``; ``input`` is overwritten where it helps.
+    """``identity + dropout(input)``, with ``p`` in [0, 1).
 
-    Args:
-        identity: Shape of ``input``.
-        input: Any shape; nobody else may need it any more.
-        p: Probability of zeroing an element, in [0, 1).
-        training: Whether to drop anything at all.
+    ``input`` is overwritten where it helps: nobody else may need it any more.
     """
     if not (training and p):
         return identity + input
@@ -161,11 +155,8 @@ if AVAILABLE:
     @compiled
     def _add_dropout(identity: Any, x: Any, draw: Any, start: int, stop: int) -> None:
         first, second, limit, scale = draw
-        identity, x, first = (
-            identity[start:stop],
-            x[start:stop],
-            np.uint32(first + np.uint32(start)),
-        )
+        identity, x = identity[start:stop], x[start:stop]
+        first = np.uint32(first + np.uint32(start))
         for i in range(x.size):
             dropped = _hash(np.uint32(i), first, second) >= limit
             x[i] = identity[i] + (_ZERO if dropped else x[i] * scale)

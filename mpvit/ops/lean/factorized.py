@@ -115,11 +115,8 @@ def _applied(tokens: Tensor, matrices: Tensor, num_heads: int) -> Tensor:
 def _add_products(start: Tensor, tokens: Tensor, parts: list[Tensor], output: Tensor) -> None:
     """``start + tokens * part`` into ``output``, group by group of heads.
 
-    Args:
-        start: Shape ``(heads, N, C / heads)``.
-        tokens: Shape ``(N, C)``.
-        parts: By groups of channels, shapes ``(N, C_group)``.
-        output: Shape ``(N, C)``.
+    ``start`` is ``(heads, N, C / heads)``, ``tokens`` and ``output`` are ``(N, C)``, and each of
+    ``parts`` is ``(N, C_group)``.
     """
     dims = start.shape[-1]
     heads = [part.shape[-1] // dims for part in parts]

@@ -37,25 +37,14 @@ def is_plain_float32(tensor: Tensor) -> bool:
 
 
 def linear_relu(input: Tensor, layer: nn.Linear) -> Tensor:
-    """``relu(layer(input))``, in one pass where nothing has to be differentiated.
-
-    Args:
-        input: Shape ``(..., in_features)``.
-        layer: A linear layer.
-    """
+    """``relu(layer(input))``, in one pass where nothing has to be differentiated."""
     if _is_fusible(input, layer):
         return _convolved(input, layer.weight, layer.bias, 'relu')
     return F.relu_(layer(input))
 
 
 def norm_linear(input: Tensor, norm: nn.LayerNorm, layer: Any) -> Tensor:
-    """``layer(norm(input))``; the normalised input is not kept for the backward pass.
-
-    Args:
-        input: Shape ``(..., in_features)``.
-        norm: Layer norm over the last dimension.
-        layer: A linear layer.
-    """
+    """``layer(norm(input))``; the normalised input is not kept for the backward pass."""
     if not torch.is_grad_enabled() or not is_plain_float32(input):
         return layer(norm(input))
     output: Tensor = _Linear.apply(
@@ -65,16 +54,10 @@ def norm_linear(input: Tensor, norm: nn.LayerNorm, layer: Any) -> Tensor:
 
 
 def norm_mlp_gelu(input: Tensor, norm: nn.LayerNorm, expand: Any, contract: Any) -> Tensor:
-    """``contract(gelu(expand(norm(input))))``.
+    """``contract(gelu(expand(norm(input))))``, where both are linear layers.
 
     Without gradients the activation is applied as the product leaves the registers. With them, what
     takes a pass to compute again is not kept (docs/benchmarks.md).
-
-    Args:
-        input: Shape ``(..., in_features)``.
-        norm: Layer norm over the last dimension.
-        expand: First linear layer.
-        contract: Second linear layer.
     """
     if _is_fusible(input, expand):
         hidden = _convolved(norm(input), expand.weight, expand.bias, 'gelu', 'none')

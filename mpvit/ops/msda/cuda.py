@@ -33,7 +33,7 @@ _COMPUTED_IN = {
 def forward(*inputs: Tensor) -> Tensor:
     """Output in the dtype of the kernel."""
     laid = laid_out(_COMPUTED_IN[inputs[0].dtype], *inputs)
-    return _loaded().ms_deform_attn_forward(*laid, len(laid[0]))
+    return _extension().ms_deform_attn_forward(*laid, len(laid[0]))
 
 
 def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -42,14 +42,8 @@ def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     value, _, _, locations, weights = laid
     grads = tuple(torch.zeros_like(t) for t in (value, locations, weights))
     grad_output = grad_output.to(value.dtype).contiguous()
-    _loaded().ms_deform_attn_backward(*laid, grad_output, *grads, len(value))
+    _extension().ms_deform_attn_backward(*laid, grad_output, *grads, len(value))
     return grads
-
-
-def _loaded() -> Any:
-    extension = _extension()
-    assert extension is not None, 'ask unavailable() first'
-    return extension
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -101,19 +95,15 @@ def covers(capabilities: str, device: tuple[int, int]) -> bool:
     """Whether code for these capabilities runs on a device.
 
     Machine code runs on later minor versions of its generation, PTX on every later device.
-
-    Args:
-        capabilities: As in ``TORCH_CUDA_ARCH_LIST``, such as ``'8.0;9.0+PTX'``.
-        device: Compute capability of the device.
+    Capabilities are as in ``TORCH_CUDA_ARCH_LIST``, such as ``'8.0;9.0+PTX'``.
     """
-    for major, minor, ptx in re.findall(r'(\d+)\.(\d+)a?(\+PTX)?', capabilities):
-        code = (int(major), int(minor))
-        if code <= device and (ptx or code[0] == device[0]):
-            return True
-    return False
+    found = re.findall(r'(\d+)\.(\d+)a?(\+PTX)?', capabilities)
+    codes = [((int(major), int(minor)), ptx) for major, minor, ptx in found]
+    return any(code <= device and (ptx or code[0] == device[0]) for code, ptx in codes)
 
 
-def _extension() -> ModuleType | None:
+def _extension() -> Any:
+    """The module of the kernels; None where `unavailable` says that it is not built."""
     return mmcv_bridge.compiled_attention() or built()
 
 

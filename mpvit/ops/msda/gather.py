@@ -38,12 +38,7 @@ def forward(
 
 
 def _pixels(locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four pixels around each location, and what each contributes.
-
-    Args:
-        locations: ``(x, y)`` in [0, 1], shape ``(..., 2)``.
-        height: Of the level.
-        width: Of the level.
+    """The four pixels around each location ``(x, y)`` in [0, 1], and what each contributes.
 
     Returns:
         Places in the level, row by row, and shares in [0, 1], 0 outside; shapes ``(..., 4)``.

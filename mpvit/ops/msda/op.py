@@ -77,11 +77,7 @@ def ms_deform_attn(
 
 @contextlib.contextmanager
 def exported_as(form: str) -> Iterator[None]:
-    """While it lasts, exported graphs contain attention in this form.
-
-    Args:
-        form: A key of `EXPORTED_FORMS`.
-    """
+    """While it lasts, exported graphs contain attention in a form of `EXPORTED_FORMS`."""
     token = _exported_form.set(form)
     try:
         yield
@@ -170,8 +166,8 @@ def backend(direction: str, *inputs: Tensor) -> ModuleType:
     usable = _usable(value.device, value.dtype)
     if not usable or not locations.numel():
         return _load('reference')
-    if value.device.type != 'cuda' or _mmcv_is_complete(usable):
-        return _load(usable[0])
+    if value.device.type != 'cuda' or (usable[0] == 'cuda' and _load('cuda').is_mmcvs()):
+        return _load(usable[0])  # mmcv's complete extension is always preferred
     return _measured(usable, direction, *inputs)
 
 
@@ -210,11 +206,6 @@ def _usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
         why = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
         warnings.warn(f'deformable attention runs in slow plain PyTorch ({why})', stacklevel=2)
     return usable
-
-
-def _mmcv_is_complete(usable: tuple[str, ...]) -> bool:
-    """Whether the cuda backend is mmcv's own compiled extension, which is always preferred."""
-    return 'cuda' in usable and _load('cuda').is_mmcvs()
 
 
 def unavailable(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
