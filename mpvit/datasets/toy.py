@@ -22,32 +22,22 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from mpvit.datasets.annotations import read_annotations
-from mpvit.errors import UserError
+from mpvit.errors import UserError, optional
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
 #: A distinct colour per class for drawings, RGB in [0, 255].
 PALETTE = [(220, 20, 60), (0, 128, 255), (0, 170, 80), (255, 165, 0), (148, 0, 211), (0, 200, 200)]
 _SPLITS = ('train2017', 'val2017')
-_PHOTOS = {
-    'train2017': (
-        'skimage/astronaut.png',
-        'skimage/chelsea.png',
-        'skimage/coffee.png',
-        'skimage/rocket.jpg',
-        'skimage/motorcycle_left.png',
-        'skimage/brick.png',
-        'skimage/grass.png',
-        'skimage/retina.jpg',
-        'skimage/ihc.png',
-        'sklearn/flower.jpg',
-    ),
-    'val2017': (
-        'skimage/camera.png',
-        'skimage/gravel.png',
-        'skimage/hubble_deep_field.jpg',
-        'skimage/clock_motion.png',
-        'sklearn/china.jpg',
-    ),
+_PHOTOS = {  # of each split: files below the folders of packages
+    'train2017': {
+        'skimage.data': 'astronaut.png chelsea.png coffee.png rocket.jpg motorcycle_left.png '
+        'brick.png grass.png retina.jpg ihc.png',
+        'sklearn.datasets': 'images/flower.jpg',
+    },
+    'val2017': {
+        'skimage.data': 'camera.png gravel.png hubble_deep_field.jpg clock_motion.png',
+        'sklearn.datasets': 'images/china.jpg',
+    },
 }
 _MARKER = 'toy.json'
 _SUPERSAMPLING = 4  # shapes are drawn this much larger and shrunk, for smooth edges
@@ -85,15 +75,13 @@ class ToySpec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
-        if not 16 <= self.min_size <= self.max_size:
+        sized = 16 <= self.min_size <= self.max_size
+        counted = min(self.train_images, self.val_images, self.max_objects) > 0
+        if not (sized and counted and 0 <= self.empty <= 1):
             raise UserError(
-                f'toy dataset: 16 <= min_size <= max_size expected, got {self.min_size} and '
-                f'{self.max_size}'
+                'toy dataset: expected are 16 <= min_size <= max_size, empty in [0, 1], an image '
+                f'in each split and max_objects from 1 on, not {self}'
             )
-        if not (0 <= self.empty <= 1 and min(self.train_images, self.val_images) > 0):
-            raise UserError('toy dataset: empty lies in [0, 1], and each split needs an image')
-        if self.max_objects < 1:
-            raise UserError(f'toy dataset: max_objects must be positive, got {self.max_objects}')
 
 
 def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None) -> Path:
@@ -128,7 +116,11 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
             _write_split(work, split, spec, np.random.default_rng([spec.seed, split_index]))
         (work / _MARKER).write_text(json.dumps(asdict(spec), indent=2))
         work.chmod(0o755)
-        _move_into_place(work, root, spec)
+        try:
+            work.rename(root)
+        except OSError:
+            if not _is_complete(root, spec):  # another process may have been faster
+                raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return root
@@ -137,15 +129,6 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
 def _is_complete(root: Path, spec: ToySpec) -> bool:
     marker = root / _MARKER
     return marker.is_file() and json.loads(marker.read_text()) == asdict(spec)
-
-
-def _move_into_place(work: Path, root: Path, spec: ToySpec) -> None:
-    """Rename ``work`` to ``root``; another process may have been faster, which is as good."""
-    try:
-        work.rename(root)
-    except OSError:
-        if not _is_complete(root, spec):
-            raise
 
 
 def _write_split(root: Path, split: str, spec: ToySpec, rng: Generator) -> None:
@@ -182,19 +165,11 @@ def _write_split(root: Path, split: str, spec: ToySpec, rng: Generator) -> None:
 
 
 def _load_photos(split: str) -> list[Image.Image]:
-    try:
-        import skimage.data
-        import sklearn.datasets
-    except ImportError as error:
-        raise UserError(
-            f'the toy dataset needs {error.name}; run `pip install scikit-image scikit-learn`'
-        ) from error
-    folders = {
-        'skimage': Path(skimage.data.__file__).parent,
-        'sklearn': Path(sklearn.datasets.__file__).parent / 'images',
-    }
-    paths = [folders[name.split('/')[0]] / name.split('/')[1] for name in _PHOTOS[split]]
-    return [Image.open(path).convert('RGB') for path in paths]
+    photos = []
+    for package, names in _PHOTOS[split].items():
+        folder = Path(str(optional(package, 'toy datasets', 'demo').__file__)).parent
+        photos += [Image.open(folder / name).convert('RGB') for name in names.split()]
+    return photos
 
 
 def _load_digits(split: str) -> list[Mask]:
