@@ -4,17 +4,15 @@ Imports neither torch nor mmdet, so that it starts at once.
 """
 
 from mpvit.datasets.annotations import Split
-from mpvit.datasets.check.checker import Inspection, check_dataset, inspect_dataset
+from mpvit.datasets.check.checker import check_dataset, inspect_dataset
 from mpvit.datasets.check.expectations import Scales, settings_of
-from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Check, Problem, refuse_fatal
+from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Problem, refuse_fatal
 from mpvit.datasets.check.repair import write_repaired
 from mpvit.datasets.check.report import json_report, text_report
 
 __all__ = [
     'CHECKS',
     'SEVERITIES',
-    'Check',
-    'Inspection',
     'Problem',
     'Scales',
     'Split',

@@ -5,12 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpvit.datasets.annotations import (
-    AnnotationFileError,
-    Annotations,
-    Split,
-    read_annotations,
-)
+from mpvit.datasets.annotations import AnnotationFileError, Annotations, Split, read_annotations
 from mpvit.datasets.check.classes import (
     balance_problems,
     config_problems,
@@ -21,7 +16,7 @@ from mpvit.datasets.check.entries import box_problems, form_problems
 from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.image_files import Facts, look_at, sample_paths
 from mpvit.datasets.check.images import copy_problems, image_problems, orphan_problems
-from mpvit.datasets.check.problems import Problem, problem
+from mpvit.datasets.check.problems import Problem
 from mpvit.errors import UserError
 
 
@@ -47,10 +42,7 @@ class Inspection:
         return any(found.severity in ('fatal', 'error') for found in self.problems)
 
     def table(self, role: str) -> Annotations:
-        """The annotation file of a split.
-
-        Args:
-            role: 'train' or 'val'.
+        """The annotation file of a split, 'train' or 'val'.
 
         Raises:
             UserError: It could not be read, or there is none.
@@ -61,16 +53,9 @@ class Inspection:
 
 
 def check_dataset(train: Split, val: Split | None = None, **options: Any) -> list[Problem]:
-    """Look for problems in a dataset in COCO format.
+    """Look for the problems in `CHECKS`, with the arguments of `inspect_dataset`.
 
-    Args:
-        train: Training data.
-        val: Validation data, to be checked too and compared with the training data.
-        **options: As for `inspect_dataset`.
-
-    Returns:
-        What was found, in an order that does not depend on ``workers``. What can be found is in
-        `CHECKS`.
+    The order of what is found does not depend on ``workers``.
     """
     return inspect_dataset(train, val, **options).problems
 
@@ -102,38 +87,34 @@ def inspect_dataset(
     found = Inspection(scales)
     splits = {role: split for role, split in (('train', train), ('val', val)) if split is not None}
     for role, split in splits.items():
-        _read(found, split, role)
+        found.problems += _read(found, split, role)
     tables = list(found.tables.values())
     for role, table in found.tables.items():
         found.problems += _annotation_problems(table, role, classes, scales)
     if classes is None and len(tables) == 2:
         found.problems += split_problems(*tables)
-    _look_at_images(found, quick, workers or len(os.sched_getaffinity(0)))
-    if exif_turns:
-        found.facts = {path: fact.turned() for path, fact in found.facts.items()}
+    facts = _look_at_images(tables, quick, workers or len(os.sched_getaffinity(0)))
+    found.facts = {fact.path: fact.turned() if exif_turns else fact for fact in facts}
     for table in tables:
         found.problems += image_problems(table, found.facts)
     found.problems += copy_problems(tables, found.facts)
     if not quick and len(tables) == len(splits):
         folders = [os.fspath(split.images) for split in splits.values()]
-        folders = [folder for folder in folders if os.path.isdir(folder)]
         found.problems += orphan_problems(tables, folders, _listed_images(other_files))
     return found
 
 
-def _read(found: Inspection, split: Split, role: str) -> None:
+def _read(found: Inspection, split: Split, role: str) -> Iterator[Problem]:
     try:
         table = read_annotations(split.ann_file, strict=False)
     except AnnotationFileError as error:
-        found.problems.append(problem(error.code, error.reason, os.fspath(split.ann_file)))
+        yield Problem(error.code, error.reason, os.fspath(split.ann_file))
     else:
         found.tables[role] = table.within(split.images)
         if table.starts_with_mark:
-            what = 'starts with a byte order mark'
-            found.problems.append(problem('json-bom', what, table.file))
+            yield Problem('json-bom', 'starts with a byte order mark', table.file)
     if not os.path.isdir(split.images):
-        folder = os.fspath(split.images)
-        found.problems.append(problem('folder-missing', f'no image folder for {role}', folder))
+        yield Problem('folder-missing', f'no image folder for {role}', os.fspath(split.images))
 
 
 def _listed_images(files: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
@@ -159,11 +140,11 @@ def _annotation_problems(
             yield from scale_problems(table, scales)
 
 
-def _look_at_images(found: Inspection, quick: bool, workers: int) -> None:
-    """Fill in the facts; files of a folder that is not there are not looked for one by one."""
-    lists = [table.paths for table in found.tables.values() if os.path.isdir(table.folder)]
-    if quick:
-        lists = [sample_paths(list(dict.fromkeys(paths))) for paths in lists]
-    paths = list(dict.fromkeys(path for paths in lists for path in paths))
-    facts = look_at(paths, workers)
-    found.facts.update({fact.path: fact for fact in facts})
+def _look_at_images(tables: Sequence[Annotations], quick: bool, workers: int) -> list[Facts]:
+    """Files of a folder that is not there are not looked for one by one."""
+    paths: dict[str, None] = {}
+    for table in tables:
+        if os.path.isdir(table.folder):
+            unique = dict.fromkeys(table.paths)
+            paths |= dict.fromkeys(sample_paths(list(unique))) if quick else unique
+    return look_at(list(paths), workers)

@@ -6,7 +6,8 @@ import numpy as np
 
 from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.expectations import Scales
-from mpvit.datasets.check.problems import Problem, problem
+from mpvit.datasets.check.problems import Problem
+from mpvit.datasets.layout import listed
 
 _RARE = 10  # boxes
 _IMBALANCE = 100  # times
@@ -16,41 +17,31 @@ _SHARE = 0.1  # of the boxes, from which on it is worth a warning
 
 
 def config_problems(table: Annotations, classes: Sequence[str]) -> Iterator[Problem]:
-    """Compare the categories of a file with the classes of the config.
-
-    Args:
-        table: The file.
-        classes: Names in the order of the labels.
-    """
+    """Compare the categories of a file with the classes of the config, in their order."""
     names = table.names
     for name in classes:
         if name not in names:
-            yield problem('class-not-in-data', f'there is no category {name!r}', table.file)
+            yield Problem('class-not-in-data', f'there is no category {name!r}', table.file)
     for name, count in table.class_counts().items():
         if name not in classes and count:  # Roboflow's category 0 has none
             what = f'category {name!r} with {count} box(es) is no class'
-            yield problem('class-not-in-config', what, table.file)
+            yield Problem('class-not-in-config', what, table.file)
     common = [name for name in names if name in classes]
     expected = [name for name in classes if name in names]
     if len(set(common)) == len(common) and common != expected:
-        what = f'the order in the file is {_listed(common)}, in the config {_listed(expected)}'
-        yield problem('class-order', what, table.file)
+        what = f'the order in the file is ({listed(common)}), in the config ({listed(expected)})'
+        yield Problem('class-order', what, table.file)
 
 
 def split_problems(train: Annotations, val: Annotations) -> Iterator[Problem]:
     """Compare the categories of two files."""
     if train.names != val.names:
-        what = f'categories are {_listed(val.names)}, in {train.file} {_listed(train.names)}'
-        yield problem('categories-differ', what, val.file)
+        what = f'categories are ({listed(val.names)}), in {train.file} ({listed(train.names)})'
+        yield Problem('categories-differ', what, val.file)
 
 
 def balance_problems(table: Annotations, classes: Sequence[str] | None) -> Iterator[Problem]:
-    """How often the classes occur in training data.
-
-    Args:
-        table: The file.
-        classes: Names that count; None for all.
-    """
+    """How often the classes that count occur in training data; of None all count."""
     counts = {
         name: count
         for name, count in table.class_counts().items()
@@ -58,19 +49,15 @@ def balance_problems(table: Annotations, classes: Sequence[str] | None) -> Itera
     }
     for name, count in counts.items():
         if count == 0:
-            yield problem('class-without-boxes', f'category {name!r} has no box', table.file)
+            yield Problem('class-without-boxes', f'category {name!r} has no box', table.file)
         elif count < _RARE:
             what = f'category {name!r} has {count} box{"es" if count > 1 else ""}'
-            yield problem('class-rare', what, table.file)
+            yield Problem('class-rare', what, table.file)
     present = {name: count for name, count in counts.items() if count}
     if present and max(present.values()) > _IMBALANCE * min(present.values()):
         most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
         what = f'{present[most]} boxes of {most!r}, {present[least]} of {least!r}'
-        yield problem('class-imbalance', what, table.file)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f'({", ".join(names[:6])}{", ..." if len(names) > 6 else ""})'
+        yield Problem('class-imbalance', what, table.file)
 
 
 def scale_problems(table: Annotations, scales: Scales) -> Iterator[Problem]:
@@ -84,11 +71,11 @@ def scale_problems(table: Annotations, scales: Scales) -> Iterator[Problem]:
         groups = np.histogram(side, [0, _TINY, 32, 96, np.inf])[0] / len(side)
         names = (f'under {_TINY} px', f'{_TINY} to 32', '32 to 96', 'over 96')
         shares = ', '.join(f'{share:.0%} {n}' for share, n in zip(groups, names, strict=True))
-        yield problem('box-sizes', f'{at}: {shares}', table.file)
+        yield Problem('box-sizes', f'{at}: {shares}', table.file)
         if groups[0] >= _SHARE:
-            yield problem('boxes-tiny', f'{groups[0]:.0%} under {_TINY} px {at}', table.file)
+            yield Problem('boxes-tiny', f'{groups[0]:.0%} under {_TINY} px {at}', table.file)
     sizes = table.sizes[~np.isnan(table.sizes[:, 0])]
     enlarged = int((scales.factor(sizes) > _ENLARGED).sum()) if len(sizes) else 0
     if enlarged:
         what = f'{enlarged} of {len(sizes)} images are enlarged more than {_ENLARGED:g} times {at}'
-        yield problem('images-enlarged', what, table.file)
+        yield Problem('images-enlarged', what, table.file)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,27 +23,13 @@ class Scales:
     longest: int | None = None
 
     def factor(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By how much images grow at the greatest scale.
-
-        Args:
-            sizes: ``(M, 2)``.
-
-        Returns:
-            ``(M,)``.
-        """
+        """By how much images of the sizes ``(M, 2)`` grow at the greatest scale, ``(M,)``."""
         factor = self.high / sizes.min(1)
         return factor if self.longest is None else np.minimum(factor, self.longest / sizes.max(1))
 
     @classmethod
     def of_pipeline(cls, pipeline: Iterable[Any]) -> 'Scales | None':
-        """The scales of a pipeline's resizing steps that limit both sides.
-
-        Args:
-            pipeline: Transforms as in a config, with those inside other transforms.
-
-        Returns:
-            None if there is no such step.
-        """
+        """The scales of a config's resizing steps that limit both sides; None without any."""
         pairs = [sorted(pair) for pair in _pairs(pipeline)]
         if not pairs:
             return None
@@ -51,49 +37,30 @@ class Scales:
         return cls(min(shorts), max(shorts), max(longs))
 
 
-def _pairs(node: Any) -> Iterator[Sequence[int]]:
+def _pairs(node: Any, of_scale: bool = False) -> Iterator[Sequence[int]]:
     """Every pair of numbers under ``scale`` or ``scales``, at any depth."""
-    if isinstance(node, Mapping):
-        scales = [node[key] for key in ('scale', 'scales') if key in node]
-        for value in scales:
-            yield from _pairs_of(value)
+    if of_scale and isinstance(node, tuple) and len(node) == 2:
+        yield node
+    elif isinstance(node, Mapping):
         for key, value in node.items():
-            if key not in ('scale', 'scales'):
-                yield from _pairs(value)
+            yield from _pairs(value, key in ('scale', 'scales'))
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _pairs(value)
+            yield from _pairs(value, of_scale)
 
 
-def _pairs_of(value: Any) -> Iterator[Sequence[int]]:
-    if isinstance(value, tuple) and len(value) == 2:
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _pairs_of(item)
+def settings_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments ``classes``, ``scales`` and ``exif_turns`` of `check_dataset` by a config.
 
-
-class Settings(TypedDict):
-    """Arguments of `check_dataset`."""
-
-    classes: tuple[str, ...] | None
-    scales: Scales | None
-    exif_turns: bool
-
-
-def settings_of(dataset: Mapping[str, Any]) -> Settings:
-    """Take the settings from the config of a dataset.
+    Classes are None where the config leaves them to the class of the dataset, scales where no step
+    of the pipeline limits both sides.
 
     Args:
         dataset: A dataset as in a config, such as ``train_dataloader.dataset``, without wrappers.
-
-    Returns:
-        Arguments of `check_dataset`. Classes are None where the config leaves them to the class
-        of the dataset, scales where no step of the pipeline limits both sides.
     """
     classes = (dataset.get('metainfo') or {}).get('classes')
     pipeline = dataset.get('pipeline') or []
-    return Settings(
+    return dict(
         classes=None if classes is None else tuple(classes),
         scales=Scales.of_pipeline(pipeline),
         exif_turns=any(_turns(step) for step in pipeline),

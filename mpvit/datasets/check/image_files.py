@@ -16,6 +16,8 @@ from tqdm import tqdm
 from mpvit.files.exif import orientation
 
 _CHUNK = 16  # images a thread takes at a time
+_LOOKED_FOR = 256  # images of a split whose existence a quick check asks for
+_DECODED = 16  # and how many of them it reads
 
 
 class Facts(NamedTuple):
@@ -72,13 +74,6 @@ def look_at(paths: Sequence[str], workers: int) -> list[Facts]:
     """Read image files in parallel, with a progress bar on a terminal.
 
     Threads are enough, since the interpreter is free while a file is read, hashed or decoded.
-
-    Args:
-        paths: The files.
-        workers: Threads.
-
-    Returns:
-        What each file is, in the order of ``paths``.
     """
     with warnings.catch_warnings(), ThreadPool(workers) as pool:
         warnings.simplefilter('ignore')  # about damaged EXIF data and large images
@@ -86,20 +81,16 @@ def look_at(paths: Sequence[str], workers: int) -> list[Facts]:
         return list(tqdm(facts, 'reading images', len(paths), unit='img', disable=None))
 
 
-def sample_paths(paths: Sequence[str], exist: int = 256, decode: int = 16) -> list[str]:
-    """Image files that a quick check reads: those that are missing of many, and a few others.
-
-    Args:
-        paths: All files.
-        exist: How many to look for, spread evenly.
-        decode: How many of those that are there to read.
-    """
-    chosen = [paths[i] for i in _spread(len(paths), exist)]
-    there = [path for path in chosen if os.path.exists(path)]
-    read = {there[i] for i in _spread(len(there), decode)}
+def sample_paths(paths: Sequence[str]) -> list[str]:
+    """Image files that a quick check reads: those that are missing of many, and a few others."""
+    chosen = _spread(paths, _LOOKED_FOR)
+    read = set(_spread([path for path in chosen if os.path.exists(path)], _DECODED))
     return [path for path in chosen if path in read or not os.path.exists(path)]
 
 
-def _spread(length: int, count: int) -> list[int]:
-    """Up to ``count`` indices, evenly spread."""
-    return np.unique(np.linspace(0, max(length - 1, 0), count).astype(int)).tolist()[:length]
+def _spread(paths: Sequence[str], count: int) -> list[str]:
+    """Up to ``count`` of them, evenly spread."""
+    if not paths:
+        return []
+    rows = np.unique(np.linspace(0, len(paths) - 1, count).astype(int))
+    return [paths[row] for row in rows]

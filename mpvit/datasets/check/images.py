@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from mpvit.datasets.annotations import Annotations
+from mpvit.datasets.check.entries import TOLERANCE
 from mpvit.datasets.check.image_files import Facts
-from mpvit.datasets.check.problems import Problem, problem, size_text
+from mpvit.datasets.check.problems import Problem, size_text
 from mpvit.files.paths import is_image
 
 _MODES = {
@@ -35,7 +36,7 @@ def image_problems(table: Annotations, facts: Mapping[str, Facts]) -> Iterator[P
     for row, path in enumerate(table.paths):
         if path in facts:
             for code, message in _faults(table, row, facts[path], boxes):
-                yield problem(code, message, path, table.images[row]['id'])
+                yield Problem(code, message, path, table.images[row]['id'])
 
 
 def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
@@ -49,7 +50,7 @@ def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
         what += f'; it is in {folder}, so file_name must not name a folder'
     elif '/' in name and os.path.isfile(os.path.join(os.path.dirname(folder), name)):
         what += f'; it is there from {os.path.dirname(folder)} on'
-    return problem('no-image-found', what, looked_at[0].path)
+    return Problem('no-image-found', what, looked_at[0].path)
 
 
 def boxes_by_image(table: Annotations) -> Callable[[int], np.ndarray]:
@@ -100,60 +101,44 @@ def _size_fault(
         yield code, f'EXIF orientation {fact.orientation}, {sizes}'
 
 
-def boxes_fit(
-    boxes: np.ndarray, stated: Sequence[float], size: Sequence[float], tolerance: float = 1.0
-) -> bool:
-    """Whether what the stated size leaves of boxes lies within another size.
-
-    Args:
-        boxes: ``(n, 4)``.
-        stated: Width and height.
-        size: Width and height.
-        tolerance: Pixels by which they may be larger.
-    """
+def boxes_fit(boxes: np.ndarray, stated: Sequence[float], size: Sequence[float]) -> bool:
+    """Whether what a stated width and height leave of boxes ``(n, 4)`` lies within others."""
     corners = boxes[:, :2] + boxes[:, 2:]
     with np.errstate(invalid='ignore'):
         kept = ((boxes[:, :2] < stated) & (corners > 0) & (boxes[:, 2:] > 0)).all(1)
     ends = np.minimum(corners[kept], stated)
-    return bool((ends <= np.add(size, tolerance)).all())
+    return bool((ends <= np.add(size, TOLERANCE)).all())
 
 
 def copy_problems(tables: Sequence[Annotations], facts: Mapping[str, Facts]) -> Iterator[Problem]:
     """Images that stand in training and validation, or twice in one of them."""
-    by_content: list[dict[bytes, list[str]]] = []
-    for table in tables:
-        groups: dict[bytes, list[str]] = defaultdict(list)
-        for path in dict.fromkeys(table.paths):
-            digest = facts[path].digest if path in facts else b''
-            if digest:
-                groups[digest].append(path)
-        for paths in groups.values():
-            if len(paths) > 1:
-                what = f'the same content as {_named(paths[1:])}'
-                yield problem('image-duplicate', what, paths[0])
-        by_content.append(groups)
+    contents = [_by_content(table, facts) for table in tables]
+    for groups in contents:
+        for first, *others in groups.values():
+            if others:
+                yield Problem('image-duplicate', _same_content(others), first)
     if len(tables) == 2:
-        yield from _shared(tables[0], tables[1], by_content[0], facts)
+        train, val = tables
+        in_train = set(train.paths)
+        for image, path in zip(val.images, val.paths, strict=True):
+            same = contents[0].get(facts[path].digest) if path in facts else None
+            if path in in_train:
+                yield Problem('val-in-train', 'stands in both', path, image['id'])
+            elif same:
+                yield Problem('val-in-train', _same_content(same), path, image['id'])
 
 
-def _shared(
-    train: Annotations,
-    val: Annotations,
-    contents: Mapping[bytes, list[str]],
-    facts: Mapping[str, Facts],
-) -> Iterator[Problem]:
-    paths = set(train.paths)
-    for image, path in zip(val.images, val.paths, strict=True):
-        digest = facts[path].digest if path in facts else b''
-        if path in paths:
-            yield problem('val-in-train', 'stands in both', path, image['id'])
-        elif digest in contents:
-            what = f'the same content as {_named(contents[digest])}'
-            yield problem('val-in-train', what, path, image['id'])
+def _by_content(table: Annotations, facts: Mapping[str, Facts]) -> dict[bytes, list[str]]:
+    groups: dict[bytes, list[str]] = defaultdict(list)
+    for path in dict.fromkeys(table.paths):
+        if path in facts and facts[path].digest:
+            groups[facts[path].digest].append(path)
+    return groups
 
 
-def _named(paths: Sequence[str]) -> str:
-    return ', '.join(paths[:3]) + (f' and {len(paths) - 3} more' if len(paths) > 3 else '')
+def _same_content(paths: Sequence[str]) -> str:
+    more = f' and {len(paths) - 3} more' if len(paths) > 3 else ''
+    return f'the same content as {", ".join(paths[:3])}{more}'
 
 
 def orphan_problems(
@@ -161,21 +146,16 @@ def orphan_problems(
 ) -> Iterator[Problem]:
     """Images in the folders that no annotation file lists.
 
-    Args:
-        tables: The annotation files.
-        folders: Their image folders.
-        other_names: File names in further annotation files, relative to any of the folders.
+    Further files list ``other_names``, which are relative to any of the folders.
     """
-    listed = {os.path.normpath(path) for table in tables for path in table.paths}
+    known = {path for table in tables for path in table.paths}
     roots = [os.path.realpath(folder) for folder in folders]
-    listed |= {os.path.normpath(os.path.join(root, n)) for n in other_names for root in roots}
-    seen = set()
+    known |= {os.path.normpath(os.path.join(root, n)) for n in other_names for root in roots}
     for root in roots:
         for parent, children, files in os.walk(root):
             children[:] = sorted(name for name in children if not name.startswith('.'))
             for name in sorted(files):
                 path = os.path.join(parent, name)
-                known = path in listed or path in seen or name.startswith('.')
-                if not known and is_image(name):
-                    seen.add(path)
-                    yield problem('image-orphan', 'no annotation file lists it', path)
+                if path not in known and is_image(name) and not name.startswith('.'):
+                    known.add(path)
+                    yield Problem('image-orphan', 'no annotation file lists it', path)

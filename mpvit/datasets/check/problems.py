@@ -1,6 +1,6 @@
 """What a problem is, and all that are looked for."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -41,34 +41,28 @@ class Problem:
     """One thing that was found.
 
     Attributes:
-        severity: How bad it is, a key of `SEVERITIES`.
         code: What it is, a key of `CHECKS`.
         message: What is wrong, with the values.
         file: Annotation file, image or folder.
         image_id: Id of the image, where it is about one.
         annotation_id: Id of the annotation, where it is about one.
-        fix: What to do.
     """
 
-    severity: Severity
     code: str
     message: str
     file: str
-    image_id: int | None
-    annotation_id: int | None
-    fix: str
+    image_id: int | None = None
+    annotation_id: int | None = None
 
+    @property
+    def severity(self) -> Severity:
+        """How bad it is, a key of `SEVERITIES`."""
+        return CHECKS[self.code].severity
 
-def problem(
-    code: str,
-    message: str,
-    file: str,
-    image_id: int | None = None,
-    annotation_id: int | None = None,
-) -> Problem:
-    """A problem with the severity and the fix of its code."""
-    check = CHECKS[code]
-    return Problem(check.severity, code, message, file, image_id, annotation_id, check.fix)
+    @property
+    def fix(self) -> str:
+        """What to do."""
+        return CHECKS[self.code].fix
 
 
 def size_text(size: Iterable[float]) -> str:
@@ -79,21 +73,18 @@ def size_text(size: Iterable[float]) -> str:
 def refuse_fatal(problems: Iterable[Problem]) -> None:
     """Refuse to go on where something fatal was found.
 
-    Args:
-        problems: From `check_dataset`.
-
     Raises:
         UserError: With one line for every kind of fatal problem: the first of the kind, and how
             many there are.
     """
-    fatal = [found for found in problems if found.severity == 'fatal']
-    count = Counter((found.code, found.file) for found in fatal)
-    first = {(found.code, found.file): found for found in reversed(fatal)}
+    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for found in problems:
+        if found.severity == 'fatal':
+            kinds[found.code, found.file].append(found)
     lines = []
-    for key in count:
-        found = first[key]
-        more = f' (and {count[key] - 1} more like it)' if count[key] > 1 else ''
-        lines.append(f'{found.file}: {found.message}{more}; {found.fix} [{found.code}]')
+    for first, *others in kinds.values():
+        more = f' (and {len(others)} more like it)' if others else ''
+        lines.append(f'{first.file}: {first.message}{more}; {first.fix} [{first.code}]')
     if lines:
         raise UserError(*lines)
 

@@ -11,12 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mpvit.datasets.annotations import (
-    Annotations,
-    Entry,
-    annotation_fault,
-    number,
-)
+from mpvit.datasets.annotations import Annotations, Entry, annotation_fault, number
 from mpvit.datasets.check.entries import box_faults
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.images import boxes_by_image, boxes_fit
@@ -29,11 +24,6 @@ def write_repaired(
     table: Annotations, facts: Mapping[str, Facts], target: str | os.PathLike[str]
 ) -> list[str]:
     """Write a repaired copy of an annotation file; the file itself stays as it is.
-
-    Args:
-        table: The file.
-        facts: Of all its images, by path.
-        target: File to write.
 
     Returns:
         What was changed, a line for each kind of change.
@@ -58,10 +48,6 @@ def write_repaired(
 
 def repair(table: Annotations, facts: Mapping[str, Facts]) -> tuple[Entry, list[str]]:
     """Repair what the checks marked ``repaired`` find.
-
-    Args:
-        table: The file.
-        facts: Of all its images, by path.
 
     Returns:
         The repaired content, and what was changed, a line for each kind of change.
@@ -91,8 +77,7 @@ def _images(
     table: Annotations, facts: Mapping[str, Facts], changes: Changes
 ) -> tuple[list[Entry], dict[int, int]]:
     """Copies of the images that can be used, one a file; and what each former id stands for now."""
-    malformed = len(table.content['images']) - len(table.images)
-    changes['malformed images dropped'] += malformed
+    changes['malformed images dropped'] += len(table.content['images']) - len(table.images)
     files = defaultdict(set)
     for image, path in zip(table.images, table.paths, strict=True):
         files[image['id']].add(path)
@@ -162,7 +147,7 @@ def _correct_sizes(table: Annotations, facts: Mapping[str, Facts], changes: Chan
 
 def _clip(table: Annotations, changes: Changes) -> None:
     """Clip boxes to their images, in place; areas shrink too: a mask is never larger."""
-    for row in np.flatnonzero(box_faults(table).partly_outside):
+    for row in np.flatnonzero(box_faults(table)['partly_outside']):
         x1, y1, x2, y2 = table.clipped[row].tolist()
         entry, box = table.annotations[row], (x1, y1, x2 - x1, y2 - y1)
         entry['bbox'] = [int(n) if n == int(n) else n for n in box]
@@ -174,10 +159,10 @@ def _clip(table: Annotations, changes: Changes) -> None:
 def _sound(table: Annotations, changes: Changes) -> list[Entry]:
     """Drop boxes that are none, and fill in what is missing."""
     faults = box_faults(table)
-    drop = faults.malformed | faults.not_finite
+    drop = faults['malformed'] | faults['not_finite']
     changes['boxes that are not four finite numbers dropped'] += int(drop.sum())
     for what in ('no_area', 'outside', 'duplicate'):
-        fault = getattr(faults, what) & ~drop
+        fault = faults[what] & ~drop
         changes[f'boxes dropped: {what.replace("_", " ")}'] += int(fault.sum())
         drop |= fault
     kept = [entry for entry, gone in zip(table.annotations, drop, strict=True) if not gone]

@@ -1,6 +1,6 @@
 """What was found, as text and as JSON."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,20 +26,13 @@ def _group_lines(group: Sequence[Problem], shown: int) -> Iterator[str]:
     times = f'{len(group):,} x ' if len(group) > 1 else ''
     yield f'{first.severity}: {times}{CHECKS[first.code].meaning} [{first.code}]'
     for found in group[:shown]:
-        yield f'    {_where(found)}: {found.message}'
+        ids = dict(image=found.image_id, annotation=found.annotation_id)
+        parts = [f'{name} {id_}' for name, id_ in ids.items() if id_ is not None]
+        yield f'    {", ".join([found.file, *parts])}: {found.message}'
     if len(group) > shown:
         yield f'    ... and {len(group) - shown:,} more'
     if first.fix != 'nothing to do':
         yield f'    fix: {first.fix}'
-
-
-def _where(found: Problem) -> str:
-    parts = [found.file]
-    if found.image_id is not None:
-        parts.append(f'image {found.image_id}')
-    if found.annotation_id is not None:
-        parts.append(f'annotation {found.annotation_id}')
-    return ', '.join(parts)
 
 
 def verdict(problems: Sequence[Problem]) -> str:
@@ -56,12 +49,13 @@ def severity_counts(problems: Sequence[Problem]) -> dict[str, int]:
 
 def grouped(problems: Sequence[Problem]) -> list[list[Problem]]:
     """Problems of one kind together, the worst kinds first, otherwise in the order of `CHECKS`."""
-    groups = defaultdict(list)
+    worst_first = list(SEVERITIES)
+    groups: dict[str, list[Problem]] = {
+        code: [] for code in sorted(CHECKS, key=lambda c: worst_first.index(CHECKS[c].severity))
+    }
     for found in problems:
         groups[found.code].append(found)
-    codes = [code for code in CHECKS if code in groups]
-    order = list(SEVERITIES)
-    return [groups[code] for code in sorted(codes, key=lambda c: order.index(CHECKS[c].severity))]
+    return [group for group in groups.values() if group]
 
 
 def json_report(found: Inspection) -> dict[str, Any]:
@@ -78,5 +72,7 @@ def json_report(found: Inspection) -> dict[str, Any]:
             for role, table in found.tables.items()
         ],
         counts=severity_counts(found.problems),
-        problems=[asdict(one) for one in found.problems],
+        problems=[
+            dict(severity=one.severity, **asdict(one), fix=one.fix) for one in found.problems
+        ],
     )
