@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,21 +54,12 @@ class AnnotationFileError(UserError):
 
     Args:
         code: Of the check: 'file-missing', 'json-invalid' or 'not-coco'.
-        file: The file.
-        reason: What is wrong, to stand after the file's name.
+        reason: What is wrong, to stand after the name of the file.
     """
 
     def __init__(self, code: str, file: str, reason: str) -> None:
         super().__init__(f'annotation file {file} {reason}')
         self.code, self.reason = code, reason
-
-
-class Fault(NamedTuple):
-    """An entry that cannot be used: its list, its place there, and why."""
-
-    kind: str
-    place: int
-    reason: str
 
 
 @dataclass(eq=False)
@@ -197,22 +188,19 @@ class Annotations:
         counts = np.bincount(self.category_row[self.usable], minlength=len(self.categories))
         return dict(zip(self.names, counts.tolist(), strict=True))
 
-    def faults(self) -> Iterator[Fault]:
-        """The entries that are left out, and why."""
+    def faults(self) -> Iterator[tuple[str, int, str]]:
+        """The list of each entry that is left out, its place there, and why."""
         for kind, fault_of in FAULTS.items():
             entries = self.content.get(kind, ())
             if len(getattr(self, kind)) < len(entries):
                 faults = ((index, fault_of(entry)) for index, entry in enumerate(entries))
-                yield from (Fault(kind, index, reason) for index, reason in faults if reason)
+                yield from ((kind, index, reason) for index, reason in faults if reason)
 
     def refuse_odd_boxes(self, counted: Mask) -> None:
         """Refuse a file with a box that counts and is not four finite numbers.
 
-        Args:
-            counted: Which annotations count, ``(N,)``.
-
         Raises:
-            AnnotationFileError: There is such a box.
+            AnnotationFileError: There is such a box among those ``counted``, ``(N,)``.
         """
         for row in np.flatnonzero(counted & ~np.isfinite(self.boxes).all(1))[:1]:
             entry = self.annotations[row]
@@ -251,7 +239,7 @@ def read_annotations(
     if kept is not None and kept[0] == stamp:
         found = kept[1]
     else:
-        found = _parse(path, _remote_bytes(path, backend_args) if remote else _local_bytes(path))
+        found = _parse(path, _bytes(path, remote, backend_args))
         if stamp is not None:
             _kept.pop(path, None)
             _kept[path] = stamp, found
@@ -261,7 +249,8 @@ def read_annotations(
         raise found.malformed_error('there is no list annotations')
     fault = next(found.faults(), None) if strict else None
     if fault is not None:
-        raise found.malformed_error(f'{fault.kind}[{fault.place}]: {fault.reason}')
+        kind, place, reason = fault
+        raise found.malformed_error(f'{kind}[{place}]: {reason}')
     return found
 
 
@@ -287,21 +276,16 @@ def _stamp(path: str) -> tuple[int, ...] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _local_bytes(path: str) -> bytes:
+def _bytes(path: str, remote: bool, backend_args: dict[str, Any] | None) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        reason = f'cannot be read: {error.strerror}'
-        raise AnnotationFileError('file-missing', path, reason) from error
+        if not remote:
+            return Path(path).read_bytes()
+        from mmengine.fileio import get
 
-
-def _remote_bytes(path: str, backend_args: dict[str, Any] | None) -> bytes:
-    from mmengine.fileio import get
-
-    try:
         data: bytes = get(path, backend_args)
     except OSError as error:
-        raise AnnotationFileError('file-missing', path, f'cannot be read: {error}') from error
+        reason = f'cannot be read: {error.strerror or error}'
+        raise AnnotationFileError('file-missing', path, reason) from error
     return data
 
 
@@ -320,8 +304,7 @@ def _parse(file: str, data: bytes) -> Annotations:
             raise AnnotationFileError('json-invalid', file, reason) from error
         fault = _form_fault(content)
         if fault:
-            reason = f'is not in COCO format: {fault}'
-            raise AnnotationFileError('not-coco', file, reason)
+            raise AnnotationFileError('not-coco', file, f'is not in COCO format: {fault}')
         return Annotations(file, content, starts_with_mark=text.startswith('\ufeff'))
 
 
@@ -350,14 +333,14 @@ def _form_fault(content: Any) -> str | None:
     return f'there is no list {", ".join(missing)}' if missing else None
 
 
-def image_fault(entry: Any) -> str | None:
+def _image_fault(entry: Any) -> str | None:
     """What makes an image unusable besides its size, or None."""
     fault = _id_fault(entry, 'id')
-    if fault:
-        return fault
-    name = entry.get('file_name')
-    unusable = type(name) is not str or not name or '\0' in name
-    return f'file_name is {short(name)}' if unusable else None
+    if fault is None:
+        name = entry.get('file_name')
+        if type(name) is not str or not name or '\0' in name:
+            return f'file_name is {short(name)}'
+    return fault
 
 
 def annotation_fault(entry: Any) -> str | None:
@@ -382,7 +365,7 @@ def _id_fault(entry: Any, *keys: str) -> str | None:
 
 
 FAULTS: dict[str, Callable[[Any], str | None]] = dict(
-    images=image_fault, annotations=annotation_fault, categories=_category_fault
+    images=_image_fault, annotations=annotation_fault, categories=_category_fault
 )
 
 

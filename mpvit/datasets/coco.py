@@ -147,14 +147,9 @@ class OfficialCocoDataset(CocoDataset):
             )
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
-        """Turn what is known of one image into mmdet's format.
+        """The record of an image, with the ``instances`` that count.
 
-        Args:
-            raw_data_info: ``raw_img_info`` and ``raw_ann_info`` as read from the file, and the
-                ``instances`` that count.
-
-        Returns:
-            The image's record; ``instances`` hold boxes ``(x1, y1, x2, y2)`` within the image.
+        Their boxes ``(x1, y1, x2, y2)`` lie within the image. ``raw_ann_info`` is as in the file.
         """
         image = raw_data_info['raw_img_info']
         info: dict[str, Any] = super().parse_data_info(dict(raw_img_info=image, raw_ann_info=[]))

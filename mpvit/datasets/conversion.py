@@ -65,7 +65,10 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
     for split, dataset in datasets.items():
         boxes = sum(len(found) for found in dataset.annotations.values())
         lines.append(f'{split}: {len(dataset)} images, {boxes} boxes')
-    turned = sum(_is_turned(path) for dataset in datasets.values() for path in dataset.image_paths)
+    turned = 0
+    for path in (path for dataset in datasets.values() for path in dataset.image_paths):
+        with Image.open(path) as image:
+            turned += orientation(image) != 1
     if turned:
         lines.append(
             f'{turned} images are turned by their EXIF orientation, for which the boxes were taken '
@@ -103,7 +106,7 @@ def _read_yolo(library: Any, root: Path) -> dict[str, Any]:
 
 def _read_voc(library: Any, root: Path) -> dict[str, Any]:
     lists = {
-        path.stem: path.read_text().split()
+        path.stem: set(path.read_text().split())
         for path in root.glob('ImageSets/Main/*.txt')
         if path.stem in SPLITS
     }
@@ -112,12 +115,11 @@ def _read_voc(library: Any, root: Path) -> dict[str, Any]:
         if not folders:
             raise UserError(f'{root} has no folder {" or ".join(_IMAGE_FOLDERS)}')
         whole = _voc_folder(library, folders[0], root / 'Annotations')
-        classes = sorted(whole.classes)
-        chosen = {
-            split: [path for path in whole.image_paths if Path(path).stem in set(names)]
-            for split, names in lists.items()
-        }
-        return {split: _part(whole, paths, classes) for split, paths in chosen.items()}
+        parts = {}
+        for split, names in lists.items():
+            paths = [path for path in whole.image_paths if Path(path).stem in names]
+            parts[split] = _part(whole, paths, sorted(whole.classes))
+        return parts
     parts = {}
     for split, images in _image_folders(root).items():
         annotations = _beside(root, images, 'JPEGImages', 'Annotations', '*.xml')
@@ -169,8 +171,3 @@ def _beside(root: Path, images: Path, name: str, other: str, kind: str) -> Path:
     if not any(folder.glob(kind)):
         raise UserError(f'images are in {images}, but {folder} holds no {kind}')
     return folder
-
-
-def _is_turned(path: str) -> bool:
-    with Image.open(path) as image:
-        return orientation(image) != 1

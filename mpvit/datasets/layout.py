@@ -29,7 +29,7 @@ _WORDS = dict(
 _OTHER_TASKS = ('captions', 'person_keypoints', 'panoptic', 'stuff', 'image_info')
 _USUAL = ('instances', '_annotations.coco')  # beginnings that win where there are several files
 _ANNOTATION_FOLDERS = ('annotations', 'annotation', 'labels')
-_DEPTH = 2  # folders below the dataset's that are looked into
+_DEPTH = 3  # levels of folders that are looked into, the dataset's own among them
 _SAMPLE = 8  # images that are looked for
 _SHOWN = 6  # names listed in a line
 
@@ -60,8 +60,8 @@ class Layout:
             f'{name} {self.image_counts[name]} images of {split.images} ({split.ann_file})'
             for name, split in self.splits.items()
         ]
-        shown = listed(self.classes)
-        line = f'Data: {"; ".join(parts)}; {len(self.classes)} classes: {shown}'
+        classes = f'{len(self.classes)} classes: {listed(self.classes)}'
+        line = f'Data: {"; ".join(parts)}; {classes}'
         if self.left_out:
             line += f'; category 0, {self.left_out!r}, is the name of the project and no class'
         if self.test_left_out:
@@ -77,14 +77,7 @@ def find_training_data(
     train_images: str | None = None,
     val_images: str | None = None,
 ) -> Layout:
-    """Find the parts of a dataset to train on.
-
-    Args:
-        data: Folder of the dataset; None if both annotation files are named.
-        train_ann: Annotation file to train on; None to look for it.
-        val_ann: Annotation file to validate on; None to look for it.
-        train_images: Folder of the training images; None to look for it.
-        val_images: Folder of the validation images; None to look for it.
+    """Find the parts of a dataset to train on; the arguments are the attributes of `DataFiles`.
 
     Returns:
         The dataset with 'train', 'val' and, where there is one, 'test'.
@@ -112,12 +105,9 @@ def find_test_data(
     val_ann: str | None = None,
     val_images: str | None = None,
 ) -> Layout:
-    """Find the part of a dataset to evaluate on.
+    """Find the part of a dataset to evaluate on; the arguments are attributes of `DataFiles`.
 
-    Args:
-        data: Folder of the dataset; None if the annotation file is named.
-        val_ann: Annotation file to evaluate on; None for the test split or else validation's.
-        val_images: Folder of its images; None to look for it.
+    Unless ``val_ann`` is named it is the test split or else validation's.
 
     Returns:
         The dataset with one split, named 'test'.
@@ -137,9 +127,6 @@ def files_to_check(data: str | os.PathLike[str]) -> tuple[list[Split], list[Path
 
     Unlike `find_training_data` it takes files that are broken and images that are missing, for a
     check to tell what is wrong with them.
-
-    Args:
-        data: Folder of the dataset.
 
     Returns:
         The splits, and all annotation files for testing, also those without annotations.
@@ -219,7 +206,8 @@ class _Search:
 
     def split_of(self, path: Path) -> str | None:
         """The split that a file or folder belongs to, by the nearest name that tells."""
-        return _split_below(self.root, path)
+        parts = path.relative_to(self.root).parts if self.root else path.parts
+        return next((split for split in map(split_of, reversed(parts)) if split), None)
 
     def annotation_file(self, split: str, named: str | None) -> Path:
         """The annotation file of a split that is needed, looked for unless it is named."""
@@ -254,13 +242,7 @@ class _Search:
         return split if read_annotations(path, unlabelled=True).annotations else None
 
     def split(self, name: str, path: Path, images: str | None) -> Split:
-        """A split whose annotation file is sound and whose images are there.
-
-        Args:
-            name: 'train', 'val' or 'test'.
-            path: The annotation file.
-            images: Folder of the images; None to look for it.
-        """
+        """A split whose annotation file is sound and whose images are there."""
         table = read_annotations(path, unlabelled=name == 'test')
         if not table.categories:
             raise UserError(f'annotation file {path} has no categories')
@@ -287,8 +269,8 @@ class _Search:
         folders = {folder: self.split_of(folder) for folder in self.folders}
         if self.root is None or self.root.resolve() not in path.resolve().parents:
             in_folder = path.parent.name in _ANNOTATION_FOLDERS
-            around = path.parent.parent if in_folder else path.parent
-            folders |= {folder: _split_below(around, folder) for folder in scan(around)[0]}
+            around = _Search(path.parent.parent if in_folder else path.parent)
+            folders |= {folder: around.split_of(folder) for folder in around.folders}
         own = [folder for folder in folders if folders[folder] == split]
         rest = [folder for folder in folders if folders[folder] is None]
         for tier in (own, [path.parent], rest):
@@ -342,12 +324,6 @@ def split_of(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _split_below(root: Path | None, path: Path) -> str | None:
-    """The split that a file or folder belongs to, by the nearest name that tells."""
-    parts = path.relative_to(root).parts if root else path.parts
-    return next((split for split in map(split_of, reversed(parts)) if split), None)
-
-
 def other_format(root: Path) -> str | None:
     """Which format that is not COCO's a dataset is in: 'YOLO', 'Pascal VOC' or None."""
     if any(root.glob('*.yaml')) or any(root.glob('*.yml')):
@@ -361,23 +337,18 @@ def other_format(root: Path) -> str | None:
     return None
 
 
-def scan(root: Path) -> tuple[list[Path], list[Path]]:
+def scan(root: Path, depth: int = _DEPTH) -> tuple[list[Path], list[Path]]:
     """Folders, the root among them, and JSON files, down to a few levels, by their names."""
     folders, files = [root], []
-    level = [root]
-    for _ in range(_DEPTH + 1):
-        below: list[Path] = []
-        for folder in level:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith('.'):
-                        continue
-                    if entry.name.endswith('.json'):
-                        files.append(Path(entry.path))
-                    elif entry.is_dir():
-                        below.append(Path(entry.path))
-        folders += below
-        level = below
+    for entry in os.scandir(root) if depth else ():
+        if entry.name.startswith('.'):
+            continue
+        if entry.name.endswith('.json'):
+            files.append(Path(entry.path))
+        elif entry.is_dir():
+            below = scan(Path(entry.path), depth - 1)
+            folders += below[0]
+            files += below[1]
     return sorted(folders), sorted(files)
 
 

@@ -66,10 +66,7 @@ def why_unreadable(path: str, transforms: Sequence[Any]) -> str | None:
 
 
 def check_folder(path: str | None) -> None:
-    """End the run if a folder that was there at its start is gone.
-
-    Args:
-        path: Folder; empty, None and what is not on a local disk are left alone.
+    """End the run if a local folder that was there at its start is gone.
 
     Raises:
         UserError: It does not exist any more.
