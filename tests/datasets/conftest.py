@@ -9,10 +9,10 @@ import pytest
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from PIL import Image
+from spoiling import CLASSES
 
-from mpvit.datasets.check import Split, check_dataset, inspect_dataset
+from mpvit.datasets.check import Split, inspect_dataset
 
-CLASSES = ('cat', 'dog', 'owl')
 SIZE = (64, 48)
 
 
@@ -53,9 +53,6 @@ class Spoilable:
         """Path of an image file."""
         return self.root / role / f'{index:02d}.png'
 
-    def split(self, role: str) -> Split:
-        return Split(self.root / f'{role}.json', self.root / role)
-
     def save(self) -> None:
         """Write the annotation files; content may also be raw bytes, or None for no file."""
         for role in ('train', 'val'):
@@ -66,17 +63,15 @@ class Spoilable:
                 raw = content if isinstance(content, bytes) else json.dumps(content).encode()
                 path.write_bytes(raw)
 
-    def check(self, **arguments):
-        """Save and check with one thread."""
+    def inspect(self, workers=1, **arguments):
+        """Save and inspect."""
         self.save()
-        return check_dataset(self.split('train'), self.split('val'), **{'workers': 1, **arguments})
+        splits = (Split(self.root / f'{role}.json', self.root / role) for role in ('train', 'val'))
+        return inspect_dataset(*splits, workers=workers, **arguments)
 
-    def inspect(self, **arguments):
-        """Save and inspect with one thread."""
-        self.save()
-        return inspect_dataset(
-            self.split('train'), self.split('val'), **{'workers': 1, **arguments}
-        )
+    def check(self, **arguments):
+        """Save and check."""
+        return self.inspect(**arguments).problems
 
 
 @pytest.fixture(scope='session')

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from spoiling import BOXES, CASES
+from spoiling import BOXES, CASES, CLASSES
 
 from benchmarks._synthetic import coco_truth
 from mpvit.datasets.check import (
@@ -42,20 +42,6 @@ def test_every_check_is_made_to_happen():
     assert {check.severity for check in CHECKS.values()} == set(SEVERITIES)
 
 
-def test_clean_data_has_no_problem(spoilable):
-    assert spoilable.check(classes=('cat', 'dog', 'owl')) == []
-    assert spoilable.check(quick=True) == []
-
-
-def test_the_toy_dataset_has_no_errors(toy):
-    splits = [
-        Split(toy / f'annotations/instances_{part}.json', toy / part)
-        for part in ('train2017', 'val2017')
-    ]
-    found = codes(check_dataset(*splits, workers=1, scales=Scales(128, 128, 128)))
-    assert found <= {'box-sizes', 'image-without-boxes', 'class-rare', 'class-without-boxes'}
-
-
 TOGETHER = (  # they do not hide each other
     'box: over the left edge',
     'two_annotations_with_one_id',
@@ -89,27 +75,14 @@ def test_usable_boxes_are_those_that_a_training_gets(spoilable, repaired, build_
     annotations[4]['image_id'] = 9
     annotations[5]['iscrowd'] = 1
     del annotations[6]['area']
-    found = spoilable.inspect()
     if repaired:
-        content, _ = repair(found.table('train'), found.facts)
-        spoilable.train = content
-        found = spoilable.inspect()
+        repaired_codes(spoilable)
+    found = spoilable.inspect()
     root = spoilable.root
-    dataset = build_dataset(root / 'train.json', root / 'train', ('cat', 'dog', 'owl'))
+    dataset = build_dataset(root / 'train.json', root / 'train', CLASSES)
     records = [dataset.get_data_info(i)['instances'] for i in range(len(dataset))]
     trained_on = [one for record in records for one in record if not one['ignore_flag']]
     assert len(trained_on) == found.tables['train'].usable.sum() == 31
-
-
-def test_ids_and_files_are_named(spoilable):
-    spoilable.train['annotations'][4]['bbox'] = [64, 2, 10, 10]
-    spoilable.image(2).unlink()
-    outside, missing = spoilable.check()
-    assert (outside.image_id, outside.annotation_id) == (101, 5)
-    assert outside.file == str(spoilable.root / 'train.json')
-    assert outside.message == 'bbox [64, 2, 10, 10] in an image of 64x48'
-    assert (missing.image_id, missing.annotation_id) == (102, None)
-    assert missing.file == str(spoilable.image(2))
 
 
 def test_fatal_problems_are_refused_with_a_line_for_each_kind(spoilable):

@@ -57,6 +57,9 @@ def test_json_holds_all(spoiled):
         annotation_id=4,
         fix=CHECKS['box-outside'].fix,
     )
+    (missing,) = [one for one in report['problems'] if one['code'] == 'image-missing']
+    assert (missing['image_id'], missing['annotation_id']) == (101, None)
+    assert missing['file'] == str(spoiled.image(1, 'val'))
 
 
 def test_samples_are_the_worst_and_show_every_kind(spoiled):

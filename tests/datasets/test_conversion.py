@@ -12,16 +12,14 @@ from mpvit.datasets.layout import find_training_data
 from mpvit.errors import UserError
 
 
-def by_image(content):
-    """Names, sizes, classes and boxes of each image by its file name."""
+def by_image(content, prefix=''):
+    """Size, classes and boxes of each image by its file name."""
     names = {category['id']: category['name'] for category in content['categories']}
-    found = {
-        image['file_name']: (image['width'], image['height'], []) for image in content['images']
-    }
-    files = {image['id']: image['file_name'] for image in content['images']}
+    by_id = {image['id']: [(image['width'], image['height'])] for image in content['images']}
     for note in content['annotations']:
-        found[files[note['image_id']]][2].append((names[note['category_id']], note['bbox']))
-    return found
+        box = [round(number, 3) for number in note['bbox']]
+        by_id[note['image_id']].append((names[note['category_id']], box))
+    return {prefix + image['file_name']: by_id[image['id']] for image in content['images']}
 
 
 def write_yolo(toy, root):
@@ -35,13 +33,9 @@ def write_yolo(toy, root):
             for note in content['annotations']:
                 if note['image_id'] == image['id']:
                     x, y, w, h = note['bbox']
-                    numbers = [
-                        (x + w / 2) / image['width'],
-                        (y + h / 2) / image['height'],
-                        w / image['width'],
-                        h / image['height'],
-                    ]
-                    lines.append(' '.join(map(str, [note['category_id'] - 1, *numbers])))
+                    width, height = image['width'], image['height']
+                    centre = f'{(x + w / 2) / width} {(y + h / 2) / height}'
+                    lines.append(f'{note["category_id"] - 1} {centre} {w / width} {h / height}')
             if lines:
                 name = image['file_name'].replace('.jpg', '.txt')
                 (root / 'labels' / split / name).write_text('\n'.join(lines))
@@ -51,17 +45,14 @@ def write_yolo(toy, root):
 
 
 def xml_of(image, notes, names):
-    objects = ''.join(
-        '<object><name>{}</name><difficult>0</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>'
-        '<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'.format(
-            names[note['category_id']],
-            note['bbox'][0] + 1,  # VOC counts from 1
-            note['bbox'][1] + 1,
-            note['bbox'][0] + note['bbox'][2],
-            note['bbox'][1] + note['bbox'][3],
+    objects = ''
+    for note in notes:
+        x, y, w, h = note['bbox']
+        objects += (
+            f'<object><name>{names[note["category_id"]]}</name><difficult>0</difficult><bndbox>'
+            f'<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>'  # VOC counts from 1
+            f'<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>'
         )
-        for note in notes
-    )
     return f'<annotation><filename>{image["file_name"]}</filename>{objects}</annotation>'
 
 
@@ -93,15 +84,7 @@ def assert_same(toy, target, prefix=''):
     for split in ('train', 'val'):
         content = json.loads(layout.splits[split].ann_file.read_text())
         assert [c['name'] for c in content['categories']] == list(layout.classes)
-        found, expected = by_image(content), by_image(split_of_toy(toy, split)[0])
-        prefix_of_split = f'{split}_' if prefix else ''
-        assert set(found) == {prefix_of_split + name for name in expected}
-        for name, (width, height, notes) in expected.items():
-            entry = found[prefix_of_split + name]
-            assert entry[:2] == (width, height)
-            assert [note[0] for note in entry[2]] == [note[0] for note in notes]
-            for (_, box), (_, other) in zip(entry[2], notes, strict=True):
-                assert box == pytest.approx(other, abs=1e-3)
+        assert by_image(content) == by_image(split_of_toy(toy, split)[0], prefix.format(split))
         ids = [note['id'] for note in content['annotations']]
         assert len(set(ids)) == len(ids)
         assert min(ids) >= 1
@@ -120,7 +103,7 @@ def test_yolo(toy, tmp_path):
 @pytest.mark.parametrize('beside', [False, True])
 def test_pascal_voc(toy, tmp_path, beside):
     lines = convert_dataset(write_voc(toy, tmp_path / 'voc', beside), tmp_path / 'coco')
-    layout = assert_same(toy, tmp_path / 'coco', prefix='split')
+    layout = assert_same(toy, tmp_path / 'coco', prefix='{}_')
     assert list(layout.classes) == sorted(layout.classes)
     assert lines[0].endswith('is in Pascal VOC format')
 

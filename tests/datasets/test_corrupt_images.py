@@ -115,9 +115,7 @@ def test_another_image_takes_the_place_and_each_is_counted_once(folder, monkeypa
     np.random.seed(0)
     first = [dataset[index]['data_samples'].img_id for index in range(8)]
     wanted = [dataset.get_data_info(index)['img_id'] for index in range(8)]
-    assert [a == b for a, b in zip(first, wanted, strict=True)] == [
-        index not in (1, 4) for index in range(8)
-    ]
+    assert [i for i in range(8) if first[i] != wanted[i]] == [1, 4]
     shown = '\n'.join(lines)
     assert f'{image(dataset, 1)} cannot be read' in shown
     assert shown.count('another one takes its place') == 2
@@ -146,11 +144,9 @@ def test_workers_count_together_and_their_error_arrives_as_one_line(folder):
         truncate(image(dataset, index))
     with pytest.raises(UserError) as raised:
         load(range(7, 3, -1))  # the other meets two more
-    message = str(raised.value)
-    assert f'image {folder}/train2017/' in message
-    assert 'train_dataloader.dataset.max_skipped_images=3' in message
-    assert 'Traceback' not in message
-    assert '\n' not in message
+    (line,) = str(raised.value).split('\n')
+    assert f'image {folder}/train2017/' in line
+    assert 'train_dataloader.dataset.max_skipped_images=3' in line
     assert raised.value.every_rank
 
 
@@ -184,10 +180,7 @@ ANNOTATIONS = {
     'three numbers': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), r'\[1, 2, 3\]'),
     'text': (lambda c: c['annotations'][0].update(bbox='1 2 3 4'), "'1 2 3 4'"),
     'null': (lambda c: c['annotations'][0].update(bbox=None), 'None'),
-    'doubles': (
-        lambda c: c['images'].append(dict(c['images'][0])),
-        '1 images have the id',
-    ),
+    'doubles': (lambda c: c['images'].append(dict(c['images'][0])), '1 images have the id'),
     'no images': (lambda c: c['images'].clear(), 'lists no image'),
     'no annotations': (lambda c: c['annotations'].clear(), 'no box to train on'),
     'no categories': (lambda c: c['categories'].clear(), 'no category'),

@@ -6,22 +6,19 @@ import shutil
 import pytest
 
 from mpvit.datasets.annotations import Split
-from mpvit.datasets.layout import (
-    files_to_check,
-    find_test_data,
-    find_training_data,
-    split_of,
-)
+from mpvit.datasets.layout import files_to_check, find_test_data, find_training_data, split_of
 from mpvit.errors import UserError
 
 
 def content(*names, classes=('cat', 'dog'), used=(1, 2)):
     return dict(
         images=[dict(id=i, file_name=name, width=9, height=9) for i, name in enumerate(names)],
-        annotations=[dict(id=i, image_id=0, category_id=c, bbox=[1, 1, 2, 2], area=4)
-                     for i, c in enumerate(used)],
+        annotations=[
+            dict(id=i, image_id=0, category_id=c, bbox=[1, 1, 2, 2], area=4)
+            for i, c in enumerate(used)
+        ],
         categories=[dict(id=i, name=name) for i, name in enumerate(classes, start=1)],
-    )  # fmt: skip
+    )
 
 
 def make(root, tree):
@@ -111,10 +108,8 @@ def test_names_of_splits(name, split):
 
 
 def test_a_test_split_is_taken_if_it_has_annotations(tmp_path):
-    tree = dict(ROBOFLOW)
-    tree['test/_annotations.coco.json'] = content('3.jpg')
-    tree['test/3.jpg'] = IMAGE
-    make(tmp_path, tree)
+    test = {'test/_annotations.coco.json': content('3.jpg'), 'test/3.jpg': IMAGE}
+    make(tmp_path, ROBOFLOW | test)
     assert find_training_data(tmp_path).splits['test'].images == tmp_path / 'test'
     assert find_test_data(tmp_path).splits['test'].images == tmp_path / 'test'
     (tmp_path / 'test/_annotations.coco.json').write_text(json.dumps(content('3.jpg', used=())))
@@ -147,18 +142,20 @@ def test_a_named_image_folder_is_looked_into(tmp_path):
         find_training_data(root, train_images=str(root))
 
 
+def roboflow(train=ROBOFLOW['train/_annotations.coco.json'], val=None):
+    return ROBOFLOW | {
+        'train/_annotations.coco.json': train,
+        'valid/_annotations.coco.json': val or train,
+    }
+
+
 PROJECT = [dict(id=0, name='pets', supercategory='none')] + [
     dict(id=i, name=name, supercategory='pets') for i, name in ((1, 'cat'), (2, 'dog'))
 ]
 
 
 def with_categories(tmp_path, categories, **kwargs):
-    tree = dict(ROBOFLOW)
-    for split in ('train', 'valid'):
-        tree[f'{split}/_annotations.coco.json'] = content('1.jpg', **kwargs) | dict(
-            categories=categories
-        )
-    return make(tmp_path, tree)
+    return make(tmp_path, roboflow(content('1.jpg', **kwargs) | dict(categories=categories)))
 
 
 def test_the_name_of_a_roboflow_project_is_no_class(tmp_path):
@@ -181,57 +178,26 @@ def test_other_classes_without_boxes_stay(tmp_path, change):
     assert (layout.classes, layout.left_out) == (('pets', 'cat', 'dog'), None)
 
 
-def roboflow(train=ROBOFLOW['train/_annotations.coco.json'], val=None):
-    return ROBOFLOW | {
-        'train/_annotations.coco.json': train,
-        'valid/_annotations.coco.json': val or train,
-    }
-
-
 @pytest.mark.parametrize(
     ('tree', 'message'),
     [
         ({}, 'train: .*--train-ann'),
-        ({'boxes.json': content('1.jpg')}, r'boxes.json.*--train-ann'),
-        (
-            {'train/1.jpg': IMAGE, 'train/_annotations.coco.json': content('1.jpg')},
-            '--val-ann',
-        ),
+        (files('boxes.json'), r'boxes.json.*--train-ann'),
+        (files('train/1.jpg', 'train/_annotations.coco.json'), '--val-ann'),
         (roboflow(train=IMAGE), 'JSON'),
-        (
-            {'a/train.json': content('1.jpg'), 'b/train.json': content('1.jpg')},
-            'a/train.json, .*b/train.json',
-        ),
-        (
-            {**BY_SPLIT, 'train/1.jpg': IMAGE},
-            'train.json .*images/train, .*train',
-        ),
-        (
-            roboflow(val=content('1.jpg', classes=('cat', 'cow'))),
-            "'dog'.*'cow'",
-        ),
-        (
-            roboflow(val=content('1.jpg', classes=('dog', 'cat'))),
-            "order.*'cat'.*'dog'",
-        ),
-        (
-            roboflow(train=content('1.jpg', classes=('cat', 'cat'))),
-            r"'cat' \(ids 1, 2\)",
-        ),
+        (files('a/train.json', 'b/train.json'), 'a/train.json, .*b/train.json'),
+        (BY_SPLIT | files('train/1.jpg'), 'train.json .*images/train, .*train'),
+        (roboflow(val=content('1.jpg', classes=('cat', 'cow'))), "'dog'.*'cow'"),
+        (roboflow(val=content('1.jpg', classes=('dog', 'cat'))), "order.*'cat'.*'dog'"),
+        (roboflow(train=content('1.jpg', classes=('cat', 'cat'))), r"'cat' \(ids 1, 2\)"),
         (roboflow(train=content()), 'lists no images'),
         (roboflow(train=dict(images=[])), 'not in COCO format'),
         (roboflow(train='[1]'), 'not in COCO format'),
         (roboflow(train=content('1.jpg', classes=())), 'categories'),
-        (
-            {'data.yaml': 'names: [cat]', 'train/images/1.jpg': IMAGE, 'train/labels/1.txt': ''},
-            'YOLO .*tools/convert_dataset.py',
-        ),
-        (
-            {'Annotations/1.xml': '', 'JPEGImages/1.jpg': IMAGE},
-            'Pascal VOC .*tools/convert_dataset.py',
-        ),
+        (files('data.yaml', 'train/labels/1.txt'), 'YOLO .*tools/convert_dataset.py'),
+        (files('Annotations/1.xml', 'JPEGImages/1.jpg'), 'Pascal VOC .*tools/convert_dataset.py'),
     ],
-)  # fmt: skip
+)
 def test_what_is_said_of_folders_that_do_not_do(tmp_path, tree, message):
     with pytest.raises(UserError, match=message) as caught:
         find_training_data(make(tmp_path, tree))

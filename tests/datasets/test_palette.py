@@ -6,7 +6,6 @@ import pytest
 from mpvit.app.results import Filter, Result, picture_html
 from mpvit.config.own_data import palette
 from mpvit.datasets.palette import CLASSES, LEVELS, class_colour, ink_on, level_colour, rgb
-from mpvit.datasets.palette import class_colour as colour_of_plots
 from mpvit.inference import Detections
 from mpvit.inference.drawing import draw
 
@@ -27,7 +26,6 @@ def test_a_class_has_one_colour_in_every_picture(label):
     page = picture_html(result, Filter(0, [label]))
     assert f'--colour: {colour}; --ink: {ink_on(colour)}"' in page
     assert palette(7)[label] == rgb(colour)
-    assert colour_of_plots is class_colour
 
 
 def test_colours_repeat_and_text_on_them_can_be_read():
