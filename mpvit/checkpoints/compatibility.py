@@ -19,13 +19,8 @@ def check_fit(
 ) -> None:
     """Make sure that a checkpoint has the model's tensors, in name and shape, and no others.
 
-    Args:
-        checkpoint: Content of a checkpoint file.
-        expected: State dict of the model.
-        advice: What the user may do if it does not.
-
     Raises:
-        UserError: It does not; the message names examples.
+        UserError: It does not; the message names examples and gives the advice.
     """
     found = weights_of(checkpoint)
     problems = {

@@ -238,14 +238,10 @@ def _uncut_classes(
         if len(weights[name]) == len(COCO_IDS):
             result[name] = uncut(weights[name], others.get(name), proposals)
     if any(len(result[name]) != len(weights[name]) for name in weights if result[name].dim()):
+        unknown = f'have weight 0 and bias {UNUSED_BIAS:.1f}'
         report.notes.append(
             f'class layers extended from {len(COCO_IDS)} to {OFFICIAL_CHANNELS} channels; the '
-            'others '
-            + (
-                'are those of the official file'
-                if others
-                else f'have weight 0 and bias {UNUSED_BIAS:.1f}'
-            )
+            f'others {"are those of the official file" if others else unknown}'
         )
     return result
 

@@ -66,13 +66,9 @@ def without_counters(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def layout_of(names: Iterable[str]) -> Layout | None:
-    """Whose names these are, and of what.
+    """Whose names these are, of all tensors and without prefixes of wrappers, and of what.
 
-    Args:
-        names: Names of all tensors, without prefixes of wrappers.
-
-    Returns:
-        The layout; None if it is none of those known. A bare ResNet counts as official.
+    None if the layout is none of those known. A bare ResNet counts as official.
     """
     names = set(names)
 

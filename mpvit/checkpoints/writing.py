@@ -21,11 +21,7 @@ def write_durably(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any
     """Write a file beside its place, flush it to the disk and move it there in one step.
 
     Killed at any moment, the place holds the old file or the new one, and perhaps a file beside it
-    that ends in ``.tmp``.
-
-    Args:
-        path: The file's place.
-        write: Writes the content into an open file.
+    that ends in ``.tmp``. ``write`` writes the content into an open file.
 
     Raises:
         NotSaved: The disk is full, or writing failed otherwise.
@@ -48,10 +44,7 @@ def write_durably(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any
 
 
 def check_finite(tensors: Mapping[str, Any]) -> None:
-    """Refuse weights that a training cannot go on from.
-
-    Args:
-        tensors: Weights by name; what is no floating-point tensor is passed over.
+    """Refuse weights that a training cannot go on from; only floating-point tensors are looked at.
 
     Raises:
         NotSaved: One of them holds an infinity or NaN.

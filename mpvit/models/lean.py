@@ -77,10 +77,8 @@ _LEAN: dict[type[nn.Module], type[nn.Module]] = {
 def use_lean_layers(model: nn.Module) -> None:
     """Give a finished model the layers that are fast in float32 on the CPU, in place.
 
-    Layers of exactly the classes that have a lean variant change; calling it again does nothing.
-
-    Args:
-        model: A detector or a part of one; its parameters and their names stay.
+    Layers of exactly the classes that have a lean variant change; parameters and their names stay,
+    and calling it again does nothing.
     """
     for module in model.modules():
         lean = _LEAN.get(type(module))  # subclasses have their own forward
