@@ -20,11 +20,9 @@ from mpvit.errors import UserError, optional
 from mpvit.files.exif import orientation
 from mpvit.files.paths import is_image
 
-_IMAGE_FOLDERS = ('JPEGImages', 'images')
-
 
 def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[str]:
-    """Write a COCO-format copy of a dataset, images included.
+    """Write a COCO-format copy of a dataset, images included, and say in lines what was written.
 
     The folder appears in one step when it is complete.
 
@@ -34,9 +32,6 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
             folders named after the splits).
         target: Folder to write, which does not exist yet: ``annotations/instances_<split>.json``
             and ``<split>/``.
-
-    Returns:
-        Lines that say what was written.
 
     Raises:
         UserError: The library is missing, the folder is in neither format, or a file is broken.
@@ -111,10 +106,10 @@ def _read_voc(library: Any, root: Path) -> dict[str, Any]:
         if path.stem in SPLITS
     }
     if lists:
-        folders = [root / name for name in _IMAGE_FOLDERS if (root / name).is_dir()]
-        if not folders:
-            raise UserError(f'{root} has no folder {" or ".join(_IMAGE_FOLDERS)}')
-        whole = _voc_folder(library, folders[0], root / 'Annotations')
+        images = next(filter(Path.is_dir, (root / 'JPEGImages', root / 'images')), None)
+        if images is None:
+            raise UserError(f'{root} has no folder JPEGImages or images')
+        whole = _voc_folder(library, images, root / 'Annotations')
         parts = {}
         for split, names in lists.items():
             paths = [path for path in whole.image_paths if Path(path).stem in names]

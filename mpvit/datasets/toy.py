@@ -85,7 +85,7 @@ class ToySpec:
 
 
 def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None) -> Path:
-    """Write the dataset in the folder layout of COCO 2017, unless it is there already.
+    """Write the dataset in the layout of COCO 2017, unless it is there; return ``root``.
 
     The folder appears in one step when it is complete, so a killed run leaves nothing half done
     and several processes may call this at once.
@@ -94,9 +94,6 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
         root: Folder to write: ``annotations/instances_{train,val}2017.json``, ``train2017/``,
             ``val2017/``.
         spec: What to draw.
-
-    Returns:
-        The folder.
 
     Raises:
         UserError: The folder holds something else, or scikit-image or scikit-learn is not

@@ -9,19 +9,10 @@ from mmdet.registry import TRANSFORMS
 def official_size(
     height: int, width: int, short: int, longest: int | None = None
 ) -> tuple[int, int]:
-    """Size of a resized image by the official rule.
+    """The height and width in pixels of a resized image by the official rule.
 
-    The long side is truncated, not rounded, and may end up a few pixels on either side of
-    ``longest``.
-
-    Args:
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-        short: Wanted length of the short side.
-        longest: Wanted limit of the long side; None for no limit.
-
-    Returns:
-        ``(height, width)`` after resizing.
+    The short side gets the length ``short``, or less where the long one is limited. The long side
+    is truncated, not rounded, and may end up a few pixels on either side of its limit ``longest``.
     """
     low, high = min(height, width), max(height, width)
     # the order of the operations matters: it decides about the last pixel

@@ -2,12 +2,12 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mpvit.datasets.annotations import Annotations
+from mpvit.datasets.annotations import Annotations, Floats
 from mpvit.datasets.check.entries import TOLERANCE
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.problems import Problem, size_text
@@ -32,11 +32,11 @@ def image_problems(table: Annotations, facts: Mapping[str, Facts]) -> Iterator[P
     if looked_at and all(fact.fault for fact in looked_at):
         yield _none_found(table, looked_at)
         return
-    boxes = boxes_by_image(table)
-    for row, path in enumerate(table.paths):
+    columns = (table.images, table.paths, table.sizes.tolist(), boxes_by_image(table))
+    for image, path, stated, boxes in zip(*columns, strict=True):
         if path in facts:
-            for code, message in _faults(table, row, facts[path], boxes):
-                yield Problem(code, message, path, table.images[row]['id'])
+            for code, message in _faults(tuple(stated), facts[path], boxes):
+                yield Problem(code, message, path, image['id'])
 
 
 def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
@@ -53,21 +53,14 @@ def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
     return Problem('no-image-found', what, looked_at[0].path)
 
 
-def boxes_by_image(table: Annotations) -> Callable[[int], np.ndarray]:
-    """A function from the row of an image to the boxes in it, ``(n, 4)``, as stated."""
+def boxes_by_image(table: Annotations) -> list[Floats]:
+    """The boxes of each image as stated, ``(n, 4)``."""
     order = np.argsort(table.image_row, kind='stable')
-    rows = table.image_row[order]
-
-    def boxes(row: int) -> np.ndarray:
-        first, last = np.searchsorted(rows, [row, row + 1])
-        return table.boxes[order[first:last]]
-
-    return boxes
+    starts = np.searchsorted(table.image_row[order], range(len(table.images) + 1))
+    return np.split(table.boxes[order], starts)[1:-1]
 
 
-def _faults(
-    table: Annotations, row: int, fact: Facts, boxes: Callable[[int], np.ndarray]
-) -> Iterator[tuple[str, str]]:
+def _faults(stated: tuple[float, ...], fact: Facts, boxes: Floats) -> Iterator[tuple[str, str]]:
     """Code and message of everything wrong with one image file."""
     if fact.fault == 'missing':
         yield 'image-missing', 'there is no such file'
@@ -79,29 +72,24 @@ def _faults(
         yield _MODES[fact.mode], f'mode {fact.mode}'
     elif fact.mode.startswith(('I', 'F')):
         yield 'image-deep', f'mode {fact.mode}'
-    stated = tuple(table.sizes[row])
-    if stated != fact.size or fact.orientation > 1:
-        yield from _size_fault(stated, fact, boxes(row))
+    upright = stated == fact.size and fact.orientation == 1
+    if not upright and not np.isnan(stated[0]):  # such as are reported as malformed
+        yield _size_fault(stated, fact, boxes)
 
 
-def _size_fault(
-    stated: tuple[float, ...], fact: Facts, boxes: np.ndarray
-) -> Iterator[tuple[str, str]]:
-    if np.isnan(stated[0]):
-        return  # reported as malformed
+def _size_fault(stated: tuple[float, ...], fact: Facts, boxes: Floats) -> tuple[str, str]:
     turned = fact.turned().size
     sizes = f'stated {size_text(stated)}, real {size_text(fact.size)}'
     if stated not in (fact.size, turned):
         fit = boxes_fit(boxes, stated, fact.size)
-        yield ('size-mismatch' if fit else 'size-and-boxes-mismatch'), sizes
-    elif turned == fact.size:
-        yield 'exif-ambiguous', f'EXIF orientation {fact.orientation}'
-    else:
-        code = 'exif-turned' if stated == turned else 'exif-stored'
-        yield code, f'EXIF orientation {fact.orientation}, {sizes}'
+        return ('size-mismatch' if fit else 'size-and-boxes-mismatch'), sizes
+    if turned == fact.size:
+        return 'exif-ambiguous', f'EXIF orientation {fact.orientation}'
+    code = 'exif-turned' if stated == turned else 'exif-stored'
+    return code, f'EXIF orientation {fact.orientation}, {sizes}'
 
 
-def boxes_fit(boxes: np.ndarray, stated: Sequence[float], size: Sequence[float]) -> bool:
+def boxes_fit(boxes: Floats, stated: Sequence[float], size: Sequence[float]) -> bool:
     """Whether what a stated width and height leave of boxes ``(n, 4)`` lies within others."""
     corners = boxes[:, :2] + boxes[:, 2:]
     with np.errstate(invalid='ignore'):

@@ -134,13 +134,12 @@ def _annotations(
 
 def _correct_sizes(table: Annotations, facts: Mapping[str, Facts], changes: Changes) -> None:
     """Take the size of the file where the boxes fit into it, in place."""
-    boxes = boxes_by_image(table)
-    for row, (image, path) in enumerate(zip(table.images, table.paths, strict=True)):
+    columns = (table.images, table.paths, table.sizes.tolist(), boxes_by_image(table))
+    for image, path, stated, boxes in zip(*columns, strict=True):
         fact = facts.get(path)
-        stated = tuple(table.sizes[row])
-        if fact is None or stated in (fact.size, fact.turned().size):
+        if fact is None or tuple(stated) in (fact.size, fact.turned().size):
             continue
-        if boxes_fit(boxes(row), stated, fact.size):
+        if boxes_fit(boxes, stated, fact.size):
             image['width'], image['height'] = fact.size
             changes['image sizes corrected'] += 1
 
