@@ -167,13 +167,6 @@ def test_a_folder_that_vanishes_has_its_own_line(folder, gone):
     assert '--resume' in str(raised.value)
 
 
-def change(folder, edit):
-    path = folder / 'annotations' / 'instances_train2017.json'
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-
-
 ANNOTATIONS = {
     'nan': (lambda c: c['annotations'][0].update(bbox=[1, 2, float('nan'), 4]), 'finite numbers'),
     'infinite': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, 1e999]), 'finite numbers'),
@@ -191,6 +184,9 @@ ANNOTATIONS = {
 @pytest.mark.parametrize('kind', ANNOTATIONS)
 def test_annotations_that_cannot_be_meant(folder, kind):
     edit, message = ANNOTATIONS[kind]
-    change(folder, edit)
+    path = folder / 'annotations' / 'instances_train2017.json'
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f'annotation file .*{message}'):
         build(folder)
