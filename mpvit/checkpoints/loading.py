@@ -30,8 +30,6 @@ from mpvit.checkpoints.formats import weights_of
 from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.errors import UserError
 
-_COUNTER = 'num_batches_tracked'
-
 
 def load(
     file: str | os.PathLike[str] | IO[bytes], map_location: Any = None, weights_only: Any = None
@@ -153,7 +151,7 @@ class CheckedPretrainedInit(PretrainedInit):
             }
         expected = module.state_dict()
         weights = {n: v for n, v in weights.items() if n in expected or not _unbuilt(n, expected)}
-        counters = {n: v for n, v in expected.items() if n.endswith(_COUNTER)}
+        counters = {n: v for n, v in expected.items() if n.endswith('num_batches_tracked')}
         weights = {**counters, **weights}
         kind = type(module).__name__
         try:
