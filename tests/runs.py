@@ -28,16 +28,6 @@ def metrics_of(work):
     return json.loads((work / 'metrics.json').read_text())['metrics']
 
 
-def assert_one_line(result, *words):
-    """A tool ended in one line with these words."""
-    assert result.status == 1
-    last = result.err.strip().splitlines()[-1]
-    assert last.startswith('error: ')
-    assert 'Traceback' not in result.out + result.err
-    for word in words:
-        assert word in last
-
-
 def wait_for(condition, what, seconds=600):
     """Wait until a condition holds."""
     end = time.monotonic() + seconds

@@ -311,25 +311,22 @@ def test_nothing_stays_on_disk(served):
     assert not list(served.temporary.glob('mpvit-app-*'))
 
 
-def test_what_only_shows_at_the_start(tool, root, tmp_path, monkeypatch):
-    checkpoint = write_checkpoint(root / 'tests/data/tiny.py', tmp_path)
+def test_what_only_shows_at_the_start(refused, root, tmp_path, monkeypatch):
+    files = (tmp_path / 'tiny.py', write_checkpoint(root / 'tests/data/tiny.py', tmp_path))
     with socket.socket() as taken:
         taken.bind(('127.0.0.1', 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = tool('app', tmp_path / 'tiny.py', checkpoint, '--port', port)
-    assert result.status == 1
-    assert f'error: port {port} of 127.0.0.1 is in use; choose another --port' in result.err
-    result = tool('app', tmp_path / 'tiny.py', checkpoint, '--host', '203.0.113.1')
-    assert 'error: cannot listen on 203.0.113.1' in result.err
+        words = f'error: port {port} of 127.0.0.1 is in use; choose another --port'
+        refused('app', *files, '--port', port, says=[words])
+    words = 'error: cannot listen on 203.0.113.1'
+    refused('app', *files, '--host', '203.0.113.1', says=[words])
     for name in ('GRADIO_TEMP_DIR', 'GRADIO_ANALYTICS_ENABLED', 'NO_PROXY'):
         monkeypatch.setenv(name, '')  # to be as before afterwards
-    result = tool('app', tmp_path / 'tiny.py', checkpoint, '--device', 'toaster')
-    assert 'error: device toaster' in result.err
+    refused('app', *files, '--device', 'toaster', says=['error: device toaster'])
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    result = tool('app', tmp_path / 'tiny.py', checkpoint)
-    assert 'pages in the browser need gradio (' in result.err
-    assert "pip install 'mpvit[app]'" in result.err
+    words = ['pages in the browser need gradio (', "pip install 'mpvit[app]'"]
+    refused('app', *files, says=words)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -5,11 +5,9 @@ import json
 import parity_fill
 import pytest
 import torch
-from runs import assert_one_line, metrics_of
+from runs import metrics_of
 
 from mpvit.checkpoints.reading import read
-
-OTHER_NAMES = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
 
 
 @pytest.fixture(scope='module')
@@ -22,11 +20,9 @@ def official(trained, tmp_path_factory):
     return path
 
 
-def test_official_file_evaluates_as_ours(tool, tiny, trained, official, tmp_path):
-    config, places = tiny
+def test_official_file_evaluates_as_ours(tiny_run, trained, official, tmp_path):
     for name, file in (('ours', trained / 'epoch_2.pth'), ('official', official)):
-        result = tool('test', config, file, '--work-dir', tmp_path / name, '--cfg-options', *places)
-        assert result.status == 0, result.err
+        result = tiny_run('test', file, work=tmp_path / name)
     assert metrics_of(tmp_path / 'ours') == metrics_of(tmp_path / 'official')
     assert 'official detector' in result.out + result.err
 
@@ -40,59 +36,40 @@ def test_official_file_in_mmdets_own_door(tiny, trained, official):
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_official_file_cannot_be_resumed(tool, tiny, official, tmp_path):
-    config, places = tiny
-    result = tool(
-        'train', config, '--resume', official, '--work-dir', tmp_path, '--cfg-options', *places
-    )
-    assert_one_line(result, 'cannot resume: the checkpoint holds weights only', 'load_from=FILE')
+def test_official_file_cannot_be_resumed(tiny_run, refused, official):
+    words = ['cannot resume: the checkpoint holds weights only', 'load_from=FILE']
+    tiny_run('train', '--resume', official, run=refused, says=words)
 
 
-def with_names(path, names, target):
-    checkpoint = read(path)
-    checkpoint['meta']['dataset_meta'] = {'classes': names}
-    torch.save(checkpoint, target)
-    return target
-
-
-def test_resuming_executes_no_config_of_the_file(tool, tiny, trained, tmp_path, monkeypatch):
-    config, places = tiny
+def test_resuming_executes_no_config_of_the_file(tiny_run, trained, tmp_path):
     checkpoint = read(trained / 'epoch_2.pth')
     target = tmp_path / 'executed'
     checkpoint['meta']['config'] = f'open({str(target)!r}, "w")'
     torch.save(checkpoint, tmp_path / 'x.pth')
-    result = tool(
-        'train', config, '--resume', tmp_path / 'x.pth', '--work-dir', tmp_path / 'work',
-        '--cfg-options', *places,
-    )  # fmt: skip
-    assert result.status == 0, result.err
+    tiny_run('train', '--resume', tmp_path / 'x.pth')
     assert not target.exists()
 
 
-def test_fine_tuning_keeps_classes_of_the_same_name(tool, tiny, trained, tmp_path):
-    config, places = tiny
-    file = with_names(trained / 'epoch_2.pth', OTHER_NAMES, tmp_path / 'other.pth')
-    options = [
-        *places,
-        'train_cfg.max_epochs=1',
-        f'load_from={file}',
-        'optim_wrapper.optimizer.lr=0',
-    ]
-    result = tool('train', config, '--work-dir', tmp_path / 'work', '--cfg-options', *options)
-    assert result.status == 0, result.err
+def test_fine_tuning_keeps_classes_of_the_same_name(tiny_run, trained, tmp_path):
+    checkpoint, file = read(trained / 'epoch_2.pth'), tmp_path / 'other.pth'
+    names = ('square', 'dragon', 'circle', 'knight', 'digit', 'rook')
+    checkpoint['meta']['dataset_meta'] = {'classes': names}
+    torch.save(checkpoint, file)
+    options = ['train_cfg.max_epochs=1', f'load_from={file}', 'optim_wrapper.optimizer.lr=0']
+    result = tiny_run('train', options=options)
     line = (
         'Class layers: 3 of 6 classes keep their weights by name (circle, square, digit); '
         '3 start from scratch (triangle, star, cross).'
     )
     assert line in result.out + result.err
-    old = read(file)['state_dict']['bbox_head.cls_branches.0.bias']
+    old = checkpoint['state_dict']['bbox_head.cls_branches.0.bias']
     new = read(tmp_path / 'work' / 'epoch_1.pth')['state_dict']['bbox_head.cls_branches.0.bias']
     # circle, square, triangle, star, cross, digit; the learning rate was 0
     expected = [old[2], old[0], -4.595, -4.595, -4.595, old[4]]
     assert new.tolist() == pytest.approx([float(value) for value in expected], abs=1e-3)
 
 
-def test_convert_there_and_back(tool, root, tmp_path):
+def test_convert_there_and_back(tool, refused, root, tmp_path):
     keys = json.loads((root / 'tests/data/parity/keys/detector_r50.json').read_text())
     values = parity_fill.fill_state_dict(keys['keys'], keys['aliases'], seed=0)
     weights = {name: torch.from_numpy(value) for name, value in values.items()}
@@ -100,20 +77,17 @@ def test_convert_there_and_back(tool, root, tmp_path):
     torch.save({'model': weights}, source)
     config = 'configs/deformable_detr/r50_ddetr_50e.py'
     result = tool('convert_checkpoint', source, tmp_path / 'ours.pth', '--config', config)
-    assert result.status == 0, result.err
     assert 'official detector: 561 tensors matched' in result.out
-    result = tool(
-        'convert_checkpoint', tmp_path / 'ours.pth', tmp_path / 'b.pth', '--to', 'official'
-    )
-    assert result.status == 0, result.err
+    tool('convert_checkpoint', tmp_path / 'ours.pth', tmp_path / 'b.pth', '--to', 'official')
     back = torch.load(tmp_path / 'b.pth', weights_only=True)['model']
     assert back.keys() == weights.keys()
     assert all(torch.equal(back[name], value) for name, value in weights.items())
 
     other = 'configs/deformable_detr/r50_ddetr_two_stage_50e.py'
-    result = tool('convert_checkpoint', source, tmp_path / 'c.pth', '--config', other)
-    assert_one_line(result, 'of another model than the config', 'missing')
+    for words, says in (
+        ((tmp_path / 'c.pth', '--config', other), ['of another model than the config', 'missing']),
+        ((tmp_path / 'c.pth', '--sha256', '0' * 64), ['has the sha256', 'download it again']),
+        ((source,), ['exists already']),
+    ):
+        refused('convert_checkpoint', source, *words, says=says)
     assert not (tmp_path / 'c.pth').exists()
-    result = tool('convert_checkpoint', source, tmp_path / 'd.pth', '--sha256', '0' * 64)
-    assert_one_line(result, 'has the sha256', 'download it again')
-    assert_one_line(tool('convert_checkpoint', source, source), 'exists already')

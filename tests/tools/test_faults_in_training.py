@@ -12,7 +12,7 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from runs import assert_one_line, environment, log_of, wait_for
+from runs import environment, log_of, wait_for
 
 from mpvit.checkpoints.reading import read
 
@@ -69,12 +69,10 @@ def floats(state):
 EMA = dict(type='EMAHook', ema_type='SharedWeightsEMA', momentum=0.5)
 
 
-def test_a_poisoned_step_leaves_no_trace(tool, tiny, tmp_path):
-    config, places = tiny
-    config = write_config(tmp_path, config, EMA, dict(type='PoisonHook', steps=[1, 2, 4]))
+def test_a_poisoned_step_leaves_no_trace(tiny_run, tiny, tmp_path):
     work = tmp_path / 'work'
-    result = tool('train', config, '--work-dir', work, '--cfg-options', *places)
-    assert result.status == 0, result.err
+    config = write_config(tmp_path, tiny[0], EMA, dict(type='PoisonHook', steps=[1, 2, 4]))
+    tiny_run('train', config=config)
     assert 'Step 2 was not applied (gradient norm nan; loss nan' in log_of(work)
     # the first epoch is two steps, both poisoned: weights and statistics are those of the start
     first, second = (read(work / f'epoch_{epoch}.pth') for epoch in (1, 2))
@@ -93,45 +91,39 @@ def test_a_poisoned_step_leaves_no_trace(tool, tiny, tmp_path):
     assert len(list((work / 'nonfinite').glob('iter_[124]_rank_0.pt'))) == 3
 
 
-def test_training_ends_with_the_images_and_the_last_checkpoint(tool, tiny, tmp_path):
-    config, places = tiny
-    config = write_config(tmp_path, config, dict(type='PoisonHook', steps=range(3, 99)))
+def test_training_ends_with_the_images_and_the_last_checkpoint(tiny_run, refused, tiny, tmp_path):
     work = tmp_path / 'work'
-    options = [*places, 'default_hooks.finite.max_in_a_row=2']
-    result = tool('train', config, '--work-dir', work, '--cfg-options', *options)
-    assert_one_line(
-        result,
+    config = write_config(tmp_path, tiny[0], dict(type='PoisonHook', steps=range(3, 99)))
+    words = [
         'training stopped at step 4: 2 steps in a row were not finite (gradient norm nan; loss nan',
         'train2017/',
         str(work / 'nonfinite' / 'iter_4_rank_0.json'),
         f'the last checkpoint is {work}/epoch_1.pth',
-    )
+    ]
+    options = ['default_hooks.finite.max_in_a_row=2']
+    tiny_run('train', config=config, options=options, run=refused, says=words)
     assert all(v.isfinite().all() for v in floats(read(work / 'epoch_1.pth')['state_dict']))
 
 
 @pytest.mark.slow  # tests/engine/test_finite.py has it for a small model
-def test_watching_changes_no_bit(tool, tiny, trained, tmp_path):
-    config, places = tiny
+def test_watching_changes_no_bit(tiny_run, tiny, trained, tmp_path):
     more = (
         "optim_wrapper = dict(type='OptimWrapper')\n"
         'default_hooks = dict(**_base_.default_hooks, _delete_=True)\n'
         "del default_hooks['finite']\n"
     )
-    config, work = write_config(tmp_path, config, more=more), tmp_path / 'work'
-    result = tool('train', config, '--work-dir', work, '--cfg-options', *places)
-    assert result.status == 0, result.err
-    assert 'FiniteStepHook' not in log_of(work)
-    watched, plain = (read(folder / 'epoch_2.pth') for folder in (trained, work))
+    tiny_run('train', config=write_config(tmp_path, tiny[0], more=more))
+    assert 'FiniteStepHook' not in log_of(tmp_path / 'work')
+    watched, plain = (read(folder / 'epoch_2.pth') for folder in (trained, tmp_path / 'work'))
     for name, value in plain['state_dict'].items():
         assert torch.equal(value, watched['state_dict'][name]), name
 
 
-def test_a_worker_that_is_killed_ends_training_in_one_line(tool, tiny, tmp_path):
-    config, places = tiny
+def test_a_worker_that_is_killed_ends_training_in_one_line(tiny_run, refused, tiny, tmp_path):
     file = str(tmp_path / 'now')
     config = write_config(
         tmp_path,
-        config,
+        tiny[0],
         dict(type='TouchHook', file=file),
         more=(
             'pipeline = _base_.train_pipeline\n'
@@ -140,13 +132,9 @@ def test_a_worker_that_is_killed_ends_training_in_one_line(tool, tiny, tmp_path)
         ),
     )
     work = tmp_path / 'work'
-    result = tool('train', config, '--work-dir', work, '--cfg-options', *places)
-    assert_one_line(
-        result,
-        'a worker of a dataloader died (killed by signal: Killed)',
-        'lower num_workers',
-        f'the last checkpoint is {work}/epoch_1.pth',
-    )
+    words = ['a worker of a dataloader died (killed by signal: Killed)', 'lower num_workers']
+    words.append(f'the last checkpoint is {work}/epoch_1.pth')
+    tiny_run('train', config=config, run=refused, says=words)
     assert read(work / 'epoch_1.pth')
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from runs import metrics_of
 
 from mpvit.evaluation.coco import STATS
 
@@ -133,12 +134,9 @@ def test_official_file_gives_the_official_numbers(root, tool, tmp_path, monkeypa
     write_official_file(tmp_path / 'official.pth', name)
     base = root / 'configs' / 'deformable_detr' / f'{config}.py'
     (tmp_path / 'case.py').write_text(CONFIG.format(base=base, root=tmp_path))
-    result = tool(
-        'test', tmp_path / 'case.py', tmp_path / 'official.pth', '--eval', 'bbox',
-        '--work-dir', tmp_path / 'work',
-    )  # fmt: skip
-    assert result.status == 0, result.err
-    metrics = json.loads((tmp_path / 'work' / 'metrics.json').read_text())['metrics']
+    files = (tmp_path / 'case.py', tmp_path / 'official.pth')
+    tool('test', *files, '--eval', 'bbox', '--work-dir', tmp_path / 'work')
+    metrics = metrics_of(tmp_path / 'work')
     actual = [metrics[f'coco/bbox_{key}'] for key in STATS.values()]
     expected = evaluate_directly(tmp_path, detections)
     assert 0.05 < expected[0] < 0.95

@@ -24,8 +24,7 @@ assert 'mpvit' in sys.modules
 print(__name__, sys.argv[1:], VALUE)
 sys.exit(3)
 """)
-    result = tool('run', tmp_path / 'script.py', '--flag', 'value')
-    assert result.status == 3
+    result = tool('run', tmp_path / 'script.py', '--flag', 'value', status=3)
     assert result.out.endswith("__main__ ['--flag', 'value'] 42\n")
 
 

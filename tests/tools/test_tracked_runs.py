@@ -30,33 +30,30 @@ def test_a_training_leaves_tensorboard_events_by_default(trained):
     assert 'config/text_summary' in found.Tags()['tensors']
 
 
-def test_a_missing_package_is_said_before_anything_starts(tool, tiny, tmp_path, monkeypatch):
+def test_a_missing_package_is_said_before_anything_starts(refused, tiny, tmp_path, monkeypatch):
     find = importlib.util.find_spec
 
     def without_wandb(name, *rest):
         return None if name == 'wandb' else find(name, *rest)
 
     monkeypatch.setattr(importlib.util, 'find_spec', without_wandb)
-    result = tool('train', tiny[0], '--work-dir', tmp_path / 'work', '--track', 'mlflow', 'wandb')
-    assert result.status == 1
-    assert result.err.startswith("error: --track wandb: it is not installed; pip install 'mpvit[")
+    words = ["error: --track wandb: it is not installed; pip install 'mpvit["]
+    flags = ('--work-dir', tmp_path / 'work', '--track', 'mlflow', 'wandb')
+    refused('train', tiny[0], *flags, says=words)
     assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.slow
-def test_a_resumed_training_goes_on_in_the_same_runs(tool, tiny, tmp_path, monkeypatch):
+def test_a_resumed_training_goes_on_in_the_same_runs(tiny_run, tmp_path, monkeypatch):
     """Four epochs, of which the first run makes two, in all three trackers."""
     mlflow = pytest.importorskip('mlflow')
     pytest.importorskip('wandb')
     monkeypatch.setenv('WANDB_MODE', 'offline')
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
-    config, places = tiny
-    options = [*places, 'default_hooks.logger.interval=1']
-    track = ('train', config, '--work-dir', tmp_path, '--track', 'wandb', 'mlflow')
     for more in ([], ['--resume']):
-        epochs = f'train_cfg.max_epochs={4 if more else 2}'
-        result = tool(*track, *more, '--cfg-options', *options, epochs)
-        assert result.status == 0, result.err
+        options = ['default_hooks.logger.interval=1', f'train_cfg.max_epochs={4 if more else 2}']
+        flags = ('--track', 'wandb', 'mlflow', *more)
+        tiny_run('train', *flags, work=tmp_path, options=options)
     assert [e.step for e in events(tmp_path)[1].Scalars('loss')] == list(range(1, 9))
     assert [e.step for e in events(tmp_path)[1].Scalars('coco/bbox_mAP')] == [1, 2, 3, 4]
     runs = list(tmp_path.glob('wandb/offline-run-*/run-*.wandb'))

@@ -17,16 +17,12 @@ TWELVE = [
 
 
 @pytest.fixture
-def test(tool, tiny, trained, tmp_path):
+def test(tiny_run, trained, tmp_path):
     """Test the trained tiny detector with flags; returns the output and the work folder."""
 
-    def call(*flags, config=tiny[0], places=tiny[1], name='work'):
+    def call(*flags, name='work'):
         work = tmp_path / name
-        result = tool(
-            'test', config, trained / 'epoch_2.pth', '--work-dir', work, *flags,
-            '--cfg-options', *places,
-        )  # fmt: skip
-        assert result.status == 0, result.err
+        result = tiny_run('test', trained / 'epoch_2.pth', *flags, work=work)
         return result.out + result.err, work
 
     return call
@@ -90,16 +86,13 @@ def test_precision_and_mirror_images(test, flags):
     assert list(metrics_of(work))[:12] == TWELVE
 
 
-def test_a_compiler_is_asked_for_in_one_line(tool, tiny, trained, tmp_path, monkeypatch):
+def test_a_compiler_is_asked_for_in_one_line(tiny_run, refused, trained, monkeypatch):
     monkeypatch.setenv('CXX', '/nowhere/g++')
-    config, places = tiny
-    arguments = ('--work-dir', tmp_path, '--compile', '--cfg-options', *places)
-    result = tool('test', config, trained / 'epoch_2.pth', *arguments)
-    assert result.status == 1
-    assert result.err.splitlines()[-1].startswith('error: compile needs a C++ compiler')
+    words = ['error: compile needs a C++ compiler']
+    tiny_run('test', trained / 'epoch_2.pth', '--compile', run=refused, says=words)
 
 
-def test_averaged_weights_and_several_evaluators(test, tiny, tmp_path):
+def test_averaged_weights_and_several_evaluators(tool, tiny, trained, tmp_path):
     """Averages are tested as they are: a checkpoint's weights are the average already."""
     config, places = tiny
     (tmp_path / 'mine.py').write_text(
@@ -109,9 +102,11 @@ def test_averaged_weights_and_several_evaluators(test, tiny, tmp_path):
         f"out_file_path='{tmp_path}/raw.pkl')]"
     )
     places = [place.replace('test_evaluator.', 'test_evaluator.0.') for place in places]
-    _, work = test('--classwise', config=tmp_path / 'mine.py', places=places)
-    assert list(metrics_of(work))[:12] == TWELVE
-    assert 'coco/circle_precision' in metrics_of(work)
+    words = ('--classwise', '--work-dir', tmp_path / 'work', '--cfg-options', *places)
+    tool('test', tmp_path / 'mine.py', trained / 'epoch_2.pth', *words)
+    metrics = metrics_of(tmp_path / 'work')
+    assert list(metrics)[:12] == TWELVE
+    assert 'coco/circle_precision' in metrics
     assert len(pickle.loads((tmp_path / 'raw.pkl').read_bytes())) == 6
 
 
@@ -128,39 +123,31 @@ def test_augmented_and_plain_images_have_one_size(root):
     assert augmented[-1].type == 'TestTimeAug'
 
 
-def test_resume_continues_where_training_stopped(tool, tiny, tmp_path):
-    config, places = tiny
-    short = [*places, 'train_cfg.max_epochs=1']
-    assert tool('train', config, '--work-dir', tmp_path, '--cfg-options', *short).status == 0
-    result = tool('train', config, '--work-dir', tmp_path, '--resume', '--cfg-options', *places)
-    assert result.status == 0, result.err
+def test_resume_continues_where_training_stopped(tiny_run, tmp_path):
+    tiny_run('train', options=['train_cfg.max_epochs=1'])
+    result = tiny_run('train', '--resume')
     assert 'resumed epoch: 1, iter: 2' in result.out + result.err
-    checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    checkpoint = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=False)
     assert checkpoint['meta']['iter'] == 4
-    written = Config.fromfile(tmp_path / f'{config.stem}.py')
+    written = Config.fromfile(tmp_path / 'work' / 'tiny.py')
     assert (written.resume, written.load_from) == (False, None)  # to repeat it from the start
 
 
-def test_config_of_a_run_resumed_from_a_file_starts_anew(tool, tiny, trained, tmp_path):
-    config, places = tiny
-    flags = ['--resume', trained / 'epoch_2.pth', '--work-dir', tmp_path]
-    result = tool('train', config, *flags, '--cfg-options', *places)
-    assert result.status == 0, result.err
+def test_config_of_a_run_resumed_from_a_file_starts_anew(tiny_run, trained, tmp_path):
+    result = tiny_run('train', '--resume', trained / 'epoch_2.pth')
     assert 'finished already' in result.out + result.err
-    written = Config.fromfile(tmp_path / f'{config.stem}.py')
+    written = Config.fromfile(tmp_path / 'work' / 'tiny.py')
     assert (written.resume, written.load_from) == (False, None)
 
 
-def test_fine_tuning_for_other_classes_says_what_starts_anew(tool, tiny, trained, tmp_path):
-    config, places = tiny
+def test_fine_tuning_for_other_classes_says_what_starts_anew(tiny_run, trained, tmp_path):
     checkpoint = torch.load(trained / 'epoch_2.pth', weights_only=False)
     weights = checkpoint['state_dict']
     for name in [n for n in weights if 'cls_branches' in n]:
         weights[name] = weights[name][:3]
     torch.save(checkpoint, tmp_path / 'three.pth')
-    options = [*places, 'train_cfg.max_epochs=1', f'load_from={tmp_path / "three.pth"}']
-    result = tool('train', config, '--work-dir', tmp_path / 'work', '--cfg-options', *options)
-    assert result.status == 0, result.err
+    options = ['train_cfg.max_epochs=1', f'load_from={tmp_path / "three.pth"}']
+    result = tiny_run('train', options=options)
     output = result.out + result.err
     assert 'all 6 classes start from scratch (3 in the checkpoint)' in output
 
@@ -174,7 +161,6 @@ def test_how_the_learning_rate_follows_the_batch_is_a_flag(
 ):
     configs = []
     monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, notes: configs.append(cfg))
-    result = tool('train', tiny[0], *flags, '--work-dir', tmp_path)
-    assert result.status == 0, result.err
+    tool('train', tiny[0], *flags, '--work-dir', tmp_path)
     scaling = configs[0].auto_scale_lr
     assert (scaling.enable, scaling.get('rule', 'linear')) == (enabled, rule)

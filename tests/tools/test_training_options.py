@@ -13,15 +13,11 @@ EVERY_PARAMETER = [
 ]
 
 
-def test_resuming_a_training_with_a_group_for_every_parameter(tool, tiny, tmp_path):
-    config, places = tiny
-    common = (config, '--work-dir', tmp_path, '--cfg-options', *places)
-    result = tool('train', *common, *EVERY_PARAMETER, 'train_cfg.max_epochs=1')
-    assert result.status == 0, result.err
-    result = tool('train', config, '--resume', *common[1:], EVERY_PARAMETER[1])
-    assert result.status == 0, result.err
-    assert 'groups of the checkpoint merged into 2.' in log_of(tmp_path)
-    state = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+def test_resuming_a_training_with_a_group_for_every_parameter(tiny_run, tmp_path):
+    tiny_run('train', options=[*EVERY_PARAMETER, 'train_cfg.max_epochs=1'])
+    tiny_run('train', '--resume', options=EVERY_PARAMETER[1:])
+    assert 'groups of the checkpoint merged into 2.' in log_of(tmp_path / 'work')
+    state = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=False)
     lrs = [group['lr'] for group in state['optimizer']['param_groups']]
     assert len(lrs) == 2
     assert min(lrs) == max(lrs) / 2
@@ -33,15 +29,12 @@ def losses_of(work):
     return [record['loss'] for record in records if 'loss' in record]
 
 
-def test_bf16_trains_on_any_device(tool, tiny, tmp_path):
-    config, places = tiny
-    options = [*places, 'default_hooks.logger.interval=1', 'train_cfg.max_epochs=1']
+def test_bf16_trains_on_any_device(tiny_run, tmp_path):
+    options = ['default_hooks.logger.interval=1', 'train_cfg.max_epochs=1']
     found = {}
     for name, flags in (('fp32', []), ('bf16', ['--amp', 'bf16'])):
-        work = tmp_path / name
-        result = tool('train', config, *flags, '--work-dir', work, '--cfg-options', *options)
-        assert result.status == 0, result.err
-        found[name] = losses_of(work)
+        tiny_run('train', *flags, work=tmp_path / name, options=options)
+        found[name] = losses_of(tmp_path / name)
     assert len(found['bf16']) == 2
     assert found['bf16'] != found['fp32']
     assert found['bf16'] == pytest.approx(found['fp32'], rel=0.05)
@@ -50,7 +43,7 @@ def test_bf16_trains_on_any_device(tool, tiny, tmp_path):
     assert {t.dtype for t in state['state_dict'].values()} == {torch.float32, torch.int64}
 
 
-def test_average_of_the_weights_is_evaluated_saved_and_resumed(tool, tiny, tmp_path):
+def test_average_of_the_weights_is_evaluated_saved_and_resumed(tool, tiny_run, tiny, tmp_path):
     config, places = tiny
     (tmp_path / 'ema.py').write_text(
         f"_base_ = '{config}'\n"
@@ -62,25 +55,19 @@ def test_average_of_the_weights_is_evaluated_saved_and_resumed(tool, tiny, tmp_p
     listed = [place.replace('val_evaluator.', 'val_evaluator.0.') for place in places]
     work = tmp_path / 'work'  # a run writes its config there
     common = ('--work-dir', work, '--cfg-options', *listed)
-    result = tool('train', tmp_path / 'ema.py', *common, 'train_cfg.max_epochs=1')
-    assert result.status == 0, result.err
+    tool('train', tmp_path / 'ema.py', *common, 'train_cfg.max_epochs=1')
     first = torch.load(work / 'epoch_1.pth', weights_only=False)
     weight = 'bbox_head.cls_branches.0.weight'
     averaged, trained = first['state_dict'][weight], first['ema_state_dict'][f'module.{weight}']
     assert not torch.equal(averaged, trained)
 
-    result = tool('train', tmp_path / 'ema.py', '--resume', *common)
-    assert result.status == 0, result.err
+    tool('train', tmp_path / 'ema.py', '--resume', *common)
     second = torch.load(work / 'epoch_2.pth', weights_only=False)
     assert second['ema_state_dict']['steps'] == 2 * first['ema_state_dict']['steps']
     # two steps on, the average lies between where it was and where the weights went
     assert not torch.equal(second['state_dict'][weight], averaged)
 
-    result = tool(
-        'test', config, work / 'epoch_2.pth', '--work-dir', work, '--out', tmp_path / 'tested.pkl',
-        '--cfg-options', *places,
-    )  # fmt: skip
-    assert result.status == 0, result.err
+    tiny_run('test', work / 'epoch_2.pth', '--out', tmp_path / 'tested.pkl')
     validated, tested = (
         [found['pred_instances']['scores'] for found in pickle.loads(path.read_bytes())]
         for path in (tmp_path / 'validated.pkl', tmp_path / 'tested.pkl')
