@@ -1,11 +1,15 @@
 """Trainings that are killed, from outside and at random moments, and the scripts' signals."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import interruptions
 import pytest
@@ -18,18 +22,19 @@ WANTED = dict(SIGKILL='SIGKILL', SIGTERM='0')
 
 
 @pytest.mark.parametrize(
-    ('kills', 'seed', 'epochs', 'evaluate'),
-    [(3, 4, 3, 1), pytest.param(50, 0, 30, 5, marks=pytest.mark.slow)],
-    ids=['3', '50'],
+    ('kills', 'seed', 'epochs'),
+    # tests/engine/test_resume.py interrupts at chosen moments, inside one process
+    [(1, 8, 2), pytest.param(50, 0, 30, marks=pytest.mark.slow)],
+    ids=['1', '50'],
 )
-def test_killed_at_random_moments(root, tiny, tmp_path, kills, seed, epochs, evaluate):
+def test_killed_at_random_moments(root, tiny, tmp_path, kills, seed, epochs):
     """There are more epochs than can be trained between the kills."""
     config = interruptions.write_config(tmp_path, tiny[0])
     options = [
         *tiny[1],
         'train_dataloader.num_workers=1',
         f'train_cfg.max_epochs={epochs}',
-        f'train_cfg.val_interval={evaluate}',
+        f'train_cfg.val_interval={max(1, epochs // 6)}',
         'default_hooks.checkpoint.minutes=0.005',
     ]
     result = subprocess.run(
@@ -48,8 +53,9 @@ def test_killed_at_random_moments(root, tiny, tmp_path, kills, seed, epochs, eva
     for sent, events, end in told['ends']:
         # a SIGTERM while a training is built ends the program, later ones pause it
         assert end in ({sent, '0'} if sent == 'SIGTERM' and events < 2 else {WANTED[sent]}), told
-    assert {sent for sent, _, _ in told['ends']} == {'SIGKILL', 'SIGTERM'}
-    assert '0' in {end for _, _, end in told['ends']}
+    if kills > 1:
+        assert {sent for sent, _, _ in told['ends']} == {'SIGKILL', 'SIGTERM'}
+        assert '0' in {end for _, _, end in told['ends']}
     last = f'epoch_{epochs}.pth'
     assert differences(tmp_path / 'killed' / last, tmp_path / 'whole' / last) == []
     assert not list((tmp_path / 'killed').glob('*.tmp'))
@@ -111,55 +117,106 @@ def test_scripts_return_the_status_of_a_failed_training(root, tmp_path):
     assert script.wait(20) == 7
 
 
-def workers_of(folder):
-    """Training processes, by their command line."""
+def descendants(pid):
+    """Processes below one, with their command lines, from the top down."""
     found = []
     for place in Path('/proc').glob('[0-9]*'):
         try:
-            words = (place / 'cmdline').read_bytes().split(b'\0')
+            parent = (place / 'stat').read_text().rpartition(')')[2].split()[1]
+            command = (place / 'cmdline').read_text()
         except OSError:
             continue
-        if str(folder).encode() in words and b'torch.distributed.run' not in words:
-            found.append(int(place.name))
-    return [pid for pid in found if 'python' in os.readlink(f'/proc/{pid}/exe')]
+        if parent == str(pid):
+            found += [(int(place.name), command), *descendants(place.name)]
+    return found
+
+
+def cut_off(process):
+    """Kill a process and all below it, which run in sessions of their own."""
+    for pid in [process.pid, *(pid for pid, _ in descendants(process.pid))]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope='module')
+def two(root, tiny, tmp_path_factory):
+    """Start trainings of four epochs by two processes; ``whole`` is one without any fault."""
+    folder = tmp_path_factory.mktemp('two')
+    config = interruptions.write_config(folder, tiny[0])
+    imports = "custom_imports = dict(imports=['mpvit.register', 'interruptions'])\n"
+    config.write_text(config.read_text().replace('batch_size=2', 'batch_size=1') + imports)
+    options = [*tiny[1], 'train_cfg.max_epochs=4', 'default_hooks.logger.interval=1']
+    started = []
+
+    def start(work, *flags, processes='2', **variables):
+        with work.with_suffix('.txt').open('a') as output:
+            process = subprocess.Popen(
+                ['tools/dist_train.sh', config, processes, '--work-dir', work, *flags]
+                + ['--cfg-options', *options],
+                cwd=root,
+                env=environment(root, **variables),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+        return process
+
+    whole = folder / 'whole'
+    assert start(whole).wait(900) == 0, whole.with_suffix('.txt').read_text()[-3000:]
+    yield SimpleNamespace(start=start, whole=whole / 'epoch_4.pth')
+    for process in started:
+        cut_off(process)
 
 
 @pytest.mark.slow
-def test_two_processes_paused_killed_and_restarted(root, tiny, tmp_path):
-    """Three trainings by two processes: whole; paused; then one rank killed and restarted."""
-    config = interruptions.write_config(tmp_path, tiny[0])
-    imports = "custom_imports = dict(imports=['mpvit.register', 'interruptions'])\n"
-    config.write_text(config.read_text().replace('batch_size=2', 'batch_size=1') + imports)
-    options = ['train_cfg.max_epochs=4', 'default_hooks.logger.interval=1']
-    options = ['--cfg-options', *tiny[1], *options]
-
-    def start(work, *arguments, **further):
-        return subprocess.Popen(
-            [root / 'tools/dist_train.sh', config, '2', '--work-dir', work, *arguments, *options],
-            cwd=root,
-            env=environment(root, **further),
-            stdout=(tmp_path / 'output.txt').open('a'),
-            stderr=subprocess.STDOUT,
-        )
+def test_two_processes_paused_killed_and_restarted(two, tmp_path):
+    work = tmp_path / 'work'
 
     def logged(text):
-        return lambda: any(text in log.read_text() for log in (tmp_path / 'work').glob('*/*.log'))
+        return lambda: any(text in log.read_text() for log in work.glob('*/*.log'))
 
     def output():
-        return (tmp_path / 'output.txt').read_text()
+        return work.with_suffix('.txt').read_text()
 
-    assert start(tmp_path / 'whole').wait(900) == 0, output()[-3000:]
-    script = start(tmp_path / 'work')
+    script = two.start(work)
     wait_for(logged('Epoch(train) [1][2/4]'), 'the second step')
     script.send_signal(signal.SIGTERM)
     assert script.wait(300) == 0, output()[-3000:]
     assert logged('Paused after step')()
-    pointed = Path((tmp_path / 'work' / 'last_checkpoint').read_text())
+    pointed = Path((work / 'last_checkpoint').read_text())
     assert read(pointed)['meta']['iter'] < 16
 
-    script = start(tmp_path / 'work', '--resume', MAX_RESTARTS='1')
+    script = two.start(work, '--resume', MAX_RESTARTS='1')
     wait_for(logged('Epoch(train) [3][2/4]'), 'the third epoch')
-    os.kill(workers_of(tmp_path / 'work')[-1], signal.SIGKILL)
+    below = descendants(script.pid)
+    workers = [pid for pid, command in below if 'train.py' in command.split('\0')[1]]
+    os.kill(workers[-1], signal.SIGKILL)
     assert script.wait(900) == 0, output()[-3000:]
     assert output().count('Resuming from') == 2
-    assert differences(tmp_path / 'work/epoch_4.pth', tmp_path / 'whole/epoch_4.pth') == []
+    assert differences(work / 'epoch_4.pth', two.whole) == []
+
+
+@pytest.mark.slow
+def test_a_machine_is_cut_off_and_comes_back(two, tmp_path):
+    """Two scripts meet over loopback; all of the second one is killed, then started anew."""
+    work = tmp_path / 'work'
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        port = server.getsockname()[1]
+    machine = dict(NNODES='2', MASTER_ADDR='127.0.0.1', PORT=str(port), MAX_RESTARTS='3')
+
+    def start():
+        return two.start(work, '--resume', processes='1', **machine)
+
+    first = start()
+    time.sleep(2)  # the first machine holds the meeting place
+    second = start()
+    wait_for((work / 'epoch_2.pth').exists, 'second epoch')
+    cut_off(second)
+    time.sleep(5)
+    assert first.poll() is None  # waits for the other to come back
+    third = start()
+    assert first.wait(500) == 0, work.with_suffix('.txt').read_text()[-3000:]
+    assert third.wait(60) == 0
+    assert differences(work / 'epoch_4.pth', two.whole) == []
