@@ -1,5 +1,6 @@
 """Two gloo processes on the CPU, through the shell scripts; and the scripts' own arguments."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from runs import environment, metrics_of
+
+from mpvit.checkpoints.reading import read
 
 
 def shell(root, script, *arguments, **variables):
@@ -21,16 +24,25 @@ def shell(root, script, *arguments, **variables):
     )
 
 
-def test_two_processes_train(root, tiny, tmp_path):
+def test_two_processes_train_and_evaluate_as_one(root, tiny, tiny_run, tmp_path):
     config, places = tiny
+    # one image a batch: padding to a common size has a small effect on results
+    single = [f'{split}_dataloader.batch_size=1' for split in ('val', 'test')]
     result = shell(
-        root, 'dist_train.sh', config, 2, '--work-dir', tmp_path, '--cfg-options', *places
-    )
+        root, 'dist_train.sh', config, 2, '--work-dir', tmp_path / 'two',
+        '--cfg-options', *places, *single, 'train_cfg.max_epochs=1',
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert 'No GPU: batch norm is not synchronised' in result.stdout + result.stderr
     # 8 images, batch 4 on each of 2 processes: one step an epoch
-    assert 'Epoch(val) [2]' in result.stdout + result.stderr
-    assert (tmp_path / 'epoch_2.pth').is_file()
+    checkpoint = read(tmp_path / 'two' / 'epoch_1.pth')
+    assert checkpoint['meta']['iter'] == 1
+    (scalars,) = (tmp_path / 'two').glob('*/vis_data/scalars.json')
+    validated = json.loads(scalars.read_text().splitlines()[-1])
+    tiny_run('test', tmp_path / 'two' / 'epoch_1.pth', options=single)
+    metrics = metrics_of(tmp_path / 'work')
+    assert len(metrics) == 12
+    assert metrics == {name: validated[name] for name in metrics}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,8 @@ def test_every_further_argument_and_the_cluster_are_passed_on(root, tmp_path, na
     ]  # fmt: skip
 
 
-def test_two_tasks_of_slurm_evaluate_as_one_process(root, tiny, trained, tool, tmp_path):
+@pytest.mark.slow  # by torchrun they do above
+def test_two_tasks_of_slurm_evaluate_as_one_process(root, tiny, trained, tiny_run, tmp_path):
     """With an srun that starts two local processes the way Slurm numbers them."""
     fake = tmp_path / 'srun'
     fake.write_text(
@@ -91,12 +104,12 @@ def test_two_tasks_of_slurm_evaluate_as_one_process(root, tiny, trained, tool, t
     config, places = tiny
     checkpoint = trained / 'epoch_2.pth'
     # one image a batch: padding to a common size has a small effect on results
-    options = ['--cfg-options', *places, 'test_dataloader.batch_size=1']
-    single = tool('test', config, checkpoint, '--work-dir', tmp_path / 'one', *options)
-    assert single.status == 0, single.err
+    single = 'test_dataloader.batch_size=1'
+    tiny_run('test', checkpoint, work=tmp_path / 'one', options=[single])
     python = Path(sys.executable).parent
     result = shell(
-        root, 'slurm_test.sh', 'gpu', 'job', config, checkpoint, '--work-dir', tmp_path, *options,
+        root, 'slurm_test.sh', 'gpu', 'job', config, checkpoint, '--work-dir', tmp_path,
+        '--cfg-options', *places, single,
         PATH=f'{tmp_path}:{python}:{os.environ["PATH"]}', GPUS='2', MASTER_PORT='29633',
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
