@@ -25,11 +25,7 @@ def cuda_milliseconds(run: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def fastest(
-    key: Hashable,
-    candidates: Mapping[str, Callable[[], object]],
-    timer: Callable[[Callable[[], object]], float] = cuda_milliseconds,
-) -> str | None:
+def fastest(key: Hashable, candidates: Mapping[str, Callable[[], object]]) -> str | None:
     """Name of the fastest candidate, measured on the first call with ``key``.
 
     A candidate that raises is dropped with a warning, so a backend that does not work on this
@@ -37,8 +33,7 @@ def fastest(
 
     Args:
         key: What the speed depends on.
-        candidates: Work to time under each name.
-        timer: Time of a piece of work, in any unit.
+        candidates: Work on a GPU to time under each name.
 
     Returns:
         The name, or ``None`` where every candidate raises.
@@ -47,7 +42,7 @@ def fastest(
         times = {}
         for name, run in candidates.items():
             try:
-                times[name] = timer(run)
+                times[name] = cuda_milliseconds(run)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # compilers and drivers raise all kinds
