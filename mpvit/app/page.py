@@ -22,11 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose errors are shown in the page: mistakes as they are, others without details.
-
-    Args:
-        handler: What an event calls.
-    """
+    """A handler whose errors are shown in the page: mistakes as they are, others in general."""
 
     @functools.wraps(handler)
     def wrapped(*arguments: Any) -> Any:
@@ -64,9 +60,7 @@ class Page:
             delete_cache=(_CLEANING, KEPT_SECONDS),
         )
         with self.blocks:
-            gr.Markdown(
-                '# MPViT-DETR\nObjects in a picture, and where the detector looks for them.'
-            )
+            gr.Markdown(_TITLE)
             with gr.Row():
                 with gr.Column(scale=2, min_width=280):
                     self._lay_out_inputs(upload_mb)

@@ -11,26 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from mpvit.checkpoints.coco_categories import category_ids
 from mpvit.datasets.palette import class_colour, ink_on, level_colour
 from mpvit.inference import Detections
 from mpvit.inference.queries import SamplingPoints
+from mpvit.visualization.style import template
 
 _FAINTEST = 1e-3  # of the strongest sample; fainter ones cannot be seen
-_HTML: Any = (
-    jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    .get_template('results.html')
-    .module
-)
+_HTML: Any = template(Path(__file__).with_name('results.html')).module
 
 
 @dataclass(frozen=True)
@@ -75,10 +65,8 @@ class Filter:
 
     def shown(self, detections: Detections) -> list[int]:
         """Indices of the detections that pass."""
-        labels = np.asarray(list(self.labels), int)
-        passes = (detections.scores >= self.threshold) & np.isin(detections.labels, labels)
-        indices: list[int] = np.flatnonzero(passes).tolist()
-        return indices
+        pairs = enumerate(zip(detections.scores, detections.labels, strict=True))
+        return [i for i, (s, label) in pairs if s >= self.threshold and label in self.labels]
 
 
 def found_labels(detections: Detections) -> list[int]:
@@ -122,11 +110,8 @@ def picture_html(result: Result, shown: Filter) -> str:
     """The picture with a button on every detection, and the samples of the selected one."""
     rows = _rows(result, shown)
     selected = next((row for row in rows if row['index'] == result.selected), None)
-    points = result.points
-    strides = enumerate(points.strides if points is not None else ())
-    levels = [dict(colour=level_colour(level), stride=stride) for level, stride in strides]
     samples, reference = _samples(result) if selected else ([], None)
-    return str(_HTML.picture(result, rows, selected, samples, reference, levels))
+    return str(_HTML.picture(result, rows, selected, samples, reference, level_colour))
 
 
 def table_html(result: Result, shown: Filter) -> str:

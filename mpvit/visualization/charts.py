@@ -1,5 +1,6 @@
 """Charts of what a detector finds and what it gets wrong."""
 
+import warnings
 from collections.abc import Sequence
 
 import matplotlib
@@ -33,8 +34,9 @@ def precision_recall(analysis: Analysis) -> Figure:
     """Precision by recall: the mean over classes at several IoU, and each class at 0.5."""
     figure = new_figure(11.5, 4.2)
     left, right = figure.subplots(1, 2, sharey=True)
-    with np.errstate(invalid='ignore'):
-        mean = _nanmean(analysis.precision, 2)  # (10, 101)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # where there are no objects
+        mean = np.nanmean(analysis.precision, axis=2)  # (10, 101)
     for label, curve in (('0.5', mean[0]), ('0.75', mean[5]), ('0.5 to 0.95', mean.mean(0))):
         left.plot(_RECALLS, curve, label=f'IoU {label}: AP {curve.mean():.3f}', lw=1.8)
     left.set(title='Mean over classes', ylabel='precision')
@@ -134,32 +136,21 @@ def error_chart(analysis: Analysis) -> Figure:
     figure = new_figure(10, 3.4)
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     gains = list(analysis.error_gains.values())
-    names = [*ERROR_NAMES.values(), 'all false positives', 'all objects not found']
-    places = np.array([*range(6), 6.6, 7.6])
-    colours = [CLASSES[0]] * 6 + [CLASSES[4]] * 2
-    _bars(left, places, gains, names, colours, [_points(value) for value in gains])
+    _error_bars(left, gains, ['–' if np.isnan(g) else f'{100 * g:.1f}' for g in gains])
     left.set_title('AP50 points gained if put right')
     counts = list(analysis.error_counts().values())
-    _bars(right, places[:6], counts, names[:6], colours, [f'{count:,}' for count in counts])
+    _error_bars(right, counts, [f'{count:,}' for count in counts])
     right.set_title(f'How many from a score of {analysis.threshold:g} on')
     return figure
 
 
-def _points(share: float) -> str:
-    return '–' if np.isnan(share) else f'{100 * share:.1f}'
-
-
-def _bars(
-    axes: Axes,
-    places: np.ndarray,
-    values: Sequence[float],
-    names: Sequence[str],
-    colours: Sequence[str],
-    texts: Sequence[str],
-) -> None:
+def _error_bars(axes: Axes, values: Sequence[float], texts: Sequence[str]) -> None:
+    """A bar for each kind of error and, if there are more values, for all of two sorts."""
+    names = [*ERROR_NAMES.values(), 'all false positives', 'all objects not found'][: len(values)]
+    places = [*range(6), 6.6, 7.6][: len(values)]
+    colours = [*[CLASSES[0]] * 6, *[CLASSES[4]] * 2][: len(values)]
     lengths = np.nan_to_num(np.asarray(values, float))
-    bars = axes.barh(places, lengths, color=colours[: len(values)], height=0.7)
-    saying(axes, bars, texts)
+    saying(axes, axes.barh(places, lengths, color=colours, height=0.7), texts)
     axes.set_yticks(places, names)
     axes.set(ylim=(places[-1] + 0.6, -0.6), xlim=(0, max(lengths.max() * 1.15, 1e-3)))
 
@@ -197,12 +188,9 @@ def confusion_matrix(analysis: Analysis) -> Figure:
     cells = np.concatenate([np.broadcast_to(colour, (size, size, 3)), share[..., None]], 2)
     axes.imshow(cells, interpolation='none')  # the colour's opacity is the share: fits any page
     if size <= _NUMBERED + 1:
-        for row, column in np.ndindex(size, size):
-            if counts[row, column]:
-                text = f'{counts[row, column]:,}'
-                cell = axes.text(column, row, text, ha='center', va='center', fontsize=8)
-                if share[row, column] > 0.5:
-                    cell.set_color('white')
+        for row, column in np.argwhere(counts):
+            text, ink = f'{counts[row, column]:,}', 'white' if share[row, column] > 0.5 else None
+            axes.text(column, row, text, color=ink, ha='center', va='center', fontsize=8)
     small = 9 if size <= 16 else 7
     axes.set_xticks(range(size), names, rotation=90, fontsize=small)
     axes.set_yticks(range(size), names, fontsize=small)
@@ -226,13 +214,6 @@ def _cells(analysis: Analysis) -> tuple[np.ndarray, list[str], str]:
     keep = np.append(most, len(names) - 1)
     rest = f';\nthe {_CELLS} of {len(names) - 1} classes that are confused most'
     return counts[np.ix_(keep, keep)], [names[index] for index in keep], rest
-
-
-def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of what is known; NaN where nothing is."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid='ignore'):
-        return np.where(known, values, 0).sum(axis) / known.sum(axis)
 
 
 #: The charts of an analysis by the name of their files, each with what it shows.

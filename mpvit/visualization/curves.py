@@ -41,9 +41,6 @@ def plot_curves(
         work_dirs: Work folders, or log folders, of the trainings.
         target: Picture to write: .png, .svg or .pdf.
 
-    Returns:
-        The file.
-
     Raises:
         UserError: One of the folders has no log, or the format is not written.
     """
@@ -57,9 +54,6 @@ def plot_curves(
 
 def run_names(folders: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell the folders apart.
-
-    Args:
-        folders: Different folders.
 
     Raises:
         UserError: One is named twice.

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -24,7 +25,8 @@ from mpvit.config.reading import leaf_datasets, load_config
 from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.build import check_data
-from mpvit.errors import UserError, did_you_mean
+from mpvit.errors import UserError
+from mpvit.inference.detector import class_labels
 from mpvit.inference.drawing import Box
 from mpvit.inference.images import Pixels
 from mpvit.visualization.sheets import boxed, reach, sheet
@@ -118,7 +120,8 @@ def browse_dataset(
     check_data(cfg, split)
     sources = list(_sources(cfg, split))
     names = tuple(sources[0].dataset.metainfo.get('classes') or ())
-    chosen = _choose(sources, count, _labels(names, classes), seed)
+    labels = class_labels(classes, names, '--classes: the dataset')
+    chosen = _choose(sources, count, {*labels}, seed)
     draws = draws or (3 if split == 'train' else 1)
     settings = cfg.model.get('module', cfg.model).data_preprocessor
     rows = []
@@ -132,15 +135,10 @@ def browse_dataset(
 def draw_sheets(
     rows: Sequence[Sequence[Panel]], names: Sequence[str], targets: Sequence[Path]
 ) -> list[Path]:
-    """Draw rows of pictures.
-
-    Args:
-        rows: For each image the annotated one and then what is made of it.
-        names: Names of the classes.
-        targets: PNG files to write, as many as the rows need.
+    """Draw rows of pictures: for each image the annotated one and then what is made of it.
 
     Returns:
-        The files.
+        The PNG files to write, as many as the rows need.
     """
     for page, target in enumerate(targets):
         shown = rows[page * _ROWS : (page + 1) * _ROWS]
@@ -235,12 +233,9 @@ class _Source:
 
 
 def _fed_panel(sample: dict[str, Any] | None, settings: ConfigDict, training: bool) -> Panel:
-    """An image and its boxes as they arrive in the detector.
+    """An image and its boxes as they arrive in the detector, but with the pixels that they had.
 
-    Args:
-        sample: Out of a pipeline.
-        settings: Of the detector's data preprocessor; what it does to pixels is undone.
-        training: Augment batches where the config says so.
+    In training the data preprocessor, built from ``settings``, may augment batches, too.
     """
     if sample is None:
         return Panel(None, [], 'left out by the pipeline')
@@ -333,28 +328,19 @@ def _odd_boxes(dataset: Any, raw: NDArray[np.float64], info: dict[str, Any]) -> 
     return odd
 
 
-def _labels(names: Sequence[str], wanted: Sequence[str]) -> set[int]:
-    for name in wanted:
-        if name not in names:
-            hint = did_you_mean(name, names) or f'; there are {", ".join(names[:20])}'
-            raise UserError(f'--classes {name}: the data has no such class{hint}')
-    return {names.index(name) for name in wanted}
-
-
 def _choose(
     sources: Sequence[_Source], count: int, labels: set[int], seed: int
 ) -> list[tuple[_Source, int]]:
     """Images at random, in the order of the dataset; each once."""
     places = [(source, index) for source in sources for index in range(len(source.dataset))]
-    order = np.random.default_rng(seed).permutation(len(places))
-    chosen: list[int] = []
-    for place in order:
+
+    def fits(place: int) -> bool:
         source, index = places[place]
         objects = source.dataset.get_data_info(index)['instances']
-        if not labels or labels & {entry['bbox_label'] for entry in objects}:
-            chosen.append(place)
-        if len(chosen) == count:
-            break
+        return not labels or bool(labels & {entry['bbox_label'] for entry in objects})
+
+    order = np.random.default_rng(seed).permutation(len(places)).tolist()
+    chosen = list(islice(filter(fits, order), count))
     if not chosen:
         raise UserError('--classes: no image has an object of them')
     return [places[place] for place in sorted(chosen)]
@@ -365,5 +351,5 @@ def _count(boxes: Sequence[Annotation]) -> str:
     if not boxes:
         return 'no objects'
     notes = [box.note for box in boxes if box.note]
-    parts = [f'{notes.count(note)} {note}' for note in dict.fromkeys(notes)]
+    parts = [f'{count} {note}' for note, count in Counter(notes).items()]
     return '\n'.join(wrap(', '.join([f'{plain} object{"s" * (plain != 1)}', *parts]), _WIDTH))

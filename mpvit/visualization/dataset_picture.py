@@ -39,27 +39,23 @@ class _Sample:
     row: int
     problems: list[Problem]
 
-    @property
-    def path(self) -> str:
-        return self.table.paths[self.row]
-
 
 def draw_picture(found: Inspection, target: str | os.PathLike[str]) -> None:
-    """Draw histograms and the images with the worst problems.
-
-    Args:
-        found: What was found.
-        target: PNG file to write.
-    """
-    save(_drawn(found, _worst(found)), Path(target))
+    """Draw histograms and the images with the worst problems into a PNG file."""
+    save(_drawn(found), Path(target))
 
 
 @styled
-def _drawn(found: Inspection, samples: Sequence['_Sample']) -> Figure:
+def _drawn(found: Inspection) -> Figure:
+    samples = _worst(found)
     rows = -(-len(samples) // _COLUMNS)
     figure = new_figure(4.4 * _COLUMNS, 4.6 + 4.2 * rows)
     grid = figure.add_gridspec(1 + rows, _COLUMNS, height_ratios=[1.1] + [1.0] * rows)
-    figure.suptitle(f'{_title(found)}\n{verdict(found.problems)}', fontsize=13)
+    title = '; '.join(
+        f'{role}: {len(table.images):,} images, {len(table.annotations):,} annotations'
+        for role, table in found.tables.items()
+    )
+    figure.suptitle(f'{title}\n{verdict(found.problems)}', fontsize=13)
     _draw_problems(figure.add_subplot(grid[0, 0]), found.problems)
     _draw_box_sizes(figure.add_subplot(grid[0, 1]), found)
     _draw_classes(figure.add_subplot(grid[0, 2]), found)
@@ -68,13 +64,6 @@ def _drawn(found: Inspection, samples: Sequence['_Sample']) -> Figure:
         place = grid[1 + index // _COLUMNS, index % _COLUMNS]
         _draw_sample(figure.add_subplot(place), sample)
     return figure
-
-
-def _title(found: Inspection) -> str:
-    return '; '.join(
-        f'{role}: {len(table.images):,} images, {len(table.annotations):,} annotations'
-        for role, table in found.tables.items()
-    )
 
 
 def _draw_problems(axes: Axes, problems: Sequence[Problem]) -> None:
@@ -197,11 +186,12 @@ def _worst(found: Inspection) -> list[_Sample]:
 
 def _draw_sample(axes: Axes, sample: _Sample) -> None:
     table, row = sample.table, sample.row
+    path = table.paths[row]
     codes = list(dict.fromkeys(one.code for one in sample.problems))
     text = ', '.join(codes[:2]) + (f', {len(codes) - 2} more' if len(codes) > 2 else '')
     size = tuple(np.nan_to_num(table.sizes[row], nan=_SIDE).astype(int).tolist())
     try:
-        with open_image(sample.path) as image:
+        with open_image(path) as image:
             size = image.size
             image.draft('RGB', (_SIDE, _SIDE))
             pixels = from_pillow(image, turn=False)
@@ -221,5 +211,5 @@ def _draw_sample(axes: Axes, sample: _Sample) -> None:
     region = reach([box.corners for box in boxes], size, 0.6)
     axes.imshow(boxed(pixels, boxes, _SIDE, region, size, _LETTERS))
     axes.set_axis_off()
-    title = f'{shortened(os.path.basename(sample.path), _NAME, end=True)}\n{text}'
+    title = f'{shortened(os.path.basename(path), _NAME, end=True)}\n{text}'
     axes.set_title(title, fontsize=9, color=_COLOURS[sample.problems[0].severity])

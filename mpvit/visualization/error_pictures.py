@@ -35,13 +35,7 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong detection or a missed object, cut out.
-
-    Attributes:
-        image: Index of its image.
-        caption: What is wrong.
-        picture: The surroundings.
-    """
+    """A wrong detection or a missed object, cut out of an image (its index)."""
 
     image: int
     caption: str
@@ -74,11 +68,7 @@ class Photos:
         return boxed(pixels, boxes, self.side, size=size)
 
     def caption(self, image: int) -> str:
-        """What was found in an image, missed, and found wrongly.
-
-        Args:
-            image: Its index; if the file cannot be read, this says so after it was tried.
-        """
+        """What was found, missed and found wrongly; after a try also that it cannot be read."""
         blank = self.analysis.results.files[image] in self.unreadable
         text = '{} found, {} missed, {} wrong'.format(*self.analysis.images[image])
         return f'{text}; cannot be read' if blank else text
@@ -194,9 +184,6 @@ def contact_sheet(
         columns: Images in a row.
         threshold: Lowest score drawn, in [0, 1].
 
-    Returns:
-        The file.
-
     Raises:
         UserError: A file cannot be read, or they do not belong together.
     """
@@ -208,14 +195,7 @@ def contact_sheet(
 
 
 def image_sheet(photos: Photos, images: Sequence[int], title: str, columns: int = 4) -> Image.Image:
-    """Images with their boxes and counts on one sheet.
-
-    Args:
-        photos: The images of an analysis.
-        images: Which of them.
-        title: Line at the top, before the explanation of the boxes.
-        columns: Images in a row.
-    """
+    """Some images with their boxes and counts on one sheet; the title explains the boxes, too."""
     pictures = [photos.picture(image) for image in images]
     files = photos.analysis.results.files
     captions = [f'{shortened(files[i].name, 36)}\n{photos.caption(i)}' for i in images]
@@ -224,12 +204,7 @@ def image_sheet(photos: Photos, images: Sequence[int], title: str, columns: int 
 
 
 def mistake_sheet(whole: Photos, count: int = 8) -> Image.Image:
-    """The errors with the highest scores, a row for each kind.
-
-    Args:
-        whole: The images of an analysis.
-        count: Errors of each kind at most.
-    """
+    """The errors with the highest scores, a row for each kind with so many at most."""
     photos = Photos(whole.analysis, _CROP)
     pictures: list[Image.Image | None] = []
     captions: list[str] = []
@@ -237,10 +212,9 @@ def mistake_sheet(whole: Photos, count: int = 8) -> Image.Image:
         row = list(photos.mistakes(kind, count))
         if row:
             empty = count - len(row)
-            heads = [ERROR_NAMES[kind], *[''] * count]
-            texts = [shortened(mistake.caption, 28) for mistake in row] + [''] * empty
+            texts = [f'\n{shortened(mistake.caption, 28)}' for mistake in row]
             pictures += [mistake.picture for mistake in row] + [None] * empty
-            captions += [f'{head}\n{text}' for head, text in zip(heads, texts, strict=False)]
+            captions += [ERROR_NAMES[kind] + texts[0], *texts[1:], *['\n'] * empty]
     whole.unreadable += photos.unreadable
     title = (
         'The wrong detections with the highest scores (solid; white, dashed: the object) '

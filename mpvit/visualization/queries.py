@@ -44,7 +44,7 @@ def show_queries(
     Args:
         config: Config file.
         checkpoint: Checkpoint that fits it.
-        image: Image file.
+        image: As for `mpvit.inference.images.as_pixels`.
         figure: Picture to write: .png, .jpg, .pdf or .svg.
         layer: Which decoder layer; -1 is the last one.
         top: How many detections.
@@ -140,16 +140,7 @@ def draw_on(
     by: str,
     labels: bool = True,
 ) -> None:
-    """Draw the sampling points of detections into axes.
-
-    Args:
-        axes: Where; they show the image and nothing else afterwards.
-        image: The image that was given to `record`.
-        points: What `record` returned.
-        detections: Which detections.
-        by: What the colours mean, 'level' or 'detection'.
-        labels: Write class and score beside the boxes.
-    """
+    """Draw as `draw` does, into axes; labels are class and score beside the boxes."""
     width, height = points.size
     faded = (0.65 * as_pixels(image) + 0.35 * 255).astype(np.uint8)  # or dots would drown in it
     by_detection = by == 'detection'

@@ -4,15 +4,13 @@ import base64
 import io
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from PIL import Image
 
 from mpvit import __version__
@@ -27,7 +25,7 @@ from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.curves import draw_curves
 from mpvit.visualization.error_pictures import Photos
-from mpvit.visualization.style import svg
+from mpvit.visualization.style import svg, template
 
 _QUALITY = 80  # of the JPEG files
 _CROP = 180  # pixels
@@ -61,7 +59,7 @@ def write_report(
     It needs no other file and no network. What is missing in the folder is said in its place.
 
     Args:
-        work_dir: Work folder of a training, of an evaluation or of both.
+        work_dir: Of a training, of an evaluation or of both.
         target: File to write; None for ``report.html`` in the folder.
         threshold: Score from which a detection is counted and drawn, in [0, 1].
         count: Images and mistakes of each kind that are shown.
@@ -92,17 +90,18 @@ def write_report(
         evaluation=_evaluation_facts(run),
         stats=_stats(run, analysis),
         missing=dict(history=no_history, analysis=no_analysis, data=no_data),
-        curves=_embedded(draw_curves([history]), 'curves') if history else None,
-        charts=_charts(analysis),
-        chart_names={name: text for name, (_, text) in CHARTS.items()},
-        classes=_class_rows(analysis, data),
+        charts=_charts(history, analysis),
+        classes=analysis.class_rows() if analysis else [],
+        class_colour=class_colour,
+        trained={part['split']: part['by_class'] for part in data}.get('training', {}),
         photos=_photos(analysis, count),
         data=data,
         files=_files(run),
         commands=_commands(run),
     )
     target = Path(target) if target is not None else run.folder / 'report.html'
-    target.write_text(_template().render(page), encoding='utf-8')
+    html = template(Path(__file__).with_name('report.html')).render(page)
+    target.write_text(html, encoding='utf-8')
     return target, [reason for reason in (no_history, no_analysis, *no_data) if reason]
 
 
@@ -112,18 +111,6 @@ def _tried(read: Callable[[], Any]) -> tuple[Any, str]:
         return read(), ''
     except UserError as error:
         return None, str(error)
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters['share'] = lambda value: '–' if np.isnan(value) else f'{value:.3f}'
-    return environment.get_template('report.html')
 
 
 def _stats(run: Run, analysis: Analysis | None) -> list[tuple[str, str, float]]:
@@ -139,25 +126,15 @@ def _stats(run: Run, analysis: Analysis | None) -> list[tuple[str, str, float]]:
     return list(zip(STATS, _STATS.values(), values, strict=True))
 
 
-def _charts(analysis: Analysis | None) -> dict[str, Markup]:
-    if analysis is None:
-        return {}
-    return {name: _embedded(draw(analysis), name) for name, (draw, _) in CHARTS.items()}
-
-
-def _embedded(figure: Figure, name: str) -> Markup:
-    """A chart as an element of the page; matplotlib has escaped its texts."""
-    return Markup(svg(figure, name))
-
-
-def _class_rows(analysis: Analysis | None, data: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    if analysis is None:
-        return []
-    trained = {part['split']: part['by_class'] for part in data}.get('training', {})
-    return [
-        row | dict(trained=trained.get(row['name']), colour=class_colour(row['label']))
-        for row in analysis.class_rows()
-    ]
+def _charts(history: History | None, analysis: Analysis | None) -> dict[str, tuple[str, str]]:
+    """SVG by name, each with what it shows."""
+    charts = {}
+    if history:
+        text = 'Curves of losses, learning rate and AP'
+        charts['curves'] = (svg(draw_curves([history]), 'curves'), text)
+    if analysis:
+        charts |= {name: (svg(draw(analysis), name), text) for name, (draw, text) in CHARTS.items()}
+    return charts
 
 
 def _photos(analysis: Analysis | None, count: int) -> dict[str, Any]:
@@ -279,11 +256,11 @@ def _times(history: History) -> dict[str, str]:
         del units[0]
     took = ' '.join(f'{count} {unit}' for count, unit in units[:2])
     parts = f', in {len(times)} parts' if len(times) > 1 else ''
-    try:
+    facts = dict(time=f'{took}{parts}' if times else '')
+    with suppress(ValueError):
         start = datetime.strptime(history.logs[0].name, '%Y%m%d_%H%M%S')
-    except ValueError:
-        return dict(time=f'{took}{parts}' if times else '')
-    return dict(time=f'{took}{parts}' if times else '', started=f'{start:%Y-%m-%d %H:%M}')
+        facts['started'] = f'{start:%Y-%m-%d %H:%M}'
+    return facts
 
 
 def _evaluation_facts(run: Run) -> Facts:

@@ -77,10 +77,10 @@ def sheet(
     title: str,
     legend: Sequence[tuple[str, str]] = (),
 ) -> Image.Image:
-    """Many pictures on one.
+    """Many pictures on one, row by row, in at most so many columns.
 
     Args:
-        pictures: Row by row; None leaves a place empty.
+        pictures: None leaves a place empty.
         captions: A text of one or more lines over each.
         columns: Pictures in a row at most.
         side: Pixels that a picture may be wide.

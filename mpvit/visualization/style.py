@@ -9,6 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
+import jinja2
 import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -69,13 +70,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def shortened(name: str, length: int = _NAME, end: bool = False) -> str:
-    """A name that fits into a picture.
-
-    Args:
-        name: Of a class or file.
-        length: Characters at most.
-        end: Keep its end, which tells files apart.
-    """
+    """A name in at most so many characters: its beginning or, as tells files apart, its end."""
     name = ' '.join(name.split())
     if len(name) <= length:
         return name
@@ -95,6 +90,18 @@ def saying(axes: Axes, bars: BarContainer, texts: Sequence[str], size: float = 9
     axes.tick_params(axis='y', length=0)
     axes.grid(visible=False)
     axes.spines['bottom'].set_visible(False)
+
+
+def template(path: Path) -> jinja2.Template:
+    """A template of HTML beside the code, which escapes what it is given."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(path.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(path.name)
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
@@ -119,9 +126,7 @@ def save(figure: Figure, path: Path) -> Path:
 def svg(figure: Figure, prefix: str) -> str:
     """A figure as an element for a web page, in the page's colours, which may be dark.
 
-    Args:
-        figure: The figure.
-        prefix: Makes its ids unique in the page.
+    The prefix makes its ids unique in the page; matplotlib has escaped its texts.
     """
     target = io.StringIO()
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():

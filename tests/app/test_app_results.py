@@ -1,44 +1,18 @@
 import json
 import re
-from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from app_checkpoint import EVIL
+from web import Elements
 
-from mpvit.app.results import (
-    Filter,
-    Result,
-    _layer,
-    coco,
-    found_labels,
-    picture_html,
-    table_html,
-)
+from mpvit.app.results import Filter, Result, _layer, coco, found_labels, picture_html, table_html
 from mpvit.checkpoints.coco_categories import COCO_NAMES
 from mpvit.inference import Detections
 from mpvit.inference.queries import SamplingPoints
 
 EVERYTHING = Filter(0, range(10))
-
-
-class Elements(HTMLParser):
-    """All elements with their attributes, and all text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.found, self.text = [], ''
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def named(self, name):
-        return [a for tag, a in self.found if name in (tag, *a.get('class', '').split())]
 
 
 def style(attributes):
@@ -65,19 +39,13 @@ def points(result):
     locations[2] = [[[[10, 10], [20, 20]], [[30, 30], [40, 40]]]]
     weights = np.full((3, 1, 2, 2), 0.25, np.float32)
     weights[2] = [[[0.1, 0.8], [0.1, 0]]]
-    found = result.detections
     return SamplingPoints(
         layer=1,
         locations=locations,
         weights=weights,
         references=np.array([[0, 0], [0, 0], [50, 75]], np.float32),
         strides=(8.0, 16.0),
-        boxes=found.boxes,
-        scores=found.scores,
-        labels=found.labels,
-        queries=found.queries,
-        classes=found.classes,
-        size=found.size,
+        **vars(result.detections),
     )
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,13 +20,11 @@ import numpy as np
 import pytest
 from app_checkpoint import CLASSES, write_checkpoint
 from PIL import Image
+from web import browser_page
 
 from mpvit.inference import Detector
 from mpvit.inference.queries import record
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
-FLAGS += ['--disable-component-update', '--disable-sync', '--no-first-run']
 SECONDS = 120  # for what takes few on an idle machine
 NAME = 'tiny/epoch_1.pth'
 
@@ -78,19 +75,6 @@ def detector(served):
     return Detector(served.config, served.checkpoint, 'cpu', threshold=0.05)
 
 
-@contextmanager
-def browser_page(width=1280):
-    if CHROMIUM is None:
-        pytest.skip('needs Chromium (Debian: apt install chromium)')
-    api = pytest.importorskip('playwright.sync_api', reason='needs playwright')
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport=dict(width=width, height=900))
-        page.set_default_timeout(1000 * SECONDS)
-        yield page
-        browser.close()
-
-
 def upload(page, path):
     page.set_input_files('#upload input[type=file]', path)
 
@@ -108,7 +92,7 @@ def test_from_a_picture_to_what_its_detections_look_at(served, detector, tmp_pat
     Image.open(served.pictures[0]).save(picture)
     found = detector(picture)
     requests, failures = [], []
-    with browser_page() as page:
+    with browser_page(seconds=SECONDS) as page:
         page.on('request', lambda request: requests.append(request.url))
         page.on('pageerror', lambda error: failures.append(error))
         page.goto(served.url)
@@ -199,7 +183,7 @@ def check_samples(page, points, query):
 def test_what_cannot_be_used_is_told_in_the_page(served, tmp_path):
     (tmp_path / 'text.png').write_text('text')
     (tmp_path / 'big.png').write_bytes(os.urandom(2**21))
-    with browser_page() as page:
+    with browser_page(seconds=SECONDS) as page:
         page.goto(served.url)
         page.wait_for_selector('#upload input[type=file]', state='attached')
         upload(page, tmp_path / 'text.png')
@@ -215,7 +199,7 @@ def test_what_cannot_be_used_is_told_in_the_page(served, tmp_path):
 
 
 def test_on_a_phone_with_a_picture_that_is_offered(served):
-    with browser_page(width=400) as page:
+    with browser_page(400, SECONDS) as page:
         page.goto(served.url)
         page.get_by_role('button', name='Thumbnail 2 of').click()
         page.wait_for_selector('#picture .box')

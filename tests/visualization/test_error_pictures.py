@@ -129,16 +129,6 @@ def test_files_that_cannot_be_read_are_blanks_of_the_right_size(tmp_path):
         assert photos.caption(0).endswith('cannot be read')
 
 
-def test_sixteen_bits_are_scaled(tmp_path):
-    ramp = np.linspace(0, 65535, 160 * 120).reshape(120, 160).astype(np.uint16)
-    photos = photos_of(tmp_path, [])
-    Image.fromarray(ramp).save(tmp_path / '1.png')
-    (tmp_path / '1.png').rename(tmp_path / '1.jpg')  # Pillow looks at the content
-    picture = np.asarray(photos.picture(0))
-    assert picture[-20:, -20:].mean() > 230
-    assert picture[130:150, 300:].mean() == pytest.approx(255 * 0.58, abs=10)
-
-
 def test_mistakes_show_what_is_wrong_and_where(tmp_path):
     detections = [(2, BOX, 0.9), (2, [100, 60, 30, 30], 0.8), (1, [100, 60, 30, 30], 0.2)]
     photos = photos_of(tmp_path, detections, side=160)

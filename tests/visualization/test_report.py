@@ -3,47 +3,19 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from synthetic_detections import detections_file, found_in, make_up
+from web import Elements, browser_page
 
 from mpvit.engine.run_folder import find_run
 from mpvit.errors import UserError
 from mpvit.visualization.report import data_facts, write_report
 
-CHROMIUM = shutil.which('chromium')
 ODD = '<script>alert("x")</script> & co'
 STATS = [f'coco/bbox_mAP{part}' for part in ('', '_50', '_75', '_s', '_m', '_l')]
 STATS += [f'coco/bbox_AR@{limit}' for limit in (1, 10, 100)]
 STATS += [f'coco/bbox_AR_{size}@100' for size in 'sml']
-
-
-class Page(HTMLParser):
-    """Elements of a page, and its visible text."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.text = ''
-        self.open: list[str] = []
-        self.feed(path.read_text())
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        while self.open and self.open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if not {'script', 'style'} & {*self.open}:
-            self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture
@@ -96,7 +68,7 @@ def test_a_whole_report(run):
     path, missing = write_report(run)
     assert path == run / 'report.html'
     assert not missing
-    page = Page(path)
+    page = Elements(path.read_text())
     for text in (
         'my run', 'tiny.py', 'MPViT tiny', '1 of 3 planned', '1 h', '2026-01-02 03:04', 'bf16',
         'abc123-dirty', 'my revision', 'epoch_3.pth', ODD, 'python tools/test.py',
@@ -106,10 +78,10 @@ def test_a_whole_report(run):
     assert tiles[::11] == [('0.000', 'AP'), ('–', 'ARl')]
     assert tiles[8] == ('8.000', 'AR100')
     assert f"{run / 'tiny.py'}' --work-dir NEW_FOLDER" in page.text  # quoted: it has a space
-    assert len(page.all('svg')) == 7
-    assert len(page.all('img')) > 6
-    assert all(image['src'].startswith('data:image/jpeg') for image in page.all('img'))
-    assert all(image['alt'] for image in page.all('img'))
+    assert len(page.named('svg')) == 7
+    assert len(page.named('img')) > 6
+    assert all(image['src'].startswith('data:image/jpeg') for image in page.named('img'))
+    assert all(image['alt'] for image in page.named('img'))
     assert path.stat().st_size < 3e6
     rows = re.findall(r'<td class="name">.*</tr>', path.read_text())
     assert len(rows) == 6
@@ -117,17 +89,18 @@ def test_a_whole_report(run):
 
 def test_it_loads_nothing_and_runs_no_foreign_code(run):
     path, _ = write_report(run)
-    page, text = Page(path), path.read_text()
+    text = path.read_text()
+    page = Elements(text)
     assert ODD not in text  # but escaped
-    assert len(page.all('script')) == 1
+    assert len(page.named('script')) == 1
     for tag in ('link', 'iframe', 'object'):
-        assert not page.all(tag)
-    for _, attributes in page.elements:
+        assert not page.named(tag)
+    for _, attributes in page.found:
         for name in ('src', 'href', 'xlink:href'):
             assert attributes.get(name, '#').startswith(('#', 'data:'))
-    ids = [attributes['id'] for _, attributes in page.elements if 'id' in attributes]
+    ids = [attributes['id'] for _, attributes in page.found if 'id' in attributes]
     assert len(ids) == len(set(ids))
-    links = {link['href'][1:] for link in page.all('a')}
+    links = {link['href'][1:] for link in page.named('a')}
     assert links <= {*ids}
 
 
@@ -148,7 +121,7 @@ def test_what_is_missing_is_said_in_its_place(run, lost, said):
     place = run / lost
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     path, missing = write_report(run, run / 'other.html')
-    assert said in Page(path).text
+    assert said in Elements(path.read_text()).text
     assert missing
 
 
@@ -157,7 +130,7 @@ def test_images_that_are_gone_are_said_to_be(run):
     record['data']['images'] = '/nowhere'
     (run / 'metrics.json').write_text(json.dumps(record))
     path, _ = write_report(run)
-    assert re.search(r'\d+ of the images shown could not be read in /nowhere', Page(path).text)
+    assert re.search(r'\d+ of the images shown could not be read in /nowhere', path.read_text())
 
 
 def test_a_folder_without_a_run(tmp_path):
@@ -188,21 +161,15 @@ def test_many_classes(tmp_path):
     assert path.stat().st_size < 3e6
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason='no chromium: apt-get install chromium')
 def test_in_a_browser(run):
-    from playwright.sync_api import sync_playwright
-
     path, _ = write_report(run)
-    flags = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']
-    flags += ['--disable-component-update', '--disable-sync', '--no-first-run']
     requests, faults = [], []
-    with sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with browser_page() as page:
+        page.on('request', lambda request: requests.append(request.url))
+        page.on('pageerror', lambda fault: faults.append(fault))
+        page.on('console', lambda message: faults.append(message.text))
         for width in (400, 1280):
-            page = browser.new_page(viewport=dict(width=width, height=900))
-            page.on('request', lambda request: requests.append(request.url))
-            page.on('pageerror', lambda fault: faults.append(fault))
-            page.on('console', lambda message: faults.append(message.text))
+            page.set_viewport_size(dict(width=width, height=900))
             page.goto(path.as_uri())
             assert page.evaluate('document.documentElement.scrollWidth') == width
         names = page.locator('#class-table tbody td:first-child').all_inner_texts
@@ -214,6 +181,5 @@ def test_in_a_browser(run):
         page.get_by_role('button', name='class').click()
         assert sorted(names()) == sorted(in_order)
         assert names() != in_order  # the odd name comes first or last, not where it was
-        browser.close()
     assert [url for url in requests if not url.startswith(('data:', 'file:'))] == []
     assert faults == []
