@@ -52,7 +52,7 @@ def export(
 
     Args:
         config: Config file.
-        checkpoint: Checkpoint file or URL.
+        checkpoint: File or URL.
         format: A key of `SUFFIXES`.
         target: File to write; None for one beside the checkpoint.
         size: Height and width in pixels, if the file is to take images of one size only.
@@ -80,7 +80,12 @@ def export(
             f'{config}: {type(reference).__name__} is not a Deformable DETR; others cannot be '
             'exported here'
         )
-    _check_size(size, reference.data_preprocessor.pad_size_divisor)
+    divisor = reference.data_preprocessor.pad_size_divisor
+    if size is not None and any(n < 32 or n % divisor for n in size):
+        raise UserError(
+            f'--size {size[0]} {size[1]}: choose 32 pixels or more, in multiples of {divisor} '
+            '(model.data_preprocessor.pad_size_divisor)'
+        )
     facts = _facts(reference, checkpoint, size=size, batch=batch, dtype=dtype, attention=attention)
     half = dtype == 'fp16' and format == 'onnx'
     model = load_detector(config, checkpoint, dtype='fp16') if half else reference
@@ -110,14 +115,6 @@ def _target(checkpoint: str, format: str, target: str | None) -> Path:
     for path in paths_of(file):
         new_file(path)
     return file
-
-
-def _check_size(size: tuple[int, int] | None, divisor: int) -> None:
-    if size is not None and any(n < 32 or n % divisor for n in size):
-        raise UserError(
-            f'--size {size[0]} {size[1]}: choose 32 pixels or more, in multiples of {divisor} '
-            '(model.data_preprocessor.pad_size_divisor)'
-        )
 
 
 def _facts(model: Any, checkpoint: str, **settings: Any) -> dict[str, Any]:

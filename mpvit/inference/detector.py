@@ -39,9 +39,7 @@ class Detector:
         checkpoint: Checkpoint file or URL.
         device: Where it runs, such as ``'cuda:0'``; None for a GPU where there is one that can run
             the file, else the CPU.
-        dtype: As for `mpvit.inference.loading.load_detector`.
-        compile: As for `mpvit.inference.loading.load_detector`.
-        fold: As for `mpvit.inference.loading.load_detector`.
+        dtype: This, ``compile`` and ``fold`` are as for `mpvit.inference.loading.load_detector`.
         threshold: Lowest score of a detection, in [0, 1].
         classes: Names of the classes to detect; None for all.
         batch_size: Images, or tiles of one, that the detector sees at once. Those of different size
@@ -96,7 +94,9 @@ class Detector:
         meta: Any = self.model.dataset_meta
         self.classes: tuple[str, ...] = tuple(meta['classes'])
         self.threshold, self.batch_size = threshold, batch_size
-        self._labels = None if classes is None else _labels(classes, self.classes)
+        self._labels = None
+        if classes is not None:
+            self._labels = class_labels(classes, self.classes, 'the detector')
         self._pipeline = image_pipeline(cfg, tta)
         self._runnable: Any = MODELS.build(tta_model(cfg, self.model)) if tta else self.model
         self._slicer: Any = None
@@ -236,11 +236,16 @@ class Detector:
         return results if isinstance(tiles, list) else results[0]
 
 
-def _labels(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
+def class_labels(wanted: Sequence[str], classes: Sequence[str], holder: str) -> list[int]:
+    """Indices of classes by name.
+
+    Raises:
+        UserError: The holder of the classes, which it names, has no such class.
+    """
     for name in wanted:
         if name not in classes:
             lower = {known.lower(): known for known in classes}
             close = closest(name.lower(), lower)
-            hint = f'did you mean {lower[close]!r}?' if close else ', '.join(classes)
-            raise UserError(f'the detector has no class {name!r}; {hint}')
+            hint = f'did you mean {lower[close]!r}?' if close else f'it has {", ".join(classes)}'
+            raise UserError(f'{holder} has no class {name!r}; {hint}')
     return [classes.index(name) for name in wanted]

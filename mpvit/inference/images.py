@@ -24,8 +24,7 @@ def as_pixels(image: Any) -> Pixels:
     Args:
         image: A file or URL; a Pillow image; a numpy array ``(H, W)`` or ``(H, W, C)`` in the order
             BGR(A) of OpenCV and mmdet; or a tensor ``(C, H, W)`` or ``(H, W)`` in the order RGB(A)
-            of torchvision. Numbers are unsigned
-            integers of 8 or 16 bits or floats in [0, 1].
+            of torchvision. Numbers are unsigned integers of 8 or 16 bits or floats in [0, 1].
 
     Returns:
         RGB, shape ``(H, W, 3)``, turned as the EXIF data say.
@@ -103,10 +102,7 @@ def open_image(
 ) -> Image.Image:
     """Open an image file, also one that is larger than Pillow takes by itself.
 
-    Args:
-        path: File.
-        formats: As for `read_image`.
-        most_pixels: As for `read_image`.
+    The arguments are as for `read_image`.
 
     Raises:
         UserError: It is no regular file or has more pixels.

@@ -29,15 +29,7 @@ class Pictures:
         self._path = folder
 
     def add(self, source: Source, found: Detections) -> Path:
-        """Draw into an image, or into the next frame of a video.
-
-        Args:
-            source: The image; the frames of a video come one after the other.
-            found: Its detections.
-
-        Returns:
-            The file.
-        """
+        """Draw into an image, or into the next frame of a video; return the file."""
         drawn = draw(source.image, found)
         if source.moment is None:
             self.close()

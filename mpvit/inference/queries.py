@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mpvit.errors import UserError
+from mpvit.inference.detections import Detections
 from mpvit.inference.images import as_pixels
 from mpvit.inference.loading import image_pipeline
 from mpvit.ops.msda.module import sampling_locations
@@ -23,8 +24,8 @@ from mpvit.ops.msda.module import sampling_locations
 Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
 
 
-@dataclass(frozen=True)
-class SamplingPoints:
+@dataclass(frozen=True, kw_only=True)
+class SamplingPoints(Detections):
     """Where one decoder layer samples the image, for every query, and what was detected.
 
     Pixels are the detector's own: its boxes and reference points lie in the same ones. Where an
@@ -40,12 +41,7 @@ class SamplingPoints:
         references: What the layer starts from, in pixels of the image: points ``(x, y)`` or boxes
             ``(cx, cy, w, h)``, shape ``(queries, 2 or 4)``.
         strides: Pixels of the image, as given, between two positions of each level.
-        boxes: Detections, best first: ``(x1, y1, x2, y2)`` in pixels, shape ``(N, 4)``.
-        scores: In [0, 1], shape ``(N,)``.
-        labels: Index into ``classes``, shape ``(N,)``.
         queries: Which query each detection comes from, shape ``(N,)``.
-        classes: Names by label.
-        size: ``(width, height)`` of the image in pixels.
     """
 
     layer: int
@@ -53,12 +49,7 @@ class SamplingPoints:
     weights: NDArray[np.float32]
     references: NDArray[np.float32]
     strides: tuple[float, ...]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
     queries: NDArray[np.int64]
-    classes: tuple[str, ...]
-    size: tuple[int, int]
 
     def name(self, detection: int) -> str:
         """Class and score of a detection, as it is written beside its box."""

@@ -68,10 +68,7 @@ def loaders(inputs: Any) -> Iterator[Loader]:
 def ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
     """Results of a function in the order of the items, computed in threads before they are needed.
 
-    Args:
-        function: What to apply.
-        items: Taken one by one, in this thread.
-        depth: How many results may wait.
+    Items are taken one by one, in this thread; at most ``depth`` results wait.
     """
     pool = ThreadPoolExecutor(_THREADS)
     waiting: deque[Future[R]] = deque()

@@ -86,14 +86,10 @@ def predict(model: nn.Module, inputs: Inputs) -> None:
 
 
 def peak_memory(action: Callable[[], object], device: torch.device) -> int:
-    """Bytes that an action adds at its peak to what is allocated.
+    """Bytes that an action adds at its peak to what is allocated on a GPU or the CPU.
 
     On the CPU these are the allocations that torch's profiler sees: tensors and work space of
     torch's own, not that inside oneDNN and compiled kernels.
-
-    Args:
-        action: What to do.
-        device: Where it allocates: a GPU or the CPU.
     """
     if device.type == 'cuda':
         torch.cuda.synchronize(device)

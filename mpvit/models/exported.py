@@ -119,7 +119,7 @@ def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNet
     """Load an exported file into its runtime.
 
     Args:
-        file: Exported detector.
+        file: ``.onnx`` or ``.xml``.
         device: ``'cpu'``, or a CUDA device for an ONNX file.
 
     Raises:
@@ -280,11 +280,7 @@ def load_exported(
 ) -> ExportedDetector:
     """An exported detector, as `mpvit.inference.loading.load_detector` returns detectors.
 
-    Args:
-        cfg: Config that it was exported with.
-        file: Exported detector, on ``device`` as for `open_network`.
-        device: Where it runs.
-        **settings: As for `use_exported`.
+    The config is that which it was exported with, the settings are as for `use_exported`.
 
     Raises:
         UserError: The file cannot be used, or does not fit the config or the settings.

@@ -66,20 +66,6 @@ def test_every_form_of_an_image_gives_the_same(detector, photos):
     assert np.abs(detector(rgb).boxes - expected.boxes).max() > 0.01  # RGB is not BGR
 
 
-def test_exif_gives_the_boxes_of_the_picture_as_shown(detector, photos, tmp_path):
-    upright = Image.open(photos[0])
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    upright.save(tmp_path / 'upright.png')
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'turned.png', exif=exif)
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'stored.png')
-    expected = detector(tmp_path / 'upright.png')
-    assert_same(detector(tmp_path / 'turned.png'), expected, 0)
-    stored = detector(tmp_path / 'stored.png')
-    assert stored.size == expected.size[::-1]
-    assert np.abs(stored.scores - expected.scores).max() > 1e-3  # EXIF makes a difference
-
-
 def test_batches_change_nothing(make, detector, photos):
     expected = [detector(path) for path in photos]
     found = list(make(batch_size=4).predict(photos[0].parent))

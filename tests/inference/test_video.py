@@ -34,7 +34,7 @@ def test_every_frame_is_read_in_order(tmp_path, name, rate):
 @pytest.mark.parametrize('rate', [25, 30000 / 1001])
 def test_what_is_written_has_the_rate_size_and_length_of_what_was_read(tmp_path, name, rate):
     source = videos.write(tmp_path / name, videos.steps(9, 64, 48), rate)
-    copy(source, tmp_path / 'out.mp4', (64, 48))
+    write(tmp_path / 'out.mp4', *zip(*frames(source), strict=True))
     (expected, old_rate), (found, new_rate) = map(videos.read, (source, tmp_path / 'out.mp4'))
     assert len(found) == 9
     assert found[0].shape == (48, 64, 3)
@@ -46,12 +46,16 @@ def moments(count):
     return [Moment(n, count, Fraction(25), n, 1, Fraction(1, 25)) for n in range(count)]
 
 
-def test_odd_sizes_stay(tmp_path):
-    expected = videos.steps(9, 65, 49)
-    writer = VideoWriter(tmp_path / 'a.mp4', moments(9)[0], (65, 49))
-    for pixels, moment in zip(expected, moments(9), strict=True):
+def write(path, moments, pictures, size=(64, 48)):
+    writer = VideoWriter(path, moments[0], size)
+    for moment, pixels in zip(moments, pictures, strict=True):
         writer.write(pixels, moment)
     writer.close()
+
+
+def test_odd_sizes_stay(tmp_path):
+    expected = videos.steps(9, 65, 49)
+    write(tmp_path / 'a.mp4', moments(9), expected, (65, 49))
     found, rate = videos.read(tmp_path / 'a.mp4')
     assert max(differences(found, expected)) < 6
     assert rate == 25
@@ -59,10 +63,8 @@ def test_odd_sizes_stay(tmp_path):
 
 def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
     values, sizes = (200, 100, 50), ((48, 64), (96, 80), (30, 20))
-    writer = VideoWriter(tmp_path / 'a.mp4', moments(3)[0], (64, 48))
-    for moment, value, size in zip(moments(3), values, sizes, strict=True):
-        writer.write(np.full((*size, 3), value, np.uint8), moment)
-    writer.close()
+    pictures = [np.full((*s, 3), v, np.uint8) for s, v in zip(sizes, values, strict=True)]
+    write(tmp_path / 'a.mp4', moments(3), pictures)
     found, _ = videos.read(tmp_path / 'a.mp4')
     assert [frame.shape for frame in found] == [(48, 64, 3)] * 3
     assert [frame.mean() for frame in found] == pytest.approx(values, abs=4)
@@ -95,25 +97,14 @@ def test_a_file_is_closed_where_the_encoder_is_missing(tmp_path, monkeypatch):
     assert not opened
 
 
-def copy(source, target, size):
-    writer = None
-    for moment, pixels in frames(source):
-        writer = writer or VideoWriter(target, moment, size)
-        writer.write(pixels, moment)
-    writer.close()
-
-
 def test_uneven_moments_stay(tmp_path):
     shown = [0, 3, 4, 9, 10, 30]  # as phones record them, in hundredths of a second
     moments = [
         Moment(number, 6, Fraction(20), start, 1, Fraction(1, 100))
         for number, start in enumerate(shown)
     ]
-    writer = VideoWriter(tmp_path / 'a.mp4', moments[0], (64, 48))
-    for moment, pixels in zip(moments, videos.steps(6, 64, 48), strict=True):
-        writer.write(pixels, moment)
-    writer.close()
-    copy(tmp_path / 'a.mp4', tmp_path / 'b.mp4', (64, 48))
+    write(tmp_path / 'a.mp4', moments, videos.steps(6, 64, 48))
+    write(tmp_path / 'b.mp4', *zip(*frames(tmp_path / 'a.mp4'), strict=True))
     for name in ('a.mp4', 'b.mp4'):
         seconds = [moment.seconds for moment, _ in frames(tmp_path / name)]
         assert seconds == pytest.approx(np.array(shown) / 100, abs=1e-6)
