@@ -21,7 +21,6 @@ from mpvit.files.paths import expanded, new_file
 from mpvit.inference.loading import evaluated_dataset, load_detector
 from mpvit.models.exported import (
     SECTION,
-    encoded,
     is_exported,
     load_exported,
     paths_of,
@@ -185,7 +184,7 @@ def write_onnx(
         )
     content = onnx.load(str(file))
     content.producer_name, content.producer_version = SECTION, __version__
-    metadata = {f'{SECTION}.{name}': value for name, value in encoded(facts).items()}
+    metadata = {f'{SECTION}.{name}': json.dumps(value) for name, value in facts.items()}
     onnx.helper.set_model_props(content, metadata)
     onnx.save(content, str(file))
 
@@ -195,6 +194,6 @@ def _write_openvino(
 ) -> None:
     openvino = required('openvino')
     network = openvino.convert_model(onnx_file)
-    for name, value in encoded(facts).items():
-        network.set_rt_info(value, [SECTION, name])
+    for name, value in facts.items():
+        network.set_rt_info(json.dumps(value), [SECTION, name])
     openvino.save_model(network, file, compress_to_fp16=compress)

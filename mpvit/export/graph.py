@@ -32,11 +32,7 @@ OUTPUTS = {
 
 
 class DetectorGraph(nn.Module):
-    """What is exported of a detector.
-
-    Args:
-        model: Deformable DETR in eval mode.
-    """
+    """What is exported of a Deformable DETR in eval mode."""
 
     mean: Tensor
     std: Tensor
@@ -51,15 +47,7 @@ class DetectorGraph(nn.Module):
             self.register_buffer(name, channels + value)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detect; see `INPUTS` and `OUTPUTS`.
-
-        Args:
-            images: uint8, shape ``(B, 3, H, W)``.
-            sizes: int64, shape ``(B, 2)``.
-
-        Returns:
-            Boxes ``(B, N, 4)``, scores ``(B, N)`` and labels ``(B, N)``.
-        """
+        """Detect; see `INPUTS` and `OUTPUTS`."""
         with _Exportable():
             maps = self.model.extract_feat(self._normalised(images, sizes))
             hidden, reference = self._transformed(maps, sizes, _size(images))

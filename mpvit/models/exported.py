@@ -149,7 +149,7 @@ class ExportedDetector(BaseDetector):
     It takes what mmdet's test pipeline gives. Normalisation is part of the exported graph.
 
     Args:
-        file: Exported detector, ``.onnx`` or ``.xml``.
+        file: ``.onnx`` or ``.xml``.
         data_preprocessor: That of the detector's config; it has to be the one exported with.
         bbox_head: The detector's, for its ``num_classes``.
         device: Where it runs; see `open_network`.
@@ -170,10 +170,23 @@ class ExportedDetector(BaseDetector):
         if '://' in file:
             raise UserError(f'{file}: exported detectors are not downloaded; name a file')
         network = open_network(Path(file), device)
-        _check_config(file, network.facts, data_preprocessor, bbox_head)
+        classes = json.loads(network.facts['classes'])
+        if len(classes) != bbox_head['num_classes']:
+            raise UserError(
+                f'{file} has {len(classes)} classes ({", ".join(classes[:3])}, ...), but the '
+                f'config has {bbox_head["num_classes"]} (model.bbox_head.num_classes); use the '
+                'config that it was exported with'
+            )
+        for name, value in pixel_facts(data_preprocessor).items():
+            exported = json.loads(network.facts[name])
+            if exported != value:
+                raise UserError(
+                    f'{file} was exported with {name} {exported}, but the config says {value} '
+                    '(model.data_preprocessor); use the config that it was exported with'
+                )
         super().__init__({**data_preprocessor, 'mean': None, 'std': None})
         self.file, self.network = file, network
-        self.dataset_meta = dict(classes=tuple(json.loads(network.facts['classes'])))
+        self.dataset_meta = dict(classes=tuple(classes))
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample], rescale: bool = True
@@ -233,28 +246,6 @@ class ExportedDetector(BaseDetector):
     loss = _forward = extract_feat
 
 
-def _check_config(
-    file: str,
-    facts: Mapping[str, str],
-    data_preprocessor: Mapping[str, Any],
-    bbox_head: Mapping[str, Any],
-) -> None:
-    classes = json.loads(facts['classes'])
-    if len(classes) != bbox_head['num_classes']:
-        raise UserError(
-            f'{file} has {len(classes)} classes ({", ".join(classes[:3])}, ...), but the config '
-            f'has {bbox_head["num_classes"]} (model.bbox_head.num_classes); use the config that '
-            'it was exported with'
-        )
-    for name, value in pixel_facts(data_preprocessor).items():
-        exported = json.loads(facts[name])
-        if exported != value:
-            raise UserError(
-                f'{file} was exported with {name} {exported}, but the config says {value} '
-                '(model.data_preprocessor); use the config that it was exported with'
-            )
-
-
 def use_exported(cfg: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Let a config test an exported file in the place of a detector and its checkpoint.
 
@@ -299,11 +290,6 @@ def _check_settings(
             f'{file}: precision, compilation and folding are decided when exporting; leave out '
             '--dtype, --compile and --no-fold'
         )
-
-
-def encoded(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Facts as both formats can hold them: as JSON."""
-    return {name: json.dumps(value) for name, value in facts.items()}
 
 
 def paths_of(file: Path) -> Sequence[Path]:
