@@ -41,12 +41,8 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
 class Actions:
     """One method for each thing that a user can ask for.
 
-    Numbers come from the browser and can be anything; paths never do.
-
-    Args:
-        detectors: The detectors that are offered.
-        pictures: The pictures that are offered, as far as they can be read.
-        folder: Where copies for the browser are written.
+    Numbers come from the browser and can be anything; paths never do. Copies of pictures for the
+    browser are written into the folder; of the pictures those are offered that can be read.
     """
 
     def __init__(self, detectors: Detectors, pictures: Sequence[Path], folder: Path) -> None:
@@ -70,11 +66,7 @@ class Actions:
         return str(self.examples[index][0])
 
     def detect(self, path: str, source: str) -> Result:
-        """Run a detector on a picture.
-
-        Args:
-            path: The picture, of which nothing is known.
-            source: Name of the detector.
+        """Run a detector, by its name, on a picture of which nothing is known.
 
         Raises:
             UserError: See `read_picture` and `Detectors`.
@@ -90,12 +82,9 @@ class Actions:
         return Result(path, file.name, source, detections, layers)
 
     def select(self, result: Result, detection: int | None, layer: int) -> Result:
-        """Look at a detection, or at none; some detectors do not tell what they sample.
+        """Look at a detection, or at none, in a decoder layer, counted from 0.
 
-        Args:
-            result: The picture.
-            detection: Which detection; None for none.
-            layer: Which decoder layer, from 0.
+        Some detectors do not tell what they sample.
 
         Raises:
             UserError: There is no such detection or layer, or see `detect`.

@@ -24,11 +24,7 @@ class Detectors:
     """The detectors that the page offers; threads wait for each other.
 
     Every method raises `UserError` if there is no detector of the name, it cannot be loaded or
-    memory runs out.
-
-    Args:
-        sources: Where they are, by which alone they can be asked for.
-        device: Where they run, such as ``'cuda:0'``; None for a GPU where there is one.
+    memory runs out. The device is as for `Detector`.
     """
 
     def __init__(self, sources: Sequence[Source], device: str | None = None) -> None:

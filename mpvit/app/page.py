@@ -43,10 +43,6 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
 class Page:
     """The components and what each event calls: values of components in, updates out.
 
-    Args:
-        actions: What the page does.
-        upload_mb: Size of the largest upload in MB, which the page tells.
-
     Attributes:
         blocks: The page, to be launched.
     """

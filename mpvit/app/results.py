@@ -158,12 +158,10 @@ def _samples(result: Result) -> tuple[list[dict[str, Any]], Any]:
         return [], None
     query = queries[result.selected]
     size = np.asarray(result.detections.size, dtype=float)
-    weights = points.weights[query] / points.weights[query].max()
-    samples = []
-    for index in np.argsort(weights, axis=None):
-        head, level, point = np.unravel_index(index, weights.shape)
-        strength = float(weights[head, level, point])
-        if strength > _FAINTEST:
-            x, y = 100 * points.locations[query, head, level, point] / size
-            samples.append(dict(x=x, y=y, strength=strength, colour=level_colour(int(level))))
+    strength, levels, places = points.samples(query)
+    samples = [
+        dict(x=x, y=y, strength=strong, colour=level_colour(level))
+        for strong, level, (x, y) in zip(strength, levels, 100 * places / size, strict=True)
+        if strong > _FAINTEST
+    ]
     return samples, 100 * points.references[query][:2] / size

@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ def serve(
     port: int | None = None,
     max_upload: int = 20,
     device: str | None = None,
-    say: Callable[[str], None] = _say,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; then nothing of it stays on disk.
 
@@ -41,7 +40,6 @@ def serve(
         port: Port that it listens on; None for the first free one from 7860.
         max_upload: Size of the largest upload in MB.
         device: Where detectors run, such as ``'cuda:0'``; None for a GPU where there is one.
-        say: Shows a line to the user.
 
     Raises:
         UserError: The port is in use, the address is not of this machine, Gradio is missing, or the
@@ -50,7 +48,7 @@ def serve(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix='mpvit-app-') as folder:
-            page, settings = _prepared(sources, pictures, Path(folder), max_upload, device, say)
+            page, settings = _prepared(sources, pictures, Path(folder), max_upload, device)
             try:
                 _, url, _ = page.launch(
                     server_name=host, server_port=port, prevent_thread_lock=True, **settings
@@ -58,8 +56,8 @@ def serve(
             except (OSError, ValueError) as error:  # the latter where a proxy is in the way
                 raise UserError(f'cannot serve the page on {host}: {error}') from error
             if host not in _LOCAL:
-                say(f'warning: whoever reaches {host} can use the page; there is no password')
-            say(f'The page is at {url} - Ctrl-C ends it.')
+                _say(f'warning: whoever reaches {host} can use the page; there is no password')
+            _say(f'The page is at {url} - Ctrl-C ends it.')
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
@@ -74,7 +72,6 @@ def _prepared(
     folder: Path,
     max_upload: int,
     device: str | None,
-    say: Callable[[str], None],
 ) -> tuple[Any, dict[str, Any]]:
     """The page and how to launch it: offline, without telemetry, with nothing else to be had."""
     # Gradio asks itself whether it can be reached
@@ -91,7 +88,7 @@ def _prepared(
     except UserError as error:
         if len(sources) == 1:
             raise
-        say(f'warning: {sources[0].name}: {error}')
+        _say(f'warning: {sources[0].name}: {error}')
     shown = folder / 'shown'
     shown.mkdir()
     page = Page(Actions(detectors, pictures, shown), max_upload).blocks

@@ -35,14 +35,9 @@ def choose_sources(
 ) -> list[Source]:
     """The detector that the command line names, or else those that trainings left.
 
-    Args:
-        config: Config file, or None.
-        checkpoint: Its checkpoint, or None.
-        work_dirs: Folder of the work folders of trainings, which is searched where none is named.
-
     Returns:
-        Checkpoints that have the config of their run beside them, newest first, named by their
-        paths below the folder; or the one that was named.
+        The one that was named; or else the checkpoints in the work folders that have the config of
+        their run beside them, newest first, named by their paths below the folder of these.
 
     Raises:
         UserError: There is no detector to show.
@@ -65,10 +60,7 @@ def choose_sources(
 
 
 def find_pictures(folder: str | os.PathLike[str] | None) -> list[Path]:
-    """The pictures in a folder and the folders in it, by name.
-
-    Args:
-        folder: None for the validation pictures of `make demo`, where they are.
+    """The pictures in a folder and its folders, by name; without one those of `make demo`, if any.
 
     Raises:
         UserError: A folder that was named is missing or has none.

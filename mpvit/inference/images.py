@@ -123,14 +123,9 @@ def open_image(
 
 
 def from_pillow(image: Image.Image, turn: bool = True) -> Pixels:
-    """Pixels of an image of Pillow.
+    """RGB pixels ``(H, W, 3)`` of an image of Pillow in any mode, turned by its EXIF data or not.
 
-    Args:
-        image: In any mode; 16 bits are scaled to 8, alpha is left out.
-        turn: Turn it upright as its EXIF data say.
-
-    Returns:
-        RGB, shape ``(H, W, 3)``.
+    16 bits are scaled to 8, alpha is left out.
 
     Raises:
         UserError: Its numbers are of unknown range.

@@ -102,9 +102,7 @@ def evaluated_dataset(cfg: Config) -> Any:
 def image_pipeline(cfg: Config, tta: bool = False) -> Compose:
     """The test pipeline, given images in RGB (``img``, and ``img_id``) instead of reading them.
 
-    Args:
-        cfg: Complete config, which stays as it is.
-        tta: Give the mirror image as well.
+    With ``tta`` it gives the mirror image as well. The complete config stays as it is.
 
     Raises:
         UserError: There is none, or it does not read images.

@@ -100,7 +100,7 @@ class Outputs(ExitStack):
     left, also by an error.
 
     Args:
-        folder: New or empty folder.
+        folder: New or empty.
         classes: Names by label.
         info: How it was found, for ``images.json``; what JSON can hold.
         pictures: Write pictures and videos.

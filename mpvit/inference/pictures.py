@@ -16,10 +16,7 @@ class Pictures:
     """Writes pictures below a folder under the names that the images have.
 
     JPEG files become JPEG files, other images PNG files, videos MP4 files. Where two images have
-    one name, the second is numbered.
-
-    Args:
-        folder: Where to; made when the first picture is written.
+    one name, the second is numbered. The folder is made when the first picture is written.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -51,6 +51,17 @@ class SamplingPoints(Detections):
     strides: tuple[float, ...]
     queries: NDArray[np.int64]
 
+    def samples(self, query: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """What a query samples, the weakest first.
+
+        Returns:
+            Weights in parts of the largest one, shape ``(K,)``; levels; locations, ``(K, 2)``.
+        """
+        weights = self.weights[query] / self.weights[query].max()
+        order = weights.argsort(axis=None)
+        levels = np.broadcast_to(np.arange(weights.shape[1])[:, None], weights.shape).ravel()
+        return weights.ravel()[order], levels[order], self.locations[query].reshape(-1, 2)[order]
+
     def name(self, detection: int) -> str:
         """Class and score of a detection, as it is written beside its box."""
         label = int(self.labels[detection])

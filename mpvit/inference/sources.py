@@ -45,9 +45,8 @@ Loader = Callable[[], Source]
 def loaders(inputs: Any) -> Iterator[Loader]:
     """A function for each image and each frame that loads it, or raises `UserError`.
 
-    Args:
-        inputs: One or several of what `mpvit.inference.images.as_pixels` and
-            `mpvit.inference.inputs.find` take, and of places.
+    Inputs are one or several of what `mpvit.inference.images.as_pixels` and
+    `mpvit.inference.inputs.find` take, and of places.
 
     Raises:
         UserError: A path stands for nothing.

@@ -45,11 +45,7 @@ class Moment:
 def frames(
     path: str | os.PathLike[str], name: str | None = None
 ) -> Iterator[tuple[Moment, Pixels]]:
-    """Every frame of a video, turned as its metadata say.
-
-    Args:
-        path: File.
-        name: What to call it in errors; None for the path.
+    """Every frame of a video, turned as its metadata say; errors call it by the name if given.
 
     Yields:
         When the frame is shown, and its pixels, RGB, ``(H, W, 3)``.
@@ -89,12 +85,7 @@ def frames(
 class VideoWriter:
     """Writes an MP4 file in H.264, frame by frame. Sound is not copied.
 
-    Frames of another size than the first are scaled to it.
-
-    Args:
-        path: File to write.
-        first: Of the first frame; tells rate and unit.
-        size: Width and height in pixels.
+    Frames are scaled to the size, width and height in pixels; the first moment tells rate and unit.
 
     Raises:
         UserError: The file cannot be written, or PyAV is missing.

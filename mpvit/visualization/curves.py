@@ -23,11 +23,7 @@ _LOSSES = {
     'loss_iou': 'box (GIoU)',
 }
 _SCORES = {'coco/bbox_mAP': 'AP', 'coco/bbox_mAP_50': 'AP50', 'coco/bbox_mAP_75': 'AP75'}
-_SIZES = {
-    'coco/bbox_mAP_s': 'small',
-    'coco/bbox_mAP_m': 'medium',
-    'coco/bbox_mAP_l': 'large',
-}
+_SIZES = {'coco/bbox_mAP_s': 'small', 'coco/bbox_mAP_m': 'medium', 'coco/bbox_mAP_l': 'large'}
 _MARKED = 25  # up to so many evaluations each gets a dot
 
 

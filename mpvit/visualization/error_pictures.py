@@ -49,11 +49,8 @@ class Photos:
     in the colour of the class; white and dashed are objects that were missed. Images are turned by
     their EXIF data where the boxes are meant so, which the config or the annotated size tells.
 
-    Args:
-        analysis: Of the detections.
-        side: Longer side of the pictures in pixels.
-
     Attributes:
+        side: Longer side of the pictures in pixels.
         unreadable: Image files that were to be drawn and could not be read.
     """
 
@@ -74,12 +71,7 @@ class Photos:
         return f'{text}; cannot be read' if blank else text
 
     def mistakes(self, kind: str, count: int) -> Iterator[Mistake]:
-        """The detections of a kind of error with the highest scores, or the largest missed objects.
-
-        Args:
-            kind: One of `mpvit.evaluation.error_types.ERROR_TYPES`.
-            count: How many at most.
-        """
+        """So many errors of a kind (`ERROR_TYPES`) with the highest scores, or largest objects."""
         shown = self.analysis.shown
         if kind == 'missed':
             chosen = np.flatnonzero(shown.missed)
@@ -121,9 +113,7 @@ class Photos:
     def _open(self, image: int, least: int | None = None) -> tuple[Pixels, tuple[int, int]]:
         """An image, and its width and height in pixels of the boxes.
 
-        Args:
-            image: Its index.
-            least: Longer side that is enough: a large JPEG is decoded at a fraction of its size.
+        Where ``least`` is enough of its longer side, a large JPEG is decoded at a fraction of it.
         """
         path = self.analysis.results.files[image]
         stated = tuple(self.analysis.results.sizes[image])

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -164,17 +165,14 @@ def draw_on(
 def _dots(axes: Axes, points: SamplingPoints, detection: int, colour: str | None) -> None:
     """The samples of one detection, weak ones first, and its reference point."""
     query = points.queries[detection]
-    weights = points.weights[query]
-    strength = (weights / weights.max()).ravel()
-    order = strength.argsort()
-    levels = np.broadcast_to(np.arange(weights.shape[1])[:, None], weights.shape).ravel()
-    x, y = points.locations[query].reshape(-1, 2)[order].T
+    strength, levels, places = points.samples(query)
+    alpha: Any = 0.25 + 0.7 * strength  # of each
     axes.scatter(
-        x,
-        y,
-        s=_LARGEST**2 * strength[order],
-        c=[colour or level_colour(level) for level in levels[order]],
-        alpha=0.25 + 0.7 * strength[order],
+        places[:, 0],
+        places[:, 1],
+        s=_LARGEST**2 * strength,
+        c=[colour or level_colour(level) for level in levels],
+        alpha=alpha,
         edgecolors='black',
         linewidths=0.4,
         zorder=2,
