@@ -44,7 +44,7 @@ _STATS = {
     'AR_m@100': 'recall, medium objects',
     'AR_l@100': 'recall, large objects',
 }
-Facts = dict[str, str]
+Facts = dict[str, Any]  # what is None or empty is not shown
 
 
 def write_report(
@@ -212,7 +212,7 @@ def _training_facts(run: Run, history: History | None) -> Facts:
     model = config.get('model') or {}
     model = model.get('module', model)
     optimizer = config.get('optim_wrapper', {}).get('optimizer')
-    facts = {
+    return {
         'config': run.config_file and run.config_file.name,
         **_model_facts(model),
         'epochs': _epochs(config.get('train_cfg', {}).get('max_epochs'), history),
@@ -222,7 +222,6 @@ def _training_facts(run: Run, history: History | None) -> Facts:
         **{key: run.training.get(key) for key in ('seed', 'processes', 'launcher')},
         **(run.training.get('software') or {}),
     }
-    return _known(facts)
 
 
 def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,18 +268,12 @@ def _evaluation_facts(run: Run) -> Facts:
     if not record:
         return {}
     written = datetime.fromtimestamp((run.folder / METRICS).stat().st_mtime)
-    return _known(
-        {
-            'checkpoint': record.get('checkpoint'),
-            'precision': (record.get('inference') or {}).get('dtype'),
-            **(record.get('software') or {}),
-            'evaluated': f'{written:%Y-%m-%d %H:%M}',
-        }
-    )
-
-
-def _known(facts: Mapping[str, Any]) -> Facts:
-    return {name: str(value) for name, value in facts.items() if value not in (None, '')}
+    return {
+        'checkpoint': record.get('checkpoint'),
+        'precision': (record.get('inference') or {}).get('dtype'),
+        **(record.get('software') or {}),
+        'evaluated': f'{written:%Y-%m-%d %H:%M}',
+    }
 
 
 def _files(run: Run) -> Facts:
