@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+import turned
 from matplotlib.collections import PathCollection
 from mmdet.apis import inference_detector
 from mmdet.registry import MODELS
@@ -189,10 +190,7 @@ def test_another_thread_may_use_the_detector_meanwhile(prepared, image, monkeypa
 def test_files_are_turned_upright(prepared, image, tmp_path):
     upright = Image.fromarray(image[..., ::-1])
     upright.save(tmp_path / 'upright.png')
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
-    turned = upright.transpose(Image.Transpose.ROTATE_90)
-    turned.save(tmp_path / 'turned.png', exif=exif)
+    turned.save(upright, tmp_path / 'turned.png', 6)
     expected = record(prepared, image)
     for same in (tmp_path / 'upright.png', tmp_path / 'turned.png', upright):
         found = record(prepared, same)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import turned
 from PIL import Image, ImageColor, ImageOps
 from synthetic_detections import detections_file, found_in, truth_file
 
@@ -75,24 +76,16 @@ def test_boxes_lie_where_they_were_found_in_large_photographs(tmp_path):
     assert pixels[:, :75].max() < 70
 
 
-@pytest.mark.parametrize('orientation', range(2, 9))
+@pytest.mark.parametrize('orientation', turned.STORED)
 def test_photographs_are_turned_as_their_boxes_are_meant(tmp_path, orientation):
     upright = Image.new('RGB', (120, 160), (60, 60, 60))
     upright.paste('white', (70, 20, 110, 60))
     photos = photos_of(tmp_path, [(2, [70, 20, 40, 40], 0.9)])
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    # what a viewer turns upright, made from the definition of the EXIF orientations
-    pixels = np.asarray(upright)
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    mirrored = dict(zip(range(2, 9), 'x xy y none y xy x'.split(), strict=True))[orientation]
-    pixels = pixels[:: -1 if 'y' in mirrored else 1, :: -1 if 'x' in mirrored else 1]
-    Image.fromarray(pixels).save(tmp_path / '1.jpg', 'PNG', exif=exif)
+    turned.save(upright, tmp_path / '1.jpg', orientation, format='PNG')
     shown = ImageOps.exif_transpose(Image.open(tmp_path / '1.jpg'))
     assert np.array_equal(shown, upright)
 
-    def turned(exif_turns, size):
+    def is_upright(exif_turns, size):
         results = replace(photos.analysis.results, exif_turns=exif_turns, sizes=np.array([size]))
         drawn = Photos(Analysis(results))
         picture, (mistake,) = drawn.picture(0), drawn.mistakes('background', 1)
@@ -101,11 +94,11 @@ def test_photographs_are_turned_as_their_boxes_are_meant(tmp_path, orientation):
         assert cut == whole
         return cut
 
-    assert turned(True, (120.0, 160.0))
-    assert not turned(False, (160.0, 120.0))
+    assert is_upright(True, (120.0, 160.0))
+    assert not is_upright(False, (160.0, 120.0))
     # where nobody says so the annotated size does, if width and height change places
-    assert turned(None, (120.0, 160.0)) == (orientation >= 5)
-    assert not turned(None, (160.0, 120.0))
+    assert is_upright(None, (120.0, 160.0)) == (orientation >= 5)
+    assert not is_upright(None, (160.0, 120.0))
 
 
 def test_missed_objects_are_white_and_wrong_detections_dashed(tmp_path):
