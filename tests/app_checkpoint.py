@@ -1,15 +1,13 @@
 """A tiny detector that finds something without being trained, for tests of the page."""
 
-import copy
 import logging
 import shutil
 from pathlib import Path
 
 import torch
-from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
 
 from mpvit.config.reading import load_config
+from mpvit.model_info.info import random_detector
 
 #: Names as strangers may choose them: HTML, JavaScript of Gradio's templates, quotes.
 EVIL = '<b id="evil" onclick="1">a"b</b>${window.evil=1}{{x}}`'
@@ -19,11 +17,9 @@ CLASSES = ['circle', 'square', EVIL, 'star', 'triangle', '5']
 def write_checkpoint(config: Path, folder: Path, name: str = 'epoch_1.pth') -> Path:
     """A work folder with a checkpoint of random weights, whose scores are spread over [0, 1]."""
     cfg = load_config(config)
-    init_default_scope('mmdet')
     torch.manual_seed(0)
-    model = MODELS.build(copy.deepcopy(cfg.model))
     logging.disable(logging.INFO)  # a line for every tensor
-    model.init_weights()
+    model = random_detector(cfg)
     logging.disable(logging.NOTSET)
     for layer in model.bbox_head.cls_branches:
         torch.nn.init.normal_(layer.weight, std=0.3)

@@ -1,5 +1,6 @@
 """All numbers of a detector, as a whole and by part, at one or more image sizes."""
 
+import copy
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ def model_info(
     cfg = load_config(config)
     place = _device(device)
     with _quiet():
-        model = _build(cfg, initialise=bool(memory or runs))
+        model = random_detector(cfg, initialise=bool(memory or runs))
         parts = part_names(model)
         counts = {size: _count(model, size, cfg.filename) for size in sizes}
         parameters = {name: _parameters(model.get_submodule(name)) for name in ('', *parts)}
@@ -197,14 +198,15 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _build(cfg: Config, initialise: bool) -> Any:
+def random_detector(cfg: Config, initialise: bool = True) -> Any:
     """The detector of a config, with random weights where they are computed with."""
     if 'model' not in cfg:
         raise UserError(f'config {cfg.filename} has no model')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    cfg.model.get('backbone', {}).pop('init_cfg', None)  # any weights will do
+    settings = copy.deepcopy(cfg.model)
+    settings.get('backbone', {}).pop('init_cfg', None)  # any weights will do
     try:
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        model = revert_sync_batchnorm(MODELS.build(settings))
         if initialise:
             model.init_weights()
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:

@@ -1,20 +1,17 @@
 """A tiny detector as a checkpoint and as exported files."""
 
-import copy
 import json
 
 import pytest
 import torch
 from mmdet.apis import inference_detector
-from mmdet.registry import MODELS
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
 from torch import nn
 
 from mpvit.config.reading import load_config
 from mpvit.datasets.toy import CLASSES
 from mpvit.export.files import export
 from mpvit.inference import load_detector
+from mpvit.model_info.info import random_detector
 
 
 @pytest.fixture(scope='session')
@@ -22,10 +19,8 @@ def untrained():
     """Build the detector of a config with random weights whose detections differ in score."""
 
     def build(cfg) -> nn.Module:
-        init_default_scope('mmdet')
         torch.manual_seed(0)
-        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
-        model.init_weights()
+        model = random_detector(cfg)
         for layer in model.bbox_head.cls_branches:
             nn.init.normal_(layer.weight, std=0.1)
         for layer in model.bbox_head.reg_branches:

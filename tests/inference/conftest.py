@@ -7,16 +7,12 @@ import torch
 @pytest.fixture(scope='session')
 def weights(root, tmp_path_factory):
     """A checkpoint of the tiny config, initialised and then shaken so that nothing is constant."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-
     from mpvit.config.reading import load_config
+    from mpvit.model_info.info import random_detector
 
-    init_default_scope('mmdet')
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MODELS.build(load_config(root / 'tests' / 'data' / 'tiny.py').model)
-        model.init_weights()
+        model = random_detector(load_config(root / 'tests' / 'data' / 'tiny.py'))
         for name, parameter in model.named_parameters():
             strength = 0.3 if 'cls_branches' in name else 0.05  # for scores far apart
             parameter.data += strength * torch.randn_like(parameter)

@@ -9,8 +9,6 @@ import torch
 import turned
 from matplotlib.collections import PathCollection
 from mmdet.apis import inference_detector
-from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
@@ -19,6 +17,7 @@ from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
 from mpvit.inference import queries as sampling_points
 from mpvit.inference.queries import record
+from mpvit.model_info.info import random_detector
 from mpvit.ops.msda import module as attention_module
 from mpvit.visualization.queries import draw, draw_sheet
 
@@ -35,12 +34,10 @@ def detector(root):
     """Build tiny detectors with weights that are not those of the start."""
 
     def build(two_stage: bool = True, refine: bool = True) -> nn.Module:
-        init_default_scope('mmdet')
         cfg = load_config(root / 'tests' / 'data' / 'tiny.py')
         cfg.model.update(as_two_stage=two_stage, with_box_refine=refine)
         torch.manual_seed(0)
-        model = MODELS.build(cfg.model)
-        model.init_weights()
+        model = random_detector(cfg)
         with torch.no_grad():
             for parameter in (*model.decoder.parameters(), *model.bbox_head.parameters()):
                 parameter.add_(0.05 * torch.randn_like(parameter))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from mpvit.config.reading import load_config
-from mpvit.model_info.info import _build
+from mpvit.model_info.info import random_detector
 from mpvit.model_info.measure import (
     kept_for_backward,
     latency,
@@ -70,7 +70,7 @@ def test_peak_is_that_of_what_is_alive_at_a_time():
 
 @pytest.fixture(scope='module')
 def detector(root):
-    return _build(load_config(root / 'tests/data/tiny.py'), initialise=True)
+    return random_detector(load_config(root / 'tests/data/tiny.py'))
 
 
 def test_what_training_keeps_is_what_stays_allocated(detector):

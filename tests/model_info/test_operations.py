@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.model_info import count_operations, model_info
-from mpvit.model_info.info import _build
+from mpvit.model_info.info import random_detector
 from mpvit.model_info.measure import made_up, predict
 from mpvit.model_info.operations import _FORMULAS, _operations
 
@@ -162,7 +162,7 @@ def test_the_detector_as_it_runs_does_the_same(root, tmp_path, prepared):
     from mpvit.config.reading import load_config
 
     size = (160, 192)  # large enough for the kernels of large maps
-    model = _build(load_config(config), initialise=True).eval().requires_grad_(False)
+    model = random_detector(load_config(config)).eval().requires_grad_(False)
     expected = count_operations(model, lambda m: predict(m, made_up(size, torch.device('meta'))))
     if prepared:
         prepare(model)
