@@ -59,6 +59,6 @@ def run(**arguments: Any) -> None:
     find(arguments['inputs'])
     warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on
     import mpvit.register  # noqa: F401
-    from mpvit.inference import infer
+    from mpvit.inference.outputs import infer
 
     infer(**arguments, say=print)

@@ -56,12 +56,9 @@ class Differences:
 
 
 def verify(reference: nn.Module, exported: ExportedDetector, dtype: str = 'fp32') -> Differences:
-    """Compare a detector in float32 on images of several sizes, alone and in padded batches.
+    """Compare a detector in float32 with itself as exported in a precision (`TOLERANCES`).
 
-    Args:
-        reference: The detector in PyTorch.
-        exported: The same, exported.
-        dtype: Precision of the exported one, a key of `TOLERANCES`.
+    On images of several sizes, alone and in padded batches.
 
     Raises:
         UserError: They differ by more than the tolerance.

@@ -12,13 +12,11 @@ if TYPE_CHECKING:
     from mpvit.inference.detections import Detections
     from mpvit.inference.detector import Detector
     from mpvit.inference.loading import load_detector
-    from mpvit.inference.outputs import infer
 
-__all__ = ['Detections', 'Detector', 'infer', 'load_detector', 'prepare']
+__all__ = ['Detections', 'Detector', 'load_detector', 'prepare']
 _PLACES = {
     'Detections': 'mpvit.inference.detections',
     'Detector': 'mpvit.inference.detector',
-    'infer': 'mpvit.inference.outputs',
     'load_detector': 'mpvit.inference.loading',
     'prepare': 'mpvit.engine.hooks.prepare_inference',
 }

@@ -48,13 +48,9 @@ def made_up(size: Size, device: torch.device, batch: int = 1) -> Inputs:
 def latency(
     model: nn.Module, inputs: Inputs, parts: Sequence[str], runs: int
 ) -> dict[str, list[float]]:
-    """Time a detector, from the normalised image to detections.
+    """Time a detector in eval mode, and its parts (dotted names), from the image to detections.
 
-    Args:
-        model: In eval mode.
-        inputs: On its device.
-        parts: Modules to time too, by dotted name.
-        runs: How often, after two runs that are not timed.
+    Two runs that are not timed come first.
 
     Returns:
         Seconds of each run by part; of the whole by the name ``''``. A part that is not called has
@@ -115,12 +111,7 @@ def kept_for_backward(model: nn.Module, inputs: Inputs, parts: Sequence[str]) ->
     """Bytes of the tensors that the losses of an image keep for the backward pass.
 
     They are counted as they are kept and thrown away at once, so this takes no more memory than
-    inference. Parameters and buffers do not count.
-
-    Args:
-        model: Is left in training mode.
-        inputs: On its device.
-        parts: Modules to tell apart, by dotted name.
+    inference. Parameters and buffers do not count. The model is left in training mode.
 
     Returns:
         Bytes by part; of the whole by the name ``''``.

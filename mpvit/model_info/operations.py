@@ -74,12 +74,9 @@ class Count:
 
 
 def count_operations(model: nn.Module, run: Callable[[nn.Module], object]) -> Count:
-    """Count the operations of a model in eval mode.
+    """Count the operations of a model in eval mode, which stays as it is.
 
-    Args:
-        model: Stays as it is.
-        run: Calls a copy of the model, whose tensors are on the meta device, with inputs that are
-            there too.
+    ``run`` is to call a copy of it, whose tensors are on the meta device, with inputs there.
     """
     copied = copy.deepcopy(model).to('meta').eval()
     copied.requires_grad_(False)  # the counter expects a graph behind whatever requires one
@@ -112,10 +109,8 @@ class _OnShapes(TorchDispatchMode):
     """Runs on the meta device what reads sizes out of tensors of integers, as mmdet does.
 
     Such a tensor stays on the CPU when it is sent to the meta device, and follows there for a
-    single operation if that has other tensors there.
-
-    Args:
-        formulas: By operator; calls of others are noted in ``unknown``.
+    single operation if that has other tensors there. Calls of operators without a formula are
+    noted in ``unknown``.
     """
 
     def __init__(self, formulas: Mapping[Any, object]) -> None:

@@ -249,9 +249,8 @@ class ExportedDetector(BaseDetector):
 def use_exported(cfg: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Let a config test an exported file in the place of a detector and its checkpoint.
 
-    Args:
-        cfg: Complete config whose ``load_from`` is the file; changed in place.
-        settings: What was asked of inference: ``dtype``, ``compile`` and ``fold``.
+    The config, whose ``load_from`` is the file, is changed in place; the settings are what was
+    asked of inference: ``dtype``, ``compile`` and ``fold``.
 
     Returns:
         What is to be recorded instead of them.
