@@ -40,7 +40,7 @@ class Box:
 def draw(pixels: Pixels, found: Detections) -> Pixels:
     """Draw detections with class and score, a colour for each class, the best on top.
 
-    Pixels are RGB, ``(H, W, 3)``; those that are given are not changed.
+    Pixels and errors are as for `draw_boxes`.
     """
     rows = zip(found.boxes, found.labels, found.names, found.scores, strict=True)
     boxes = [
@@ -59,6 +59,9 @@ def draw_boxes(pixels: Pixels, boxes: Sequence[Box], letters: int | None = None)
 
     Returns:
         The picture, RGB, ``(H, W, 3)``.
+
+    Raises:
+        UserError: supervision is not installed.
     """
     side = min(pixels.shape[:2])
     picture: Pixels = np.array(pixels[..., ::-1], order='C')  # a copy, in the BGR of supervision

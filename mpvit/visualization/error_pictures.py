@@ -35,7 +35,7 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong detection or a missed object, cut out of an image (its index)."""
+    """A wrong detection or a missed object, cut out of the image with an index."""
 
     image: int
     caption: str
