@@ -7,7 +7,7 @@ never be right (status 2).
 import argparse
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,13 +57,7 @@ def tracker(name: str) -> str:
 def number(
     kind: type[int] | type[float], low: float, high: float | None = None
 ) -> Callable[[str], Any]:
-    """The type of numbers in a range.
-
-    Args:
-        kind: `int` or `float`.
-        low: Smallest.
-        high: Largest; None for no limit.
-    """
+    """The type of numbers from ``low`` to ``high``, both included; None for no limit."""
 
     def parse(text: str) -> float:
         value = kind(text)
@@ -86,40 +80,37 @@ def local_rank(text: str) -> None:
     os.environ.setdefault('LOCAL_RANK', str(int(text)))
 
 
+def option(
+    parser: Any, flag: str, kind: Any, metavar: Any, text: str, default: Any = None, **more: Any
+) -> None:
+    """An option with a value, whose help ends with its default if there is one."""
+    text += '' if default is None else f' (default: {default})'
+    parser.add_argument(flag, type=kind, metavar=metavar, help=text, default=default, **more)
+
+
+def choice(parser: Any, flag: str, values: Sequence[str], text: str) -> None:
+    """An option with one of a few values, of which the first is the default."""
+    text += f' (default: {values[0]})'
+    parser.add_argument(flag, choices=values, default=values[0], help=text)
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Arguments of trainings and tests."""
     parser.add_argument('config', type=config, help='config file, or name of one (`mpvit configs`)')
-    parser.add_argument(
-        '--work-dir',
-        type=paths.work_dir,
-        metavar='DIR',
-        help='folder for outputs (default: work_dirs/<config name>)',
-    )
+    text = 'folder for outputs (default: work_dirs/<config name>)'
+    option(parser, '--work-dir', paths.work_dir, 'DIR', text)
     add_options(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how the processes were started (default: none, a single process)',
-    )
-    parser.add_argument(
-        '--local-rank',
-        '--local_rank',
-        type=local_rank,
-        dest=argparse.SUPPRESS,
-        help=argparse.SUPPRESS,
-    )
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
+    choice(parser, '--launcher', launchers, 'how several processes were started')
+    hidden: Any = dict(dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument('--local-rank', '--local_rank', type=local_rank, **hidden)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Overrides of config entries."""
+    text = 'override config entries, such as train_dataloader.batch_size=4'
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=override,
-        default=[],
-        metavar='KEY=VALUE',
-        help='override config entries, such as train_dataloader.batch_size=4',
+        '--cfg-options', nargs='+', type=override, default=[], metavar='KEY=VALUE', help=text
     )
 
 
@@ -173,12 +164,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation: also the mirror image'
     )
-    parser.add_argument(
-        '--dtype',
-        choices=['fp32', 'bf16', 'fp16'],
-        default='fp32',
-        help='precision (default: fp32)',
-    )
+    choice(parser, '--dtype', ['fp32', 'bf16', 'fp16'], 'precision')
     parser.add_argument('--compile', action='store_true', help='compile the detector first')
     parser.add_argument(
         '--no-fold', dest='fold', action='store_false', help='leave batch norms as they are'
@@ -192,6 +178,4 @@ def add_device(parser: argparse.ArgumentParser, default: str = 'cuda where there
 
 def add_threshold(parser: argparse.ArgumentParser, what: str) -> None:
     """The score from which detections count."""
-    parser.add_argument(
-        '--threshold', type=score, default=0.3, metavar='SCORE', help=f'{what} (default: 0.3)'
-    )
+    option(parser, '--threshold', score, 'SCORE', what, 0.3)

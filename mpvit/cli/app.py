@@ -20,34 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=existing_checkpoint,
         help='its checkpoint (default: those found in --work-dirs, the newest first)',
     )
-    parser.add_argument(
-        '--work-dirs',
-        type=expanded,
-        default='work_dirs',
-        metavar='DIR',
-        help='folder to search for checkpoints (default: work_dirs)',
-    )
-    parser.add_argument(
-        '--images',
-        type=expanded,
-        metavar='DIR',
-        help='folder of pictures to choose from (default: the toy validation set, where it is)',
-    )
-    parser.add_argument(
-        '--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1)'
-    )
-    parser.add_argument(
-        '--port',
-        type=types.number(int, 1, 65535),
-        help='port to listen on (default: the first free one from 7860)',
-    )
-    parser.add_argument(
-        '--max-upload',
-        type=types.positive,
-        default=20,
-        metavar='MB',
-        help='size of the largest upload (default: 20 MB)',
-    )
+    text = 'folder to search for checkpoints'
+    types.option(parser, '--work-dirs', expanded, 'DIR', text, 'work_dirs')
+    text = 'folder of pictures to choose from (default: the toy validation set, where it is)'
+    types.option(parser, '--images', expanded, 'DIR', text)
+    types.option(parser, '--host', str, 'HOST', 'address to listen on', '127.0.0.1')
+    text = 'port to listen on (default: the first free one from 7860)'
+    types.option(parser, '--port', types.number(int, 1, 65535), 'PORT', text)
+    types.option(parser, '--max-upload', types.positive, 'MB', 'size of the largest upload', 20)
     types.add_device(parser)
 
 

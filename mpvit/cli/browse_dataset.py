@@ -13,35 +13,16 @@ from mpvit.files.paths import work_dir
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('config', type=types.config, help='config file, or name of one')
-    parser.add_argument(
-        '--out',
-        required=True,
-        dest='sheets',
-        type=work_dir,
-        metavar='DIR',
-        help='folder for the sheets',
-    )
-    parser.add_argument(
-        '--split', choices=['train', 'val'], default='train', help='which images (default: train)'
-    )
-    parser.add_argument(
-        '--count', type=types.count, default=12, metavar='N', help='images (default: 12)'
-    )
-    parser.add_argument(
-        '--draws',
-        type=types.number(int, 1, 8),
-        metavar='N',
-        help='how often each image is augmented (default: 3 for train, 1 for val)',
-    )
+    place: Any = dict(dest='sheets', required=True)
+    types.option(parser, '--out', work_dir, 'DIR', 'folder for the sheets', **place)
+    types.choice(parser, '--split', ['train', 'val'], 'which images')
+    types.option(parser, '--count', types.count, 'N', 'images', 12)
+    text = 'how often each image is augmented (default: 3 for train, 1 for val)'
+    types.option(parser, '--draws', types.number(int, 1, 8), 'N', text)
     parser.add_argument(
         '--classes', nargs='+', default=[], metavar='NAME', help='only images with one of these'
     )
-    parser.add_argument(
-        '--seed',
-        type=types.number(int, 0),
-        default=0,
-        help='same seed, same pictures (default: 0)',
-    )
+    types.option(parser, '--seed', types.number(int, 0), 'N', 'same seed, same pictures', 0)
     types.add_options(parser)
     types.add_data(parser, 'train', 'val')
 

@@ -6,6 +6,7 @@ Exit status: 0 without errors, 1 with errors, 2 for wrong arguments.
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--config', type=types.config, help='also compare with the classes and scales of a config'
     )
     parser.add_argument('--quick', action='store_true', help='read only a sample of the images')
-    parser.add_argument(
-        '--workers',
-        type=types.positive,
-        metavar='N',
-        help='threads (default: one for each CPU core)',
-    )
-    for flag, kind, metavar, text in (
-        ('--json', new_file, 'FILE', 'write all that was found as JSON'),
-        ('--picture', new_picture, 'FILE.png', 'draw histograms and the worst samples'),
-        ('--fix', new_file, 'FILE', 'write a repaired copy of the training file'),
-        ('--fix-val', new_file, 'FILE', 'the same for the validation file'),
-    ):
-        parser.add_argument(flag, type=kind, metavar=metavar, help=text)
+    option = partial(types.option, parser)
+    option('--workers', types.positive, 'N', 'threads (default: one for each CPU core)')
+    option('--json', new_file, 'FILE', 'write all that was found as JSON')
+    option('--picture', new_picture, 'FILE.png', 'draw histograms and the worst samples')
+    option('--fix', new_file, 'FILE', 'write a repaired copy of the training file')
+    option('--fix-val', new_file, 'FILE', 'the same for the validation file')
 
 
 def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:

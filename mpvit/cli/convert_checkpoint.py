@@ -11,9 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('source', type=existing_checkpoint, metavar='IN', help='file to read')
     parser.add_argument('target', type=new_file, metavar='OUT', help='file to write')
-    parser.add_argument(
-        '--to', choices=['ours', 'official'], default='ours', help='form of OUT (default: ours)'
-    )
+    types.choice(parser, '--to', ['ours', 'official'], 'form of OUT')
     parser.add_argument(
         '--ema', action='store_true', help='take the moving average (EMA) of the weights'
     )

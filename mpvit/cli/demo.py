@@ -15,13 +15,8 @@ CONFIG = 'mpvit_t_ddetr_toy'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        '--config',
-        type=types.config,
-        default=CONFIG,
-        help=f'config file or name (default: {CONFIG})',
-    )
-    parser.add_argument('--work-dir', type=work_dir, metavar='DIR', help='folder for outputs')
+    types.option(parser, '--config', types.config, 'CONFIG', 'config file or name', CONFIG)
+    types.option(parser, '--work-dir', work_dir, 'DIR', 'folder for outputs')
 
 
 def run(config: str, work_dir: str | None) -> None:

@@ -10,39 +10,16 @@ from mpvit.files.paths import new_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.add_detector(parser)
-    parser.add_argument(
-        '--format', choices=['onnx', 'openvino'], default='onnx', help='(default: onnx)'
-    )
-    parser.add_argument(
-        '--out',
-        dest='target',
-        type=new_file,
-        metavar='FILE',
-        help='.onnx, or .xml for OpenVINO (default: beside the checkpoint)',
-    )
-    parser.add_argument(
-        '--size',
-        type=types.positive,
-        nargs=2,
-        metavar=('H', 'W'),
-        help='take images of up to this size only (default: any size)',
-    )
-    parser.add_argument(
-        '--batch-size',
-        dest='batch',
-        type=types.positive,
-        metavar='N',
-        help='take batches of N only (default: any number)',
-    )
-    parser.add_argument(
-        '--dtype', choices=['fp32', 'fp16'], default='fp32', help='precision (default: fp32)'
-    )
-    parser.add_argument(
-        '--attention',
-        choices=['grid_sample', 'gather'],
-        default='grid_sample',
-        help='how deformable attention is written down (default: grid_sample)',
-    )
+    types.choice(parser, '--format', ['onnx', 'openvino'], 'what to write')
+    text = '.onnx, or .xml for OpenVINO (default: beside the checkpoint)'
+    types.option(parser, '--out', new_file, 'FILE', text, dest='target')
+    text = 'take images of up to this size only (default: any size)'
+    types.option(parser, '--size', types.positive, ('H', 'W'), text, nargs=2)
+    text = 'take batches of N only (default: any number)'
+    types.option(parser, '--batch-size', types.positive, 'N', text, dest='batch')
+    types.choice(parser, '--dtype', ['fp32', 'fp16'], 'precision')
+    text = 'how deformable attention is written down'
+    types.choice(parser, '--attention', ['grid_sample', 'gather'], text)
 
 
 def run(**arguments: Any) -> None:

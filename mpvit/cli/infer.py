@@ -21,13 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='INPUT',
         help="image, video, folder with all in it, pattern such as 'photos/**/*.jpg', or URL",
     )
-    parser.add_argument(
-        '--out',
-        dest='out_dir',
-        type=new_folder,
-        metavar='DIR',
-        help='new folder for the results (default: infer, infer_2, ... in work_dirs/<config name>)',
-    )
+    text = 'new folder for the results (default: infer, infer_2, ... in work_dirs/<config name>)'
+    types.option(parser, '--out', new_folder, 'DIR', text, dest='out_dir')
     parser.add_argument(
         '--no-pictures', dest='pictures', action='store_false', help='write JSON and CSV only'
     )
@@ -35,19 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--classes', nargs='+', metavar='NAME', help='detect these classes only (default: all)'
     )
-    parser.add_argument(
-        '--batch-size',
-        type=types.positive,
-        default=1,
-        metavar='N',
-        help='images at once (default: 1)',
-    )
-    parser.add_argument(
-        '--tile',
-        type=types.number(int, 32),
-        metavar='PIXELS',
-        help='look at large images in overlapping square tiles with this side',
-    )
+    types.option(parser, '--batch-size', types.positive, 'N', 'images at once', 1)
+    text = 'look at large images in overlapping square tiles with this side'
+    types.option(parser, '--tile', types.number(int, 32), 'PIXELS', text)
     types.add_inference(parser)
     types.add_device(parser)
 

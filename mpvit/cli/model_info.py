@@ -8,7 +8,6 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from mpvit.cli import _arguments as types
 from mpvit.files.paths import new_file
@@ -19,28 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'configs', type=types.config, nargs='+', metavar='CONFIG', help='config file'
     )
-    parser.add_argument(
-        '--size',
-        dest='sizes',
-        type=types.positive,
-        nargs=2,
-        action='append',
-        metavar=('HEIGHT', 'WIDTH'),
-        help='pixels of the image as it enters the backbone; may be given several times '
-        '(default: 800 1333)',
-    )
+    several = dict(dest='sizes', nargs=2, action='append')
+    text = 'image as it enters the backbone; may be given several times (default: 800 1333)'
+    types.option(parser, '--size', types.positive, ('HEIGHT', 'WIDTH'), text, **several)
     parser.add_argument('--per-module', action='store_true', help='also a table of the parts')
-    parser.add_argument(
-        '--json', type=new_file, metavar='FILE', help='write everything, unrounded, as JSON'
-    )
+    text = 'write everything, unrounded, as JSON'
+    types.option(parser, '--json', new_file, 'FILE', text, dest='target')
     types.add_device(parser, 'the first GPU, or cpu, for memory and latency')
-    parser.add_argument(
-        '--runs',
-        type=types.positive,
-        default=5,
-        metavar='N',
-        help='timed runs for the latency (default: 5)',
-    )
+    types.option(parser, '--runs', types.positive, 'N', 'timed runs for the latency', 5)
     parser.add_argument(
         '--no-latency', dest='latency', action='store_false', help='do not measure latency'
     )
@@ -53,7 +38,7 @@ def run(
     configs: list[str],
     sizes: list[list[int]] | None,
     per_module: bool,
-    json: str | None,
+    target: str | None,
     latency: bool,
     runs: int,
     memory: bool,
@@ -82,9 +67,6 @@ def run(
             if found.unknown:
                 calls = ', '.join(f'{name} ({n} times)' for name, n in found.unknown.items())
                 print(f'\n{model.name}: not counted, for want of a formula: {calls}')
-    if json:
-        _write(json, [asdict(model) for model in models])
-
-
-def _write(path: str, content: Any) -> None:
-    Path(path).write_text(json.dumps(content, indent=1) + '\n')
+    if target:
+        content = [asdict(model) for model in models]
+        Path(target).write_text(json.dumps(content, indent=1) + '\n')

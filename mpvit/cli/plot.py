@@ -1,6 +1,7 @@
 """Draw pictures of a run (docs/plots.md)."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +18,26 @@ def detections(path: str) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
-    curves = kinds.add_parser(
-        'curves',
-        help='losses, learning rate and AP of one or several trainings',
-        description='Draw losses, learning rate and AP of one or several trainings.',
-    )
+    text = 'losses, learning rate and AP of one or several trainings'
+    curves = kinds.add_parser('curves', help=text, description=f'Draw {text}.')
     curves.add_argument(
         'work_dirs', nargs='+', type=expanded, metavar='WORK_DIR', help='work folder of a run'
     )
-    curves.add_argument(
-        '--out',
-        dest='target',
-        type=new_file,
-        metavar='FILE',
-        help='picture to write: .png, .svg or .pdf (default, for one run: WORK_DIR/curves.png)',
-    )
-    errors = kinds.add_parser(
-        'errors',
-        help='what a detector gets right and wrong, from its detections',
-        description='Draw what a detector gets right and wrong, from the detections that '
-        'tools/test.py left in a work folder, or from files.',
-    )
+    text = 'picture to write: .png, .svg or .pdf (default, for one run: WORK_DIR/curves.png)'
+    types.option(curves, '--out', new_file, 'FILE', text, dest='target')
+    text = 'what a detector gets right and wrong, from detections in a work folder or in files'
+    errors = kinds.add_parser('errors', help=text, description=f'Draw {text}.')
     errors.add_argument(
         'work_dir', nargs='?', type=expanded, metavar='WORK_DIR', help='work folder of a run'
     )
-    errors.add_argument(
-        '--ann', dest='val_ann', type=types.annotations, metavar='FILE', help='annotation file'
-    )
-    errors.add_argument(
-        '--detections', type=detections, metavar='FILE', help='detections, .bbox.json'
-    )
-    errors.add_argument(
-        '--images',
-        dest='val_images',
-        type=existing_folder,
-        metavar='DIR',
-        help='folder of the images',
-    )
-    errors.add_argument(
-        '--out',
-        dest='target',
-        type=new_file,
-        metavar='DIR',
-        help='new folder (default: WORK_DIR/errors)',
-    )
+    option = partial(types.option, errors)
+    option('--ann', types.annotations, 'FILE', 'annotation file', dest='val_ann')
+    option('--detections', detections, 'FILE', 'detections, .bbox.json')
+    option('--images', existing_folder, 'DIR', 'folder of the images', dest='val_images')
+    option('--out', new_file, 'DIR', 'new folder (default: WORK_DIR/errors)', dest='target')
     types.add_threshold(errors, 'score from which detections are counted and drawn')
-    errors.add_argument(
-        '--count',
-        type=types.count,
-        default=12,
-        metavar='N',
-        help='images on a sheet (default: 12)',
-    )
-    errors.add_argument(
-        '--format', choices=['png', 'svg', 'pdf'], default='png', help='of charts (default: png)'
-    )
+    option('--count', types.count, 'N', 'images on a sheet', 12)
+    types.choice(errors, '--format', ['png', 'svg', 'pdf'], 'of charts')
 
 
 def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:

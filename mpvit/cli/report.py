@@ -13,21 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'work_dir', type=expanded, metavar='WORK_DIR', help='work folder of the run'
     )
-    parser.add_argument(
-        '--out',
-        dest='target',
-        type=new_file,
-        metavar='FILE',
-        help='file to write (default: WORK_DIR/report.html)',
-    )
+    text = 'file to write (default: WORK_DIR/report.html)'
+    types.option(parser, '--out', new_file, 'FILE', text, dest='target')
     types.add_threshold(parser, 'score from which detections are counted and drawn')
-    parser.add_argument(
-        '--count',
-        type=types.count,
-        default=8,
-        metavar='N',
-        help='images and mistakes of each kind that are shown (default: 8)',
-    )
+    text = 'images and mistakes of each kind that are shown'
+    types.option(parser, '--count', types.count, 'N', text, 8)
 
 
 def run(work_dir: str, target: str | None, **options: Any) -> None:

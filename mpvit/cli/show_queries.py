@@ -14,24 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.add_detector(parser)
     parser.add_argument('image', type=types.image, help='image file')
-    parser.add_argument(
-        '--out',
-        required=True,
-        dest='figure',
-        type=new_picture,
-        metavar='FILE',
-        help='picture: png, jpg, pdf or svg',
-    )
-    parser.add_argument(
-        '--layer', type=int, default=-1, metavar='N', help='decoder layer from 0 (default: last)'
-    )
-    parser.add_argument(
-        '--top',
-        type=types.number(int, 1, 50),
-        default=6,
-        metavar='K',
-        help='detections to draw, best first (default: 6)',
-    )
+    place: Any = dict(dest='figure', required=True)
+    types.option(parser, '--out', new_picture, 'FILE', 'picture: png, jpg, pdf or svg', **place)
+    types.option(parser, '--layer', int, 'N', 'decoder layer from 0, or from the end', -1)
+    text = 'detections to draw, best first'
+    types.option(parser, '--top', types.number(int, 1, 50), 'K', text, 6)
     types.add_device(parser)
 
 

@@ -11,16 +11,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.add_run(parser)
     types.add_checkpoint(parser)
-    parser.add_argument(
-        '--eval', choices=['bbox'], default='bbox', help='what to evaluate (default: bbox)'
-    )
+    types.choice(parser, '--eval', ['bbox'], 'what to evaluate')
     parser.add_argument('--classwise', action='store_true', help='also report every class')
-    parser.add_argument(
-        '--out', type=pickle_file, metavar='FILE.pkl', help='write the raw detections as a pickle'
-    )
-    parser.add_argument(
-        '--show-dir', type=expanded, metavar='DIR', help='write pictures with the detections'
-    )
+    text = 'write the raw detections as a pickle'
+    types.option(parser, '--out', pickle_file, 'FILE.pkl', text)
+    types.option(parser, '--show-dir', expanded, 'DIR', 'write pictures with the detections')
     types.add_inference(parser)
     types.add_data(parser, 'val')
 
