@@ -14,6 +14,7 @@ import warnings
 import mmdet.registry
 import mmengine.runner.checkpoint
 import mmengine.runner.runner
+from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio import register_handler
 from mmengine.registry import WEIGHT_INITIALIZERS, Registry
@@ -105,6 +106,20 @@ def write_durably() -> None:
     mmengine.runner.runner.save_checkpoint = write_checkpoint
 
 
+def format_configs_once() -> None:
+    """Keep the text of a config while it does not change: every checkpoint asks yapf for it."""
+    format_config = Config.pretty_text.fget
+    texts: dict[tuple[bool, str], str] = {}
+
+    def pretty_text(config: Config) -> str:
+        key = config._format_python_code, str(config.to_dict())
+        if key not in texts:
+            texts[key] = format_config(config)
+        return texts[key]
+
+    Config.pretty_text = property(pretty_text)
+
+
 use_large_pages()
 mmcv_bridge.install()  # before anything imports mmdet's models
 import_mmdet()
@@ -112,3 +127,4 @@ import_modules()
 add_scope()
 read_safely()
 write_durably()
+format_configs_once()

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mpvit.engine.runner import PortableRunner, lr_factor
 from mpvit.errors import UserError
@@ -55,3 +56,10 @@ def test_scaling_needs_to_know_for_how_many_images_the_rate_is_meant():
     wrapper = SimpleNamespace(optimizer=SimpleNamespace(defaults=dict(lr=1)))
     with pytest.raises(UserError, match='base_batch_size'):
         PortableRunner.scale_lr(runner, wrapper, dict(enable=True))
+
+
+def test_a_config_is_formatted_again_only_where_it_changed():
+    config = Config(dict(a=1))
+    assert config.pretty_text is config.pretty_text
+    config.a = 2
+    assert config.pretty_text == 'a = 2\n'
