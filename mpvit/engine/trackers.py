@@ -46,24 +46,26 @@ class _Tracker(BaseVisBackend):
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
         """Record the config."""
-        self._try(super().add_config, config, **kwargs)
+        self._try(self._send_config, config)
 
     def add_image(self, *args: Any, **kwargs: Any) -> None:
         """Record an image."""
         self._try(super().add_image, *args, **kwargs)
 
-    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
-        """Record a number."""
-        self._try(super().add_scalar, *args, **kwargs)
-
-    def add_scalars(self, *args: Any, **kwargs: Any) -> None:
+    def add_scalars(self, scalar_dict: dict[str, Any], step: int = 0, *args: Any) -> None:
         """Record several numbers of a step."""
-        self._try(super().add_scalars, *args, **kwargs)
+        self._try(self._send, scalar_dict, step)
 
     def close(self) -> None:
         """Write what is left."""
-        if getattr(self, '_env_initialized', False):
+        if self._env_initialized:
             self._try(self._finish)
+
+    def _send_config(self, config: Config) -> None:
+        raise NotImplementedError
+
+    def _send(self, scalar_dict: dict[str, Any], step: int) -> None:
+        super().add_scalars(scalar_dict, step)
 
     def _finish(self) -> None:
         super().close()
@@ -100,19 +102,12 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
             folders = {path.parent for path in self._work_dir.glob('*/vis_data/events.out.*')}
             self._save_dir = str(max(folders, default=save_dir))
 
-    def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Keep the config until there is something to record with it."""
-        self._config = config
+    def _send_config(self, config: Config) -> None:
+        self._config = config  # until there is something to record with it
 
-    def add_scalars(
-        self, scalar_dict: dict[str, Any], step: int = 0, *args: Any, **kw: Any
-    ) -> None:
-        """Record several numbers of a step."""
+    def _send(self, scalar_dict: dict[str, Any], step: int) -> None:
         if self._continued and self._first_step is None and 'iter' in scalar_dict:
             self._first_step = step
-        self._try(self._add, scalar_dict, step)
-
-    def _add(self, scalar_dict: dict[str, Any], step: int) -> None:
         writer = self.experiment
         for name, value in _numbers(scalar_dict).items():
             writer.add_scalar(name, value, step)
@@ -134,16 +129,11 @@ class WandbTracker(_Tracker, WandbVisBackend):
     The project is that of ``WANDB_PROJECT``, or mpvit. Everything is drawn over the training step.
 
     Args:
-        save_dir: As for the other trackers.
-        continued: As for the other trackers.
         init_kwargs: For `wandb.init`.
     """
 
     def __init__(
-        self,
-        save_dir: str,
-        continued: bool = False,
-        init_kwargs: dict[str, Any] | None = None,
+        self, save_dir: str, continued: bool = False, init_kwargs: dict[str, Any] | None = None
     ) -> None:
         over_steps = dict(name='*', step_metric='iter', step_sync=True)
         super().__init__(save_dir, continued, define_metric_cfg=[over_steps])
@@ -156,9 +146,9 @@ class WandbTracker(_Tracker, WandbVisBackend):
         )
         self._init_kwargs.update(init_kwargs or {})
 
-    def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Record the config, and not all of the Python files around, as mmengine does."""
-        self._try(lambda: self.experiment.config.update(config.to_dict(), allow_val_change=True))
+    def _send_config(self, config: Config) -> None:
+        # not all of the Python files around, as mmengine does
+        self.experiment.config.update(config.to_dict(), allow_val_change=True)
 
     def _init_env(self) -> None:
         try:
@@ -187,23 +177,14 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
     def __init__(self, save_dir: str, continued: bool = False) -> None:
         super().__init__(save_dir, continued, exp_name=_PROJECT)
 
-    def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Record the config; its parameters once, as MLflow lets nobody change them."""
-        self.cfg = config
-        self._try(self._add_config, config)
+    def _send(self, scalar_dict: dict[str, Any], step: int) -> None:
+        # mmengine would try a dead server for ever
+        numbers = _numbers(scalar_dict).items()
+        self.experiment.log_metrics({_MLFLOW_NAME.sub('_', n): value for n, value in numbers}, step)
 
-    def add_scalars(
-        self, scalar_dict: dict[str, Any], step: int = 0, *args: Any, **kw: Any
-    ) -> None:
-        """Record several numbers of a step; mmengine would try a dead server for ever."""
-        numbers = {
-            _MLFLOW_NAME.sub('_', name): value for name, value in _numbers(scalar_dict).items()
-        }
-        self._try(lambda: self.experiment.log_metrics(numbers, step))
-
-    def _add_config(self, config: Config) -> None:
+    def _send_config(self, config: Config) -> None:
         mlflow = self.experiment
-        if not self._found:
+        if not self._found:  # MLflow lets nobody change parameters
             mlflow.log_params(self._flatten(config.to_dict()))
         mlflow.log_text(config.pretty_text, 'config.py')
 
