@@ -34,22 +34,13 @@ class UserError(Exception):
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name that an unknown one was probably meant to be.
 
-    Args:
-        name: What was given.
-        known: What could have been.
-        cutoff: How alike they have to be, from 0 to 1.
+    They have to be alike by ``cutoff``, from 0 to 1.
     """
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The end of a message about an unknown name: ``'; did you mean train?'``, or nothing.
-
-    Args:
-        name: What was given.
-        known: What could have been.
-        cutoff: How alike they have to be, from 0 to 1.
-    """
+    """The end of a message about an unknown name: ``'; did you mean train?'``, or nothing."""
     close = closest(name, known, cutoff)
     return f'; did you mean {close}?' if close else ''
 

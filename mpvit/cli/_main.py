@@ -23,11 +23,7 @@ SCRIPTS = Path(mpvit.__file__).parent / '.mim' / 'tools'  # dist_train.sh and so
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command `mpvit`.
-
-    Args:
-        arguments: Name of a command and what follows; None for those of the process.
-    """
+    """The command `mpvit`, with the arguments of the process unless others are given."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ['--help']
     scripts = {path.stem: path for path in sorted(SCRIPTS.glob('[!_]*.sh'))}
     if name in ('-h', '--help'):
@@ -95,13 +91,7 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
 
 
 def behind_the_door(main: Callable[[], int | None]) -> int | None:
-    """Run something; what ends it is said in one line, without a traceback.
-
-    Args:
-        main: What to run.
-
-    Returns:
-        The status that it returns.
+    """Run something and give its status; what ends it is said in one line, without a traceback.
 
     Raises:
         SystemExit: With status 1 after a mistake of the user, or where the machine has no room, no

@@ -27,13 +27,7 @@ def config_on(
     options: Sequence[str] = (),
     work_dir: str | None = None,
 ) -> tuple[Config, list[str]]:
-    """Read a config and point it at a dataset; overrides have the last word.
-
-    Args:
-        layout: The dataset; None for the config's own data.
-        path: Config file.
-        options: As for `load_config`.
-        work_dir: As for `load_config`.
+    """Read a config and point it at a dataset, if one is given; overrides have the last word.
 
     Returns:
         The config, and lines for the log that say what was done.
@@ -58,10 +52,6 @@ def use_dataset(config: Config, layout: Layout) -> None:
 
     Pipelines, batch sizes and everything else stay as they are. Where the dataset has no test
     split, validation's is tested on.
-
-    Args:
-        config: Config of a detector, changed in place.
-        layout: The dataset.
 
     Raises:
         UserError: The config's model has no head whose number of classes could be set.

@@ -100,11 +100,9 @@ def tta_model(cfg: Config, module: Any) -> ConfigDict:
 
 
 def tta_pipeline(cfg: Config, pipeline: Sequence[ConfigDict]) -> list[ConfigDict]:
-    """The config's ``tta_pipeline``, or a pipeline with the mirror image beside every image.
+    """The config's ``tta_pipeline``, or a test pipeline with the mirror image beside every image.
 
-    Args:
-        cfg: Config.
-        pipeline: Test pipeline; what comes before the annotations stays as it is.
+    What comes before the annotations stays as it is.
     """
     if cfg.get('tta_pipeline'):
         return list(cfg.tta_pipeline)

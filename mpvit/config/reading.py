@@ -12,22 +12,11 @@ from mpvit.errors import UserError, did_you_mean
 from mpvit.files.paths import work_dir as usable_work_dir
 
 # Top-level entries that mmengine or this project reads and a config need not spell out.
-_OPTIONAL_ENTRIES = {
-    'activation_checkpointing',
-    'compile',
-    'console_log_level',
-    'data_preprocessor',
-    'experiment_name',
-    'find_unused_parameters',
-    'launcher',
-    'load_from',
-    'model_wrapper_cfg',
-    'quick_check',
-    'randomness',
-    'resume',
-    'sync_bn',
-    'work_dir',
-}
+_OPTIONAL_ENTRIES = frozenset(
+    'activation_checkpointing compile console_log_level data_preprocessor experiment_name '
+    'find_unused_parameters launcher load_from model_wrapper_cfg quick_check randomness resume '
+    'sync_bn work_dir'.split()
+)
 _CLOSE = 0.8  # similarity from which an unknown key counts as a misspelt one
 
 
@@ -60,7 +49,7 @@ def load_config(
         edit(config)
     overrides = parse_options(options)
     for key in overrides:
-        check_key(config, key)
+        _check_key(config, key)
     try:
         config.merge_from_dict(overrides)
     except (KeyError, IndexError, TypeError, AssertionError) as error:
@@ -90,9 +79,6 @@ def get_config(name: str | os.PathLike[str], options: Sequence[str] = ()) -> Con
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
     """Turn ``['a.b=1', ...]`` into ``{'a.b': 1, ...}`` by mmengine's rules.
 
-    Args:
-        options: Overrides in ``key=value`` form.
-
     Raises:
         UserError: One of them has no ``=`` or an unreadable value.
     """
@@ -108,18 +94,11 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def check_key(config: Config, key: str) -> None:
+def _check_key(config: Config, key: str) -> None:
     """Refuse an override that is most likely misspelt.
 
     New keys are legal in mmengine, which makes a typing error pass silently. A new top-level key
     is read by nobody; a new key further down is refused if it resembles one that is there.
-
-    Args:
-        config: Config before the override.
-        key: Dotted key.
-
-    Raises:
-        UserError: The key looks like a typing error.
     """
     node: Any = config._cfg_dict
     done: list[str] = []

@@ -17,11 +17,7 @@ from mpvit.errors import UserError
 
 
 def build_runner(cfg: Config, notes: Sequence[str] = ()) -> Runner:
-    """Build the runner that a config describes.
-
-    Args:
-        cfg: Complete config with ``work_dir``.
-        notes: Lines for the log.
+    """Build the runner that a complete config describes; the notes are lines for its log.
 
     Raises:
         UserError: The config names something that does not exist or gives it wrong arguments.
@@ -48,11 +44,7 @@ def explained(cfg: Config) -> Iterator[None]:
 
 
 def check_data(cfg: Config, *splits: str) -> None:
-    """Make sure that the files of the datasets are there before anything long starts.
-
-    Args:
-        cfg: Config.
-        *splits: Which to check: 'train', 'val', 'test'.
+    """Make sure that the files of splits' datasets are there before anything long starts.
 
     Raises:
         UserError: A folder or annotation file is missing, or classes are not as many as the head's.

@@ -70,14 +70,11 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:
-    """Put parameters whose settings are equal into one group.
+    """Put parameters whose settings are equal into one group; the order of both stays.
 
     Args:
         groups: Groups with their ``params``.
         **defaults: Settings of a group that does not say otherwise; None is left out.
-
-    Returns:
-        Groups in the order in which their settings first appear, with parameters in order.
     """
     defaults = {key: value for key, value in defaults.items() if value is not None}
     merged: list[tuple[Group, list[nn.Parameter]]] = []

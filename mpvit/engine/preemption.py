@@ -35,16 +35,11 @@ class PreemptionHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._signal = 0
+        self.request = 0  # the signal that asked this process to leave
         self._time = 0.0
         self._before: dict[int, Any] = {}
         self._group: Any = None
         self._val_batches = 0  # after which an evaluation may be left
-
-    @property
-    def request(self) -> int:
-        """The signal that asked this process to leave, or 0."""
-        return self._signal
 
     def before_train(self, runner: Runner) -> None:
         """Take over the signals."""
@@ -63,8 +58,8 @@ class PreemptionHook(Hook):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self._signal:
-            self._signal, self._time = number, now
+        if not self.request:
+            self.request, self._time = number, now
             if number == signal.SIGINT and is_main_process():
                 os.write(2, b'\nstopping after this step; Ctrl-C again stops at once\n')
         elif number == signal.SIGINT or (number == signal.SIGTERM and now - self._time > _AGAIN):
@@ -72,11 +67,7 @@ class PreemptionHook(Hook):
             os.kill(os.getpid(), number)
 
     def agree(self, wish: int) -> int:
-        """The largest of what all ranks wish; every rank has to call it.
-
-        Args:
-            wish: Of this rank: a signal, or something smaller.
-        """
+        """The largest of what all ranks wish, signals or less; every rank has to call it."""
         if self._group is None:
             return wish
         wishes = torch.tensor([wish])
@@ -93,16 +84,16 @@ class PreemptionHook(Hook):
     ) -> None:
         """Leave an evaluation; it is repeated when the training is resumed."""
         if batch_idx + 1 < self._val_batches:
-            number = self.agree(self._signal)
+            number = self.agree(self.request)
             if number:
                 self.leave(runner, number, runner.train_loop.saved())
 
     def leave(self, runner: Runner, number: int, checkpoint: str) -> NoReturn:
-        """End the training; every rank has to call it.
+        """End the training, which any rank's signal asked for; every rank has to call it.
 
         Args:
             runner: Runner of the training.
-            number: The signal that asked for it, of whichever rank.
+            number: The signal.
             checkpoint: What it can be resumed from.
 
         Raises:

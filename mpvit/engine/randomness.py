@@ -22,13 +22,7 @@ _SAMPLE, _STEP = 0, 1  # so that no sample has the place of a step
 
 
 class Draw(NamedTuple):
-    """A sample that is asked for.
-
-    Attributes:
-        index: Of the sample in the dataset.
-        seed: Seed of the training.
-        place: Where in the training the sample is used.
-    """
+    """A sample of a dataset that is asked for, and where in the training of a seed it is used."""
 
     index: Any
     seed: int
@@ -72,11 +66,7 @@ class SeededDataset:
         vars(self)['_dataset'] = dataset
 
     def __getitem__(self, item: Any) -> Any:
-        """Load a sample.
-
-        Args:
-            item: A `Draw`, or an index as the dataset itself takes it.
-        """
+        """Load a sample: that of a `Draw`, or of an index as the dataset itself takes it."""
         if isinstance(item, Draw):
             seed_sample(item.seed, item.place)
             return self._dataset[item.index]
@@ -96,10 +86,6 @@ class SeededDataset:
         """Set the dataset's attribute, such as ``pipeline``."""
         setattr(self._dataset, name, value)
 
-    def __reduce__(self) -> Any:
-        """How a worker that is not forked gets it."""
-        return SeededDataset, (self._dataset,)
-
 
 class PlacedBatches:
     """The batches of an epoch, from any of them on, with the place of every sample.
@@ -113,12 +99,9 @@ class PlacedBatches:
         self._seed, self._epoch, self._first = 0, 0, 0
 
     def seek(self, seed: int, epoch: int, first: int) -> None:
-        """Say what the next iteration goes over.
+        """Say what the next iteration goes over: an epoch, from 0, from batch ``first`` on.
 
-        Args:
-            seed: Seed of the training.
-            epoch: Epoch, from 0.
-            first: Batch to start from; those before are passed over without being loaded.
+        Batches before it are passed over without being loaded.
         """
         self._seed, self._epoch, self._first = seed, epoch, first
 
@@ -143,13 +126,7 @@ class PlacedBatches:
 
 
 def place_samples(loader: DataLoader) -> PlacedBatches:
-    """Make the samples of a dataloader depend on their place in the training.
-
-    Args:
-        loader: Dataloader of a training, changed in place.
-
-    Returns:
-        Its batches.
+    """Make the samples of a dataloader depend on their place in the training; give its batches.
 
     Raises:
         UserError: The dataloader does not make batches, so there is nothing to count.

@@ -79,12 +79,7 @@ def explained_faults(
 
 
 def explain(error: BaseException, less_memory: str | None = None) -> str | None:
-    """What happened and what to do about it, in one line, or None if it is something else.
-
-    Args:
-        error: What was raised.
-        less_memory: As for `explained_faults`.
-    """
+    """What happened and what to do about it, in one line, or None if it is something else."""
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return f'no space left to write {error.filename or "a file"}: free some and go on'
     text = '\n'.join(reversed([f'{type(e).__name__}: {e}' for e in _chain(error)]))

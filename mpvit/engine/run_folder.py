@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,11 @@ DETECTIONS = 'detections.bbox.json'
 POINTER = 'last_checkpoint'
 _HOW_TO = 'evaluate first: python tools/test.py CONFIG CHECKPOINT --work-dir {}'
 _CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
-_PACKAGES = {
-    'torch': 'torch',
-    'mmengine': 'onedl-mmengine',
-    'mmcv': 'onedl-mmcv',
-    'mmdet': 'onedl-mmdetection',
-}
 
 
 @dataclass(frozen=True)
 class Run:
-    """The work folder of a training or evaluation.
-
-    Attributes:
-        folder: The folder.
-    """
+    """The work folder of a training or evaluation."""
 
     folder: Path
 
@@ -78,14 +67,7 @@ class Run:
         return Path(name) if name else None
 
     def data(self, split: str = 'test') -> dict[str, Any]:
-        """Where the data of a split are.
-
-        Args:
-            split: 'train', 'val' or 'test'.
-
-        Returns:
-            As `data_of`, as far as they are known; of an evaluation also ``detections``.
-        """
+        """Where the data of a split are, as `data_of`; of an evaluation also ``detections``."""
         recorded = self.evaluation.get('data') if split == 'test' else None
         if isinstance(recorded, dict):
             return recorded
@@ -150,9 +132,6 @@ def candidates(work_dir: str | os.PathLike[str]) -> list[Path]:
 
     The one that ``last_checkpoint`` names comes first, then the others by time. The best
     checkpoints are not among them: they hold weights only.
-
-    Args:
-        work_dir: Work folder.
     """
     folder = Path(work_dir)
     name = _pointed(folder)
@@ -182,12 +161,7 @@ def _pointed(folder: Path) -> str | None:
 
 
 def write_record(cfg: Config, **facts: Any) -> None:
-    """Write ``run.json``: what is trained, on what, and with which software.
-
-    Args:
-        cfg: Complete config of the training.
-        **facts: What else to write down, such as the seed.
-    """
+    """Write ``run.json``: what is trained, on what, with which software and other facts."""
     data = {split: data_of(cfg, split) for split in ('train', 'val')}
     record = dict(config=cfg.filename, started=f'{datetime.now():%Y-%m-%d %H:%M:%S}')
     record |= dict(launcher=cfg.get('launcher', 'none'), **facts, data=data, software=software())
@@ -209,9 +183,6 @@ def write_metrics(
         metrics: The numbers.
         data: As `data_of`, and ``detections``, their file.
         inference: How the detector was run.
-
-    Returns:
-        The file.
     """
     record = dict(config=cfg.filename, checkpoint=str(checkpoint), inference=inference)
     record |= dict(data=data, software=software(), metrics=metrics)
@@ -224,11 +195,7 @@ def _write(path: Path, record: Mapping[str, Any]) -> Path:
 
 
 def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """Where a config has the data of a split.
-
-    Args:
-        config: Complete config.
-        split: 'train', 'val' or 'test'.
+    """Where a complete config has the data of a split: 'train', 'val' or 'test'.
 
     Returns:
         ``annotations``, ``images``, ``classes`` and ``exif_turns`` (whether images are loaded as
@@ -256,29 +223,20 @@ def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 def software() -> dict[str, str]:
     """Versions, the revision of the code where it is in a git checkout, and the device."""
-    import torch  # not needed to read what others wrote
+    import mmcv  # these are not needed to read what others wrote
+    import mmdet
+    import mmengine
+    import torch
 
-    versions = {name: _version(name, fork) for name, fork in _PACKAGES.items()}
-    found = {name: text for name, text in versions.items() if text}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU ({processor()})'
     revision = _revision()
     return dict(
         mpvit=__version__,
         **(dict(revision=revision) if revision else {}),
         python=platform.python_version(),
-        **found,
+        **{package.__name__: package.__version__ for package in (torch, mmengine, mmcv, mmdet)},
         device=device,
     )
-
-
-def _version(*names: str) -> str:
-    """Of the first of several packages that is installed; empty if none is."""
-    for name in names:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ''
 
 
 def _revision() -> str:

@@ -3,7 +3,6 @@
 import logging
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,7 @@ from mpvit.engine.preemption import QuietWorker
 from mpvit.engine.run_folder import candidates
 from mpvit.errors import UserError
 
-_RULES: dict[str, Callable[[float], float]] = {
-    'linear': lambda ratio: ratio,
-    'sqrt': lambda ratio: ratio**0.5,
-}
+_POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, by which the learning rate grows
 
 
 @RUNNERS.register_module()
@@ -63,13 +59,8 @@ class PortableRunner(Runner):
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Wrap the model for several processes; see `Runner.wrap_model`.
-
-        Args:
-            model_wrapper_cfg: Wrapper to use; None for mmengine's.
-            model: The detector; one without parameters, which is an exported one, stays as it is.
-        """
-        if next(model.parameters(), None) is None:
+        """Wrap the model for several processes; see `Runner.wrap_model`."""
+        if next(model.parameters(), None) is None:  # an exported one
             return model.to(get_device())
         if self.distributed and get_device() == 'cpu' and model_wrapper_cfg is None:
             self.logger.info('No GPU: batch norm is not synchronised over the processes.')
@@ -207,23 +198,17 @@ def lr_factor(images: int, base: float, rule: str) -> float:
     Raises:
         UserError: There is no such rule, or ``base`` is not positive.
     """
-    if rule not in _RULES:
-        raise UserError(f'auto_scale_lr.rule {rule!r} is unknown; choose {" or ".join(_RULES)}')
+    if rule not in _POWERS:
+        raise UserError(f'auto_scale_lr.rule {rule!r} is unknown; choose {" or ".join(_POWERS)}')
     if base <= 0:
         raise UserError(f'auto_scale_lr.base_batch_size is {base}; it must be positive')
-    return _RULES[rule](images / base)
+    return float((images / base) ** _POWERS[rule])
 
 
 def newest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
-    """The newest checkpoint of a training that is whole; damaged ones are named in a warning.
+    """The newest whole checkpoint of a work folder, if any; damaged ones are named in a warning.
 
     The main process looks, and all ranks get its answer.
-
-    Args:
-        work_dir: Work folder.
-
-    Returns:
-        The file, or None if the folder has none.
 
     Raises:
         UserError: All that are there are damaged.

@@ -127,10 +127,9 @@ def run_test(
 
 
 def keep_detections(cfg: Config) -> None:
-    """Have the detections written to ``detections.bbox.json`` in the work folder.
+    """Have the detections written to ``detections.bbox.json`` in the work folder of a config.
 
-    Args:
-        cfg: Complete config, changed in place; an evaluator that writes elsewhere stays so.
+    An evaluator that writes elsewhere stays so.
     """
     for evaluator in _box_evaluators(cfg):
         if not evaluator.get('outfile_prefix'):
@@ -138,11 +137,7 @@ def keep_detections(cfg: Config) -> None:
 
 
 def evaluated_data(cfg: Config) -> dict[str, Any]:
-    """Where the data and the detections of an evaluation are, with absolute paths.
-
-    Args:
-        cfg: Complete config.
-    """
+    """Where the data and the detections of an evaluation are, with absolute paths."""
     data = data_of(cfg, 'test')
     for evaluator in _box_evaluators(cfg):
         data['detections'] = f'{evaluator.outfile_prefix}.bbox.json'

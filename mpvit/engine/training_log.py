@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from mpvit.errors import UserError
 
-_STAMP = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ')
+_STAMP = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.MULTILINE)
 _NOT_SERIES = {'step', 'iter', 'epoch'}
 Series = dict[str, tuple[list[float], list[float]]]
 
@@ -90,26 +89,13 @@ def read_history(work_dir: str | os.PathLike[str], name: str = '') -> History:
 
 
 def duration(log_dir: Path) -> timedelta | None:
-    """How long a part of a training ran, from the first to the last line of its log.
-
-    Args:
-        log_dir: Log folder.
-
-    Returns:
-        The time; None if there is no readable log.
-    """
+    """How long a part of a training ran, by its log folder; None if there is no readable log."""
     stamps = [
         datetime.strptime(stamp[1], '%Y/%m/%d %H:%M:%S')
         for path in log_dir.glob('*.log')
-        for stamp in map(_STAMP.match, _lines(path))
-        if stamp
+        for stamp in _STAMP.finditer(path.read_text(errors='replace'))
     ]
     return max(stamps) - min(stamps) if stamps else None
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(errors='replace') as file:
-        yield from file
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -36,14 +36,11 @@ def expanded(path: AnyPath) -> AnyPath:
 
 
 def newest_config(folder: Path, *, test: bool = False) -> Path | None:
-    """The config that a run wrote into its work folder, where its checkpoints are too.
+    """The newest config that a run wrote into its work folder, where its checkpoints are too.
 
     Args:
         folder: The folder.
         test: That of an evaluation, ``*_test.py``, rather than of the training.
-
-    Returns:
-        The newest; None if there is none.
     """
     files = [p for p in folder.glob('*.py') if p.stem.endswith('_test') == test and p.is_file()]
     return max(files, key=lambda path: path.stat().st_mtime, default=None)

@@ -32,13 +32,8 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint durably, in the place of mmengine's function of the same arguments.
 
-    `Runner.save_checkpoint` puts the state together and calls it (`mpvit.register`).
-
-    Args:
-        checkpoint: What to write.
-        filename: Path; a URL is left to mmengine.
-        file_client_args: As for mmengine's function.
-        backend_args: As for mmengine's function.
+    `Runner.save_checkpoint` puts the state together and calls it (`mpvit.register`). URLs are left
+    to mmengine.
 
     Raises:
         NotSaved: The weights are not finite or the file cannot be written.
@@ -95,9 +90,6 @@ class DurableCheckpointHook(CheckpointHook):
 
     def save_in_epoch(self, runner: Runner) -> None:
         """Save between two steps, unless that was done; every rank has to call it.
-
-        Args:
-            runner: Runner of the training.
 
         Raises:
             NotSaved: It cannot be written.

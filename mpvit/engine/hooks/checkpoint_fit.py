@@ -73,7 +73,12 @@ def check_loadable(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
             refines boxes.
     """
     check_fit(checkpoint, model.state_dict())
-    _check_refinement(weights_of(checkpoint), model)
+    refine = getattr(model, 'with_box_refine', False) and not getattr(model, 'as_two_stage', False)
+    if refine and not refines_boxes(weights_of(checkpoint)):
+        raise UserError(
+            'the checkpoint is of another model than the config: it has one box layer for all '
+            'decoder layers and the config refines boxes (model.with_box_refine)'
+        )
 
 
 def _classes_of(loop: Any) -> list[str] | None:
@@ -131,15 +136,6 @@ def _match_classes(
     )
 
 
-def _check_refinement(weights: Mapping[str, Tensor], model: nn.Module) -> None:
-    refine = getattr(model, 'with_box_refine', False) and not getattr(model, 'as_two_stage', False)
-    if refine and not refines_boxes(weights):
-        raise UserError(
-            'the checkpoint is of another model than the config: it has one box layer for all '
-            'decoder layers and the config refines boxes (model.with_box_refine)'
-        )
-
-
 def _listed(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
@@ -156,7 +152,7 @@ def fit_optimizer_state(
     Args:
         checkpoint: With ``optimizer`` and ``param_schedulers``; changed in place.
         model: Whose parameters the optimizer holds.
-        optimizer: Into which the state will be loaded.
+        optimizer: Which will load the state.
 
     Returns:
         A line that says what was done, or None.

@@ -6,9 +6,8 @@ They are left out by `mpvit.engine.optimizer.FiniteOptimWrapper`.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import get_rank
@@ -26,17 +25,11 @@ _SHOWN = 8  # images named in a line
 _META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip')
 
 
-@dataclass
-class Batch:
-    """A batch and what the model made of it.
+class Batch(NamedTuple):
+    """A batch and what the model made of it."""
 
-    Attributes:
-        data: As the dataloader gave it, with ``inputs`` and ``data_samples``.
-        outputs: Losses by name.
-    """
-
-    data: Any
-    outputs: Mapping[str, Any]
+    data: Any  # as the dataloader gave it, with ``inputs`` and ``data_samples``
+    outputs: Mapping[str, Any]  # losses by name
 
 
 @HOOKS.register_module()
@@ -45,7 +38,10 @@ class FiniteStepHook(Hook):
 
     A step left out leaves the model as it was: batch norm statistics, which the forward pass
     changed, are put back before an average of the weights (`EMAHook`) or a checkpoint takes them.
-    What the batch was is written to ``nonfinite/`` in the work folder (`dump_batches`).
+    What the batch was is written to ``nonfinite/`` in the work folder, a ``.json`` file with the
+    losses and the images by id and path, and a ``.pt`` file, which `torch.load` reads with
+    ``weights_only=True``: the images as the pipeline left them, boxes ``(x1, y1, x2, y2)`` in their
+    pixels, and labels.
 
     With a wrapper that applies every step, training ends at the first loss that is not finite.
 
@@ -132,13 +128,13 @@ class FiniteStepHook(Hook):
         losses = [
             f'{name} {value}'
             for batch in self._batches
-            for name, value in plain_losses(batch.outputs).items()
+            for name, value in _plain_losses(batch.outputs).items()
             if isinstance(value, str)  # not finite
         ]
         images = [
             f'{image["img_id"]} ({image["img_path"]})'
             for batch in self._batches
-            for image in images_of(batch.data)
+            for image in _images_of(batch.data)
         ]
         more = f' and {len(images) - _SHOWN} more' if len(images) > _SHOWN else ''
         text = f'{", ".join(losses) or "losses finite"}; images {", ".join(images[:_SHOWN])}{more}'
@@ -153,56 +149,38 @@ class FiniteStepHook(Hook):
             weights_finite=all(bool(p.isfinite().all()) for p in weights),
         )
         try:
-            path = dump_batches(runner.work_dir, runner.iter + 1, self._batches, record)
+            path = _dump(runner.work_dir, runner.iter + 1, self._batches, record)
         except OSError as error:  # a full disk must not end what may well go on
             return f'{text}; the batch could not be written: {error}'
         return f'{text}; written to {path}'
 
 
-def dump_batches(
+def _dump(
     work_dir: str, iteration: int, batches: Sequence[Batch], record: Mapping[str, Any]
 ) -> Path:
-    """Write batches to ``<work_dir>/nonfinite/iter_<iteration>_rank_<rank>``.
-
-    ``.json`` holds the record, the losses and the images by id and path; ``.pt``, which
-    `torch.load` reads with ``weights_only=True``, the images as the pipeline left them, boxes
-    ``(x1, y1, x2, y2)`` in their pixels, and labels.
-
-    Args:
-        work_dir: Of the run.
-        iteration: Number of the step, from 1.
-        batches: Of this process.
-        record: What else to write down.
-
-    Returns:
-        The JSON file.
-    """
     path = Path(work_dir) / 'nonfinite' / f'iter_{iteration}_rank_{get_rank()}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     content = dict(
         iteration=iteration,
         rank=get_rank(),
         **record,
-        batches=[
-            dict(losses=plain_losses(batch.outputs), images=images_of(batch.data))
-            for batch in batches
-        ],
+        batches=[dict(losses=_plain_losses(b.outputs), images=_images_of(b.data)) for b in batches],
     )
     path.write_text(json.dumps(content, indent=2, default=str) + '\n')
     torch.save([_tensors_of(batch.data) for batch in batches], path.with_suffix('.pt'))
     return path
 
 
-def plain_losses(outputs: Mapping[str, Any]) -> dict[str, float | str]:
+def _plain_losses(outputs: Mapping[str, Any]) -> dict[str, float | str]:
     """Losses as numbers, or as a word where JSON has no number: 'nan', 'inf', '-inf'."""
     values = {name: float(torch.as_tensor(v).detach()) for name, v in outputs.items()}
     return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
 
 
-def images_of(data: Any) -> list[dict[str, Any]]:
+def _images_of(data: Any) -> list[dict[str, Any]]:
     """What is known of the images of a batch; always with ``img_id`` and ``img_path``."""
     images = []
-    for sample in _samples_of(data):
+    for sample in _entry(data, 'data_samples'):
         known = {key: sample.get(key) for key in _META if key in sample}
         boxes = _boxes_of(sample)
         counts = dict(boxes=len(boxes), boxes_finite=bool(boxes.isfinite().all()))
@@ -210,8 +188,8 @@ def images_of(data: Any) -> list[dict[str, Any]]:
     return images
 
 
-def _samples_of(data: Any) -> Sequence[Any]:
-    return data.get('data_samples', []) if isinstance(data, Mapping) else []
+def _entry(data: Any, key: str) -> Sequence[Any]:
+    return data.get(key, []) if isinstance(data, Mapping) else []
 
 
 def _boxes_of(sample: Any) -> Tensor:
@@ -220,15 +198,11 @@ def _boxes_of(sample: Any) -> Tensor:
 
 
 def _tensors_of(data: Any) -> dict[str, Any]:
-    samples = _samples_of(data)
-    inputs = data.get('inputs', []) if isinstance(data, Mapping) else []
+    samples = _entry(data, 'data_samples')
+    labels = [sample.gt_instances.labels for sample in samples if 'gt_instances' in sample]
     return dict(
-        inputs=[image.detach().cpu() for image in inputs],
+        inputs=[image.detach().cpu() for image in _entry(data, 'inputs')],
         bboxes=[_boxes_of(sample) for sample in samples],
-        labels=[
-            sample.gt_instances.labels.detach().cpu()
-            for sample in samples
-            if 'gt_instances' in sample
-        ],
+        labels=[of_image.detach().cpu() for of_image in labels],
         img_ids=[sample.get('img_id') for sample in samples],
     )

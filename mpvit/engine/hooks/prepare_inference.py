@@ -1,6 +1,5 @@
 """A trained detector made ready for inference: norms folded, lower precision, compiled."""
 
-import functools
 import logging
 import os
 import shutil
@@ -22,7 +21,6 @@ from mpvit.errors import UserError
 from mpvit.models.lean import use_lean_layers
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def chosen_device(name: str | None = None) -> str:
@@ -128,23 +126,16 @@ def _lower_precision(model: DeformableDETR, dtype: torch.dtype) -> None:
 
 def _cast_inputs(module: nn.Module, dtype: torch.dtype, exact: tuple[str, ...] = ()) -> None:
     """Cast floating-point arguments of a module; those named in ``exact`` to float32."""
-    hook = functools.partial(_cast_arguments, dtype, exact)
-    module.register_forward_pre_hook(hook, with_kwargs=True)
 
-
-def _cast_arguments(
-    dtype: torch.dtype,
-    exact: tuple[str, ...],
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> _Arguments:
-    def cast(value: object, dtype: torch.dtype) -> object:
+    def cast(value: Any, dtype: torch.dtype = dtype) -> Any:
         is_float = isinstance(value, Tensor) and value.is_floating_point()
-        return value.to(dtype) if is_float else value  # type: ignore[attr-defined]
+        return value.to(dtype) if is_float else value
 
-    named = {k: cast(v, torch.float32 if k in exact else dtype) for k, v in kwargs.items()}
-    return tuple(cast(value, dtype) for value in args), named
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        named = {k: cast(v, torch.float32 if k in exact else dtype) for k, v in kwargs.items()}
+        return tuple(map(cast, args)), named
+
+    module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _compile(model: DeformableDETR) -> None:
