@@ -45,6 +45,12 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f'; did you mean {close}?' if close else ''
 
 
+def listed(names: Iterable[object], shown: int = 6) -> str:
+    """The first of some names, for a line of text."""
+    texts = [str(name) for name in names]
+    return ', '.join(texts[:shown]) + (', ...' if len(texts) > shown else '')
+
+
 def optional(package: str, purpose: str, extra: str | None = None) -> ModuleType:
     """Import a package that only some uses need.
 

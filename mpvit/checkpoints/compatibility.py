@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from mpvit.checkpoints.formats import weights_of
-from mpvit.errors import UserError
-
-_SHOWN = 3  # names listed of each kind of mismatch
+from mpvit.errors import UserError, listed
 
 
 def check_fit(
@@ -33,9 +31,7 @@ def check_fit(
         ],
     }
     told = [
-        f'{len(names)} {kind} ({", ".join(names[:_SHOWN])}{", ..." if len(names) > _SHOWN else ""})'
-        for kind, names in problems.items()
-        if names
+        f'{len(names)} {kind} ({listed(names, 3)})' for kind, names in problems.items() if names
     ]
     if told:
         raise UserError(

@@ -24,12 +24,11 @@ from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.formats import Layout, layout_of, weights_of, without_counters
 from mpvit.checkpoints.names import REFINED, official_names, our_name
 from mpvit.checkpoints.reading import read
-from mpvit.errors import UserError
+from mpvit.errors import UserError, listed
 
 #: Entry of ``meta`` that keeps, by our name, the official class rows without a place in ours.
 OTHER_ROWS = 'official_class_rows'
 _HEAD = re.compile(r'(bbox_head\.\w+_branches\.)\d+')
-_SHOWN = 5  # names listed in an error
 
 
 @dataclass
@@ -194,10 +193,9 @@ def _named(weights: Mapping[str, Tensor], layout: Layout, report: Report) -> dic
             report.drop('copy of another tensor, verified equal', name)
         named.setdefault(ours, value)
     if unexpected:
-        shown = ', '.join(unexpected[:_SHOWN]) + (', ...' if len(unexpected) > _SHOWN else '')
         raise UserError(
             f'the checkpoint looks like an {layout}, but holds {len(unexpected)} unexpected '
-            f'tensors ({shown})'
+            f'tensors ({listed(unexpected)})'
         )
     report.matched = len(named)
     return named

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpvit.datasets.annotations import Annotations, Split, read_annotations
-from mpvit.errors import UserError
+from mpvit.errors import UserError, listed
 
 SPLITS = ('train', 'val', 'test')
 _WORDS = dict(
@@ -31,7 +31,6 @@ _USUAL = ('instances', '_annotations.coco')  # beginnings that win where there a
 _ANNOTATION_FOLDERS = ('annotations', 'annotation', 'labels')
 _DEPTH = 3  # levels of folders that are looked into, the dataset's own among them
 _SAMPLE = 8  # images that are looked for
-_SHOWN = 6  # names listed in a line
 
 
 @dataclass(frozen=True)
@@ -358,9 +357,3 @@ def _count_in(folder: Path, names: Sequence[str]) -> int:
         with suppress(OSError):  # a name that no file can have
             found += (folder / name).is_file()
     return found
-
-
-def listed(names: Iterable[object]) -> str:
-    """The first of some names, for a line of text."""
-    texts = [str(name) for name in names]
-    return ', '.join(texts[:_SHOWN]) + (', ...' if len(texts) > _SHOWN else '')

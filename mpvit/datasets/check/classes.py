@@ -7,7 +7,7 @@ import numpy as np
 from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.problems import Problem
-from mpvit.datasets.layout import listed
+from mpvit.errors import listed
 
 _RARE = 10  # boxes
 _IMBALANCE = 100  # times

@@ -20,9 +20,8 @@ from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.formats import weights_of
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import KERNELS, settings_of_group
-from mpvit.errors import UserError
+from mpvit.errors import UserError, listed
 
-_SHOWN = 8  # class names listed in a line
 _LOAD_FROM = 'start a new training from its weights with --cfg-options load_from=FILE instead'
 _RESUMABLE = ('meta', 'message_hub', 'optimizer')
 
@@ -98,7 +97,7 @@ def _check_resumable(checkpoint: dict[str, Any], classes: list[str] | None) -> N
     old = class_names(checkpoint)
     if None not in (old, classes) and old != classes:
         raise UserError(
-            f'cannot resume: the checkpoint was trained on other classes ({_listed(old or [])}); '
+            f'cannot resume: the checkpoint was trained on other classes ({listed(old or [])}); '
             f'{_LOAD_FROM}'
         )
     # a config as source code; mmengine would execute it to look for an entry long obsolete
@@ -132,12 +131,8 @@ def _match_classes(
     fresh = [name for name in new or () if name not in kept]
     return (
         f'Class layers: {len(kept)} of {wanted} classes keep their weights by name '
-        f'({_listed(kept)}); {len(fresh)} start from scratch ({_listed(fresh) or "none"}).'
+        f'({listed(kept)}); {len(fresh)} start from scratch ({listed(fresh) or "none"}).'
     )
-
-
-def _listed(names: list[str]) -> str:
-    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
 def fit_optimizer_state(

@@ -18,6 +18,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
+from mpvit.errors import listed
+
 _KEPT = 256  # images whose detections are looked at
 _SUFFIX = 'bbox_mAP'  # of the number that counts
 # Focal loss starts at scores of 0.01, and the first steps raise some of them to 0.1 or 0.2 wherever
@@ -27,7 +29,6 @@ _IOU = 0.5
 _ENOUGH = 3  # overlaps of a class from which its usual name counts
 _LOW = 0.05  # part of the learning rate that is too small to learn with
 _TREND = 50  # losses from which a trend shows
-_SHOWN = 4
 
 
 class Detected(NamedTuple):
@@ -168,12 +169,12 @@ def _class_causes(images: Sequence[Detected], classes: Sequence[str]) -> list[st
     if wrong:
         names = [f'{classes[label]!r} is called {classes[other]!r}' for label, other in wrong]
         return [
-            f'boxes are right and their classes are not ({_listed(names)}): training and '
+            f'boxes are right and their classes are not ({listed(names)}): training and '
             'validation number the classes differently'
         ]
     if not predicted & present:
         detected, real = ([classes[i] for i in sorted(labels)] for labels in (predicted, present))
-        return [f'the classes detected ({_listed(detected)}) are not those there ({_listed(real)})']
+        return [f'the classes detected ({listed(detected)}) are not those there ({listed(real)})']
     if len(predicted) == 1 and len(present) > 2:
         return [f'the best detections are all of one class, {classes[predicted.pop()]!r}']
     return []
@@ -206,7 +207,3 @@ def _box_causes(images: Sequence[Detected]) -> list[str]:
         f'no box fits: {hits.mean():.0%} of {len(hits)} objects are covered with an IoU of {_IOU} '
         f'or more (detections have a side of {found:.0f} px in the median, objects {real:.0f} px)'
     ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
