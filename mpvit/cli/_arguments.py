@@ -5,7 +5,6 @@ never be right (status 2).
 """
 
 import argparse
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import Any
 
 from mpvit.config.names import find_config
 from mpvit.datasets.data_files import DataFiles
-from mpvit.errors import UserError
 from mpvit.files import paths
 
 
@@ -37,21 +35,6 @@ def annotations(path: str) -> str:
 def image(path: str) -> str:
     """An image."""
     return paths.existing_file(path, 'image')
-
-
-def override(text: str) -> str:
-    """``key=value``."""
-    key, equals, _ = text.partition('=')
-    if not (key and equals):
-        raise UserError(f'--cfg-options takes key=value, got {text!r}')
-    return text
-
-
-def tracker(name: str) -> str:
-    """A package that records trainings."""
-    if name in ('wandb', 'mlflow') and importlib.util.find_spec(name) is None:
-        raise UserError(f"--track {name}: it is not installed; pip install 'mpvit[tracking]'")
-    return name
 
 
 def number(
@@ -109,9 +92,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Overrides of config entries."""
     text = 'override config entries, such as train_dataloader.batch_size=4'
-    parser.add_argument(
-        '--cfg-options', nargs='+', type=override, default=[], metavar='KEY=VALUE', help=text
-    )
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=text)
 
 
 def add_detector(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--track',
         nargs='+',
-        type=types.tracker,
         choices=['wandb', 'mlflow'],
         default=[],
         metavar='wandb|mlflow',

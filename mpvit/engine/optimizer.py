@@ -43,7 +43,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Collect the groups of a module and merge them."""
         super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:  # the outermost call of a recursion
-            params[:] = merge_groups(params, lr=self.base_lr, weight_decay=self.base_wd)
+            params[:] = _merge_groups(params, lr=self.base_lr, weight_decay=self.base_wd)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a model and its wrapper."""
@@ -69,12 +69,10 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         return True
 
 
-def merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:
+def _merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:
     """Put parameters whose settings are equal into one group; the order of both stays.
 
-    Args:
-        groups: Groups with their ``params``.
-        **defaults: Settings of a group that does not say otherwise; None is left out.
+    The defaults are settings of a group that does not say otherwise; None is left out.
     """
     defaults = {key: value for key, value in defaults.items() if value is not None}
     merged: list[tuple[Group, list[nn.Parameter]]] = []

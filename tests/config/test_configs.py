@@ -15,18 +15,13 @@ from mpvit.config.reading import load_config
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'deformable_detr'
 LEAVES = sorted(CONFIGS.glob('*.py'))
 PUBLISHED = [path for path in LEAVES if path.stem.endswith('_50e')]
-# trainable parameters and tensors per optimizer group, from the official models
-PARAMETERS = {
-    'coat_lite_s_ddetr_50e': 31_728_545,
-    'coat_s_ddetr_50e': 33_332_681,
-    'mpvit_s_ddetr_50e': 34_448_361,
-    'r50_ddetr_50e': 39_847_265,
-}
-GROUPS = {  # main, backbone, sampling offsets and reference points
-    'coat_lite_s_ddetr_50e': (230, 244, 26),
-    'coat_s_ddetr_50e': (230, 316, 26),
-    'mpvit_s_ddetr_50e': (230, 642, 26),
-    'r50_ddetr_50e': (230, 42, 26),
+# trainable parameters, and tensors per optimizer group (main, backbone, sampling offsets and
+# reference points), from the official models
+OFFICIAL = {
+    'coat_lite_s_ddetr_50e': (31_728_545, (230, 244, 26)),
+    'coat_s_ddetr_50e': (33_332_681, (230, 316, 26)),
+    'mpvit_s_ddetr_50e': (34_448_361, (230, 642, 26)),
+    'r50_ddetr_50e': (39_847_265, (230, 42, 26)),
 }
 OUTPUT_CLASSES = 91  # of the official models; ours have COCO's 80
 Q = 256 + 1  # weights of a class channel
@@ -64,18 +59,14 @@ def test_leaf_is_a_delta(path):
     assert len(path.read_text().splitlines()) <= limit
 
 
-@pytest.mark.parametrize('name', PARAMETERS)
-def test_parameter_count_is_the_official_one(name):
-    model = build_model(load_config(CONFIGS / f'{name}.py'))
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    # the class layer (shared by the decoder layers) has 11 channels less than the official one
-    assert trainable + (OUTPUT_CLASSES - 80) * Q == PARAMETERS[name]
-
-
-@pytest.mark.parametrize('name', GROUPS)
-def test_optimizer_groups_are_the_official_ones(name):
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_parameters_and_optimizer_groups_are_the_official_ones(name):
     config = load_config(CONFIGS / f'{name}.py')
     model = build_model(config)
+    parameters, groups = OFFICIAL[name]
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # the class layer (shared by the decoder layers) has 11 channels less than the official one
+    assert trainable + (OUTPUT_CLASSES - 80) * Q == parameters
     optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
     learning_rates = {id(p): g['lr'] for g in optimizer.param_groups for p in g['params']}
     assert {g['weight_decay'] for g in optimizer.param_groups} == {1e-4}
@@ -88,7 +79,7 @@ def test_optimizer_groups_are_the_official_ones(name):
         counts[group] += 1
         expected = 2e-4 if group == 0 else 2e-5
         assert learning_rates[id(parameter)] == pytest.approx(expected), parameter_name
-    assert tuple(counts) == GROUPS[name]
+    assert tuple(counts) == groups
 
 
 @pytest.mark.parametrize('path', PUBLISHED, ids=lambda p: p.stem)

@@ -6,11 +6,11 @@ import re
 from functools import partial
 
 import pytest
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from test_configs import documented_config
+from test_configs import build_model, documented_config
 
 SIDES = [(640, 480), (480, 640), (640, 640)]
 
@@ -35,14 +35,9 @@ class Images:
         return index
 
 
-def built(config):
-    config.model.backbone.pop('init_cfg', None)
-    return MODELS.build(config.model)
-
-
 def test_one_gpu_recomputes_and_accumulates(root, tmp_path):
     config = documented_config(root, tmp_path, 'scale.md', 'one_gpu')
-    model = built(config)
+    model = build_model(config)
     assert all(isinstance(layer.forward, partial) for layer in model.encoder.layers)
     assert model.backbone.stages[0].paths[0].with_cp
     wrapper = build_optim_wrapper(model, config.optim_wrapper)

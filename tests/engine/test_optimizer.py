@@ -8,7 +8,7 @@ from mmengine.optim import MultiStepLR, build_optim_wrapper
 from torch import nn
 
 from mpvit.engine.hooks.checkpoint_fit import fit_optimizer_state
-from mpvit.engine.optimizer import SharedWeightsEMA, merge_groups
+from mpvit.engine.optimizer import SharedWeightsEMA
 from mpvit.errors import UserError
 
 PARAMWISE = dict(
@@ -79,21 +79,6 @@ def test_groups_are_merged_and_every_rule_holds():
     assert [len(group['params']) for group in groups] == [6, 2, 2, 4]
     assert len(single.optimizer.param_groups) == 14
     assert merged.base_param_settings['lr'] == 0.01  # what the log shows as base lr
-
-
-def test_order_is_stable_and_unequal_settings_stay_apart():
-    groups = merge_groups(
-        [
-            dict(params=[1], lr=1.0, betas=[0.9]),
-            dict(params=[2]),
-            dict(params=[3], lr=1.0, betas=[0.9]),
-            dict(params=[4], lr=2.0),
-        ],
-        lr=2.0,
-        weight_decay=None,
-    )
-    assert [group['params'] for group in groups] == [[1, 3], [2, 4]]
-    assert 'weight_decay' not in groups[0]
 
 
 @pytest.mark.parametrize('kernel', [{}, dict(foreach=True), dict(fused=False)], ids=str)

@@ -1,6 +1,5 @@
 """What a real training leaves for TensorBoard, W&B and MLflow; a test leaves nothing."""
 
-import importlib.util
 import json
 import warnings
 
@@ -28,19 +27,6 @@ def test_a_training_leaves_tensorboard_events_by_default(trained):
         assert [e.step for e in found.Scalars(name)] == [step for step, _ in logged]
         assert [e.value for e in found.Scalars(name)] == pytest.approx([v for _, v in logged])
     assert 'config/text_summary' in found.Tags()['tensors']
-
-
-def test_a_missing_package_is_said_before_anything_starts(refused, tiny, tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-
-    def without_wandb(name, *rest):
-        return None if name == 'wandb' else find(name, *rest)
-
-    monkeypatch.setattr(importlib.util, 'find_spec', without_wandb)
-    words = ["error: --track wandb: it is not installed; pip install 'mpvit["]
-    flags = ('--work-dir', tmp_path / 'work', '--track', 'mlflow', 'wandb')
-    refused('train', tiny[0], *flags, says=words)
-    assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.slow
