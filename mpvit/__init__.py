@@ -6,7 +6,7 @@ Importing this package does nothing else: `mpvit.register` puts its parts in the
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpvit.config.reading import get_config
+    from mpvit.config.reading import load_config as get_config
 
 __version__ = '0.1.0'
 __all__ = ['__version__', 'get_config']
@@ -14,7 +14,7 @@ __all__ = ['__version__', 'get_config']
 
 def __getattr__(name: str) -> Any:
     if name == 'get_config':
-        from mpvit.config.reading import get_config
+        from mpvit.config.reading import load_config as get_config
 
         return get_config
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

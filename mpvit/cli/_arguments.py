@@ -8,6 +8,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mpvit.config.names import find_config
@@ -27,16 +28,6 @@ def resumable(path: str) -> str:
     return path if path == 'auto' else paths.existing_checkpoint(path)
 
 
-def annotations(path: str) -> str:
-    """An annotation file."""
-    return paths.existing_file(path, 'annotation file')
-
-
-def image(path: str) -> str:
-    """An image."""
-    return paths.existing_file(path, 'image')
-
-
 def number(
     kind: type[int] | type[float], low: float, high: float | None = None
 ) -> Callable[[str], Any]:
@@ -53,6 +44,8 @@ def number(
     return parse
 
 
+annotations = partial(paths.existing_file, what='annotation file')
+image = partial(paths.existing_file, what='image')
 positive = number(int, 1)
 score = number(float, 0, 1)
 count = number(int, 1, 1000)

@@ -9,12 +9,6 @@ from mpvit.cli import _arguments as types
 from mpvit.files.paths import existing_file, existing_folder, expanded, new_file
 
 
-def detections(path: str) -> str:
-    """A file of detections."""
-    hint = '; tools/test.py writes them as detections.bbox.json'
-    return existing_file(path, 'detections', hint)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
@@ -32,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option = partial(types.option, errors)
     option('--ann', types.annotations, 'FILE', 'annotation file', dest='val_ann')
+    hint = '; tools/test.py writes them as detections.bbox.json'
+    detections = partial(existing_file, what='detections', hint=hint)
     option('--detections', detections, 'FILE', 'detections, .bbox.json')
     option('--images', existing_folder, 'DIR', 'folder of the images', dest='val_images')
     option('--out', new_file, 'DIR', 'new folder (default: WORK_DIR/errors)', dest='target')

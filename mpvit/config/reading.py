@@ -21,26 +21,26 @@ _CLOSE = 0.8  # similarity from which an unknown key counts as a misspelt one
 
 
 def load_config(
-    path: str | os.PathLike[str],
+    name: str | os.PathLike[str],
     options: Sequence[str] = (),
     work_dir: str | None = None,
     edit: Callable[[Config], object] | None = None,
 ) -> Config:
-    """Read a config file and apply what was said on the command line.
+    """Read a config and apply what was said on the command line; also known as `mpvit.get_config`.
 
     Args:
-        path: Config file, or name of a config that comes with the package (`get_config`).
+        name: Config file, or name of a config that comes with the package (`find_config`).
         options: Overrides as ``key.subkey=value``, the way mmdet writes them.
         work_dir: Folder for outputs; None for the config's own or ``work_dirs/<config name>``.
         edit: Changes the config in place before the overrides, which so have the last word.
 
     Returns:
-        The config, with ``work_dir`` set.
+        The config, with ``work_dir`` set; mmengine's ``Runner.from_cfg`` takes it.
 
     Raises:
         UserError: The file is missing or broken, or an override names nothing.
     """
-    path = find_config(path)
+    path = find_config(name)
     try:
         config = Config.fromfile(path)
     except Exception as error:  # a config is code: anything may go wrong in it
@@ -57,23 +57,6 @@ def load_config(
     folder = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
     config.work_dir = usable_work_dir(folder)
     return config
-
-
-def get_config(name: str | os.PathLike[str], options: Sequence[str] = ()) -> Config:
-    """A config that comes with the package, or any other.
-
-    Args:
-        name: Its name, ``'mpvit_s_ddetr_50e'``, its path within the project's configs,
-            ``'deformable_detr/mpvit_s_ddetr_50e.py'``, or the path of a file.
-        options: Overrides as ``key.subkey=value``, the way mmdet writes them.
-
-    Returns:
-        The config, with ``work_dir`` set; mmengine's ``Runner.from_cfg`` takes it.
-
-    Raises:
-        UserError: There is no such config, it is broken, or an override names nothing.
-    """
-    return load_config(name, options)
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

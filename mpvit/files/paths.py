@@ -83,10 +83,7 @@ def existing_checkpoint(path: str) -> str:
     Raises:
         UserError: There is no such file.
     """
-    path = expanded(path)
-    if '://' not in path and not Path(path).is_file():
-        raise UserError(f'checkpoint {path} not found')
-    return path
+    return path if '://' in path else existing_file(path, 'checkpoint')
 
 
 def work_dir(path: str) -> str:

@@ -16,7 +16,7 @@ class ProgressBarHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     def _open(self, title: str, total: int, initial: int = 0) -> None:
         self._bar = tqdm(
@@ -29,11 +29,6 @@ class ProgressBarHook(Hook):
             disable=not is_main_process(),
         )
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
     def before_train(self, runner: Runner) -> None:
         """Open the bar at the step that training starts or resumes from."""
         self._open('training', runner.max_iters, runner.iter)
@@ -42,27 +37,24 @@ class ProgressBarHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Advance, showing the mean loss of the last steps and the AP of the last evaluation."""
-        if self._bar is not None:
-            scalars = runner.message_hub.log_scalars
-            text = f'loss {scalars["train/loss"].mean(20):.2f}'
-            if 'val/coco/bbox_mAP' in scalars:
-                text += f', val AP {scalars["val/coco/bbox_mAP"].current():.3f}'
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update()
+        scalars = runner.message_hub.log_scalars
+        text = f'loss {scalars["train/loss"].mean(20):.2f}'
+        if 'val/coco/bbox_mAP' in scalars:
+            text += f', val AP {scalars["val/coco/bbox_mAP"].current():.3f}'
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Say that training pauses for an evaluation."""
-        if self._bar is not None:
-            self._bar.set_description('evaluating')
+        self._bar.set_description('evaluating')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Say that training goes on."""
-        if self._bar is not None:
-            self._bar.set_description('training')
+        self._bar.set_description('training')
 
     def after_train(self, runner: Runner) -> None:
         """Close the bar."""
-        self._close()
+        self._bar.close()
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Open the bar of a test."""
@@ -72,9 +64,8 @@ class ProgressBarHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Advance."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Close the bar."""
-        self._close()
+        self._bar.close()
