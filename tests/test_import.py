@@ -42,7 +42,8 @@ print(time.process_time() - start)
 def test_the_tools_that_draw_do_not_wait_for_torch(root):
     code = """
 import sys
-import mpvit.visualization.report, mpvit.visualization.dataset_picture
+import mpvit.evaluation.analysis, mpvit.visualization.curves, mpvit.visualization.report
+import mpvit.visualization.dataset_picture, mpvit.visualization.error_pictures
 print({'torch', 'mmdet'} & {*sys.modules})
 """
     assert fresh(root, code) == 'set()'

@@ -22,8 +22,9 @@ CPU = torch.device('cpu')
 def test_kernels_equal_the_reference_in_the_interpreter(root):
     """In a process of its own: Triton asks for the interpreter when it is imported."""
     tests = Path(__file__).with_name('interpreted_triton.py')
+    command = [sys.executable, '-m', 'pytest', '-q', '--noconftest', '-p', 'no:cacheprovider']
     result = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tests)],
+        [*command, str(tests)],
         cwd=root,
         env={**os.environ, 'TRITON_INTERPRET': '1'},
         capture_output=True,

@@ -63,7 +63,10 @@ def served(root, toy, tmp_path_factory):
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     words = ['--work-dirs', work_dirs, '--images', toy / 'val2017', '--port', port]
-    with started(root, temporary, *words, '--max-upload', 1, '--device', 'cpu') as page:
+    # a proxy that does not answer must not be asked about an address of this machine
+    proxy = dict(HTTP_PROXY='http://127.0.0.1:9', NO_PROXY='')
+    words += ['--max-upload', 1, '--device', 'cpu']
+    with started(root, temporary, *words, **proxy) as page:
         page.pictures = sorted((toy / 'val2017').iterdir())
         page.checkpoint, page.config = checkpoint, checkpoint.with_name('tiny.py')
         yield page
@@ -314,12 +317,11 @@ def test_what_only_shows_at_the_start(refused, root, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow  # a page of its own; the others hold what happens on any address
 def test_an_address_that_others_reach_is_warned_of(root, tmp_path):
     checkpoint = write_checkpoint(root / 'tests/data/tiny.py', tmp_path)
-    # a proxy that does not answer must not be asked either
-    proxy = dict(HTTP_PROXY='http://127.0.0.1:9', NO_PROXY='')
     words = [tmp_path / 'tiny.py', checkpoint, '--host', '0.0.0.0']
-    with started(root, tmp_path, *words, **proxy) as page:
+    with started(root, tmp_path, *words) as page:
         assert 'warning: whoever reaches 0.0.0.0 can use the page' in page.log.read_text()
         page.process.send_signal(signal.SIGTERM)
         assert page.process.wait(SECONDS) == 0, page.log.read_text()
