@@ -87,9 +87,7 @@ def enable_tta(cfg: Config) -> None:
 def tta_model(cfg: Config, module: Any) -> ConfigDict:
     """Config of the model that merges what a detector finds in several views of an image.
 
-    Args:
-        cfg: Config, whose ``tta_model`` says how they are merged.
-        module: The detector, or its config.
+    The config's ``tta_model`` says how they are merged; ``module`` is the detector or its config.
 
     Raises:
         UserError: The config has no ``tta_model``.

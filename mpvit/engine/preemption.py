@@ -89,12 +89,9 @@ class PreemptionHook(Hook):
                 self.leave(runner, number, runner.train_loop.saved())
 
     def leave(self, runner: Runner, number: int, checkpoint: str) -> NoReturn:
-        """End the training, which any rank's signal asked for; every rank has to call it.
+        """End the training, to be resumed from a checkpoint; every rank has to call it.
 
-        Args:
-            runner: Runner of the training.
-            number: The signal.
-            checkpoint: What it can be resumed from.
+        The number is that of the signal that asked for it, of whichever rank.
 
         Raises:
             TrainingPaused: Always.

@@ -30,11 +30,8 @@ def test_mistakes(base, rule, message):
 )
 def test_the_learning_rate_follows_the_images_of_a_step(settings, counts, lr, line):
     lines = []
-    runner = SimpleNamespace(
-        _train_dataloader=dict(batch_size=2),
-        world_size=2,
-        logger=SimpleNamespace(info=lines.append),
-    )
+    logger = SimpleNamespace(info=lines.append)
+    runner = SimpleNamespace(_train_dataloader=dict(batch_size=2), world_size=2, logger=logger)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.04)
     wrapper = SimpleNamespace(optimizer=optimizer, _accumulative_counts=counts)
     PortableRunner.scale_lr(runner, wrapper, dict(settings, base_batch_size=16))

@@ -144,13 +144,8 @@ def fit_optimizer_state(
     along with the state of the schedulers. The kernels are those of the optimizer, since a run may
     go on on another device.
 
-    Args:
-        checkpoint: With ``optimizer`` and ``param_schedulers``; changed in place.
-        model: Whose parameters the optimizer holds.
-        optimizer: Which will load the state.
-
-    Returns:
-        A line that says what was done, or None.
+    The ``optimizer`` and ``param_schedulers`` of the checkpoint are changed in place. Returned is a
+    line that says what was done, if anything was.
 
     Raises:
         UserError: The parameters are grouped in a way that does not fit.
