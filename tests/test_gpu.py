@@ -77,11 +77,8 @@ def test_focal_loss_on_the_gpu_equals_the_cpu():
 
 
 @pytest.mark.parametrize('amp', [None, 'fp16', 'bf16'])
-def test_training_and_evaluation(root, toy, tmp_path, amp):
-    places = [f'{split}_dataloader.dataset.data_root={toy}' for split in ('train', 'val', 'test')]
-    truth = f'{toy}/annotations/instances_val2017.json'
-    places += [f'{split}_evaluator.ann_file={truth}' for split in ('val', 'test')]
-    config = root / 'tests' / 'data' / 'tiny.py'
+def test_training_and_evaluation(tiny, tmp_path, amp):
+    config, places = tiny
     train(config, work_dir=str(tmp_path), cfg_options=places, amp=amp)
     metrics = evaluate(
         config, str(tmp_path / 'epoch_2.pth'), work_dir=str(tmp_path), cfg_options=places

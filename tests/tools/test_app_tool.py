@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from app_checkpoint import CLASSES, write_checkpoint
 from PIL import Image
+from runs import environment, wait_for
 from web import browser_page
 
 from mpvit.inference import Detector
@@ -33,21 +33,18 @@ NAME = 'tiny/epoch_1.pth'
 def started(root, temporary, *words, **variables):
     """The tool in a process of its own, once it says where the page is."""
     log = temporary / 'log'
-    path = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
     with log.open('w') as file:
         process = subprocess.Popen(
             [sys.executable, 'tools/app.py', *map(str, words)],
             cwd=root,
-            env=dict(os.environ, PYTHONPATH=path, TMPDIR=str(temporary), **variables),
+            env=environment(root, TMPDIR=str(temporary), **variables),
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     try:
-        until = time.monotonic() + SECONDS
-        while not (found := re.search(r'The page is at (\S+)', log.read_text())):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.2)
+        wait_for(lambda: process.poll() or 'The page is at' in log.read_text(), 'the page', SECONDS)
+        found = re.search(r'The page is at (\S+)', log.read_text())
+        assert found, log.read_text()
         yield SimpleNamespace(url=found[1], process=process, temporary=temporary, log=log)
     finally:
         process.kill()
