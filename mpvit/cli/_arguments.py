@@ -13,6 +13,7 @@ from typing import Any
 
 from mpvit.config.names import find_config
 from mpvit.datasets.data_files import DataFiles
+from mpvit.errors import UserError
 from mpvit.files import paths
 
 
@@ -26,6 +27,14 @@ def config(name: str) -> str:
 def resumable(path: str) -> str:
     """A checkpoint to resume from, or 'auto' for the newest in the work folder."""
     return path if path == 'auto' else paths.existing_checkpoint(path)
+
+
+def override(text: str) -> str:
+    """``key=value``; what it names is checked with the config."""
+    key, equals, _ = text.partition('=')
+    if not (key and equals):
+        raise UserError(f'--cfg-options takes key=value, got {text!r}')
+    return text
 
 
 def number(
@@ -85,7 +94,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Overrides of config entries."""
     text = 'override config entries, such as train_dataloader.batch_size=4'
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help=text)
+    parser.add_argument(
+        '--cfg-options', nargs='+', type=override, default=[], metavar='KEY=VALUE', help=text
+    )
 
 
 def add_detector(parser: argparse.ArgumentParser) -> None:
