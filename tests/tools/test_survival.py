@@ -189,8 +189,8 @@ def test_two_processes_paused_killed_and_restarted(two, tmp_path):
 
     script = two.start(work, '--resume', MAX_RESTARTS='1')
     wait_for(logged('Epoch(train) [3][2/4]'), 'the third epoch')
-    below = descendants(script.pid)
-    workers = [pid for pid, command in below if 'train.py' in command.split('\0')[1]]
+    below = [(pid, command.split('\0')) for pid, command in descendants(script.pid)]
+    workers = [pid for pid, words in below if 'torch.distributed.run' not in words]
     os.kill(workers[-1], signal.SIGKILL)
     assert script.wait(900) == 0, output()[-3000:]
     assert output().count('Resuming from') == 2
