@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option = partial(types.option, errors)
     option('--ann', types.annotations, 'FILE', 'annotation file', dest='val_ann')
-    hint = '; tools/test.py writes them as detections.bbox.json'
+    hint = '; mpvit test writes them as detections.bbox.json'
     detections = partial(existing_file, what='detections', hint=hint)
     option('--detections', detections, 'FILE', 'detections, .bbox.json')
     option('--images', existing_folder, 'DIR', 'folder of the images', dest='val_images')

@@ -89,7 +89,7 @@ class OfficialCocoDataset(CocoDataset):
             rule = f'{self._skipped.count} is more than {_MAX_SKIPPED}={self.max_skipped_images}'
         where = self.data_root or self.data_prefix.get('img') or 'DIR'
         raise UserError(
-            f'image {path} cannot be read ({reason}): run tools/check_dataset.py {where}; {rule}',
+            f'image {path} cannot be read ({reason}): run mpvit check_dataset {where}; {rule}',
             every_rank=True,
         ) from error
 

@@ -295,8 +295,8 @@ class _Search:
         other = None if self.files else other_format(self.root)
         if other:
             return (
-                f'{self.root} is in {other} format; convert it first: python '
-                f'tools/convert_dataset.py {self.root} NEW_FOLDER'
+                f'{self.root} is in {other} format; convert it first: '
+                f'mpvit convert_dataset {self.root} NEW_FOLDER'
             )
         files = listed(self.files) if self.files else 'no JSON file'
         if split == 'val' and self.optional_file('train'):
@@ -314,7 +314,7 @@ class _Search:
 
 def _flag(split: str, rest: str) -> str:
     """The flag that names a file or folder; test data is chosen when it is tested on."""
-    return f'--val-{rest} of tools/test.py' if split == 'test' else f'--{split}-{rest}'
+    return f'--val-{rest} of mpvit test' if split == 'test' else f'--{split}-{rest}'
 
 
 def split_of(name: str) -> str | None:

@@ -78,4 +78,4 @@ def _summary(problems: list[Problem]) -> str:
         parts.append(f'{problem.message}{others} [{code}]')
     rest = len(first) - _SHOWN
     kinds = f'; {rest} more kinds of problems' if rest > 0 else ''
-    return f'Quick check of the data: {"; ".join(parts)}{kinds}. Run tools/check_dataset.py for all'
+    return f'Quick check of the data: {"; ".join(parts)}{kinds}. Run mpvit check_dataset for all'

@@ -24,7 +24,7 @@ RECORD = 'run.json'
 METRICS = 'metrics.json'
 DETECTIONS = 'detections.bbox.json'
 POINTER = 'last_checkpoint'
-_HOW_TO = 'evaluate first: python tools/test.py CONFIG CHECKPOINT --work-dir {}'
+_HOW_TO = 'evaluate first: mpvit test CONFIG CHECKPOINT --work-dir {}'
 _CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
 
 

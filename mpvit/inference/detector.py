@@ -32,7 +32,7 @@ class Detector:
     """A trained detector that takes images as they come.
 
     ``detector(image)`` is for one image, `predict` for many. Images go through the test pipeline of
-    the config, so that the detections are those that `tools/test.py` evaluates.
+    the config, so that the detections are those that `mpvit test` evaluates.
 
     Args:
         config: Config file.

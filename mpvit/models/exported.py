@@ -138,7 +138,7 @@ def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNet
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f'{file} cannot be read ({reason}); export the detector again') from error
     if 'classes' not in network.facts:
-        raise UserError(f'{file} was not written by tools/export.py')
+        raise UserError(f'{file} was not written by mpvit export')
     return network
 
 

@@ -291,9 +291,9 @@ def _commands(run: Run) -> list[str]:
     config = run.config_file
     if config is None:
         return []
-    lines = [f'python tools/train.py {_shown(config)} --work-dir NEW_FOLDER']
+    lines = [f'mpvit train {_shown(config)} --work-dir NEW_FOLDER']
     if run.checkpoint is not None:
-        lines.append(f'python tools/test.py {_shown(config)} {_shown(run.checkpoint)}')
+        lines.append(f'mpvit test {_shown(config)} {_shown(run.checkpoint)}')
     return lines
 
 

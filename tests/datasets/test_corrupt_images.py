@@ -74,7 +74,7 @@ def test_an_image_that_cannot_be_read_ends_training_with_its_name(folder, kind):
         dataset[3]
     message = str(raised.value)
     assert f'image {image(dataset, 3)} ' in message
-    assert f'run tools/check_dataset.py {folder}/' in message
+    assert f'run mpvit check_dataset {folder}/' in message
     assert 'train_dataloader.dataset.max_skipped_images' in message
     assert raised.value.every_rank
 

@@ -194,8 +194,8 @@ def test_other_classes_without_boxes_stay(tmp_path, change):
         (roboflow(train=dict(images=[])), 'not in COCO format'),
         (roboflow(train='[1]'), 'not in COCO format'),
         (roboflow(train=content('1.jpg', classes=())), 'categories'),
-        (files('data.yaml', 'train/labels/1.txt'), 'YOLO .*tools/convert_dataset.py'),
-        (files('Annotations/1.xml', 'JPEGImages/1.jpg'), 'Pascal VOC .*tools/convert_dataset.py'),
+        (files('data.yaml', 'train/labels/1.txt'), 'YOLO .*mpvit convert_dataset'),
+        (files('Annotations/1.xml', 'JPEGImages/1.jpg'), 'Pascal VOC .*mpvit convert_dataset'),
     ],
 )
 def test_what_is_said_of_folders_that_do_not_do(tmp_path, tree, message):

@@ -148,7 +148,7 @@ def test_hook_speaks_twice_at_most_and_only_of_zero(dataset, caplog):
         validate(hook, runner, 0.0)
         assert 'AP 0.000 after 50 steps; likely causes found:' in caplog.text
         assert 'the loss has hardly fallen' in caplog.text
-        assert 'Run tools/check_dataset.py DIR to check the data' in caplog.text
+        assert 'Run mpvit check_dataset DIR to check the data' in caplog.text
         assert len(caplog.messages) == len(caplog.text.splitlines()) == 1
         caplog.clear()
         validate(hook, runner, 0.002)

@@ -99,7 +99,7 @@ def test_files_that_cannot_be_used(tiny, onnx_file, openvino_file, tmp_path):
         (tmp_path / 'none.onnx', 'not found'),
         (empty, 'cannot be read'),
         (cut, 'cannot be read'),
-        (other, 'tools/export.py'),
+        (other, 'mpvit export'),
         (garbage, 'cannot be read'),
         (alone, 'alone.bin'),
         (capital, 'CAPITAL.bin'),

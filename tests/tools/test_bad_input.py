@@ -221,7 +221,7 @@ COMMANDS: dict[int, dict[str, str]] = {
         'plot curves docs': 'docs scalars.json',
         'plot curves docs --out README.md': 'README.md',
         'plot curves docs --out x.gif': '.png .svg .pdf',
-        'plot errors docs': 'docs tools/test.py',
+        'plot errors docs': 'docs mpvit',
         'plot errors setup.py': 'setup.py file',
         'plot errors --ann setup.py --detections none --out DIR/x': 'none',
         'report none': 'none',

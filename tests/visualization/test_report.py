@@ -71,7 +71,7 @@ def test_a_whole_report(run):
     page = Elements(path.read_text())
     for text in (
         'my run', 'tiny.py', 'MPViT tiny', '1 of 3 planned', '1 h', '2026-01-02 03:04', 'bf16',
-        'abc123-dirty', 'my revision', 'epoch_3.pth', ODD, 'python tools/test.py',
+        'abc123-dirty', 'my revision', 'epoch_3.pth', ODD, 'mpvit test',
     ):  # fmt: skip
         assert text in page.text, text
     tiles = re.findall(r'class="tile"><b>(.*?)</b><span><strong>(.*?)</strong>', path.read_text())
@@ -109,7 +109,7 @@ def test_it_loads_nothing_and_runs_no_foreign_code(run):
     [
         (
             'detections.bbox.json',
-            'has no detections.bbox.json; evaluate first: python tools/test.py',
+            'has no detections.bbox.json; evaluate first: mpvit test',
         ),
         ('metrics.json', 'does not say what was evaluated'),
         ('20260102_030405', 'has no log of a training'),

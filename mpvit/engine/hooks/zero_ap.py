@@ -85,7 +85,7 @@ class ZeroAPHook(Hook):
             found = f'looking for causes failed: {error!r}'
         runner.logger.warning(
             f'AP {max(ap, 0):.3f} after {runner.iter} steps; {found}. '
-            'Run tools/check_dataset.py DIR to check the data'
+            'Run mpvit check_dataset DIR to check the data'
         )
 
 
