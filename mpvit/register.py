@@ -106,6 +106,13 @@ def write_durably() -> None:
     mmengine.runner.runner.save_checkpoint = write_checkpoint
 
 
+def forget_annotations_before_forks() -> None:
+    """Drop annotation files that were read, so that workers of dataloaders do not each keep one."""
+    from mpvit.datasets.annotations import forget
+
+    os.register_at_fork(before=forget)
+
+
 def format_configs_once() -> None:
     """Keep the text of a config while it does not change: every checkpoint asks yapf for it."""
     format_config = Config.pretty_text.fget
@@ -127,4 +134,5 @@ import_modules()
 add_scope()
 read_safely()
 write_durably()
+forget_annotations_before_forks()
 format_configs_once()

@@ -262,9 +262,6 @@ def forget() -> None:
     _kept.clear()
 
 
-os.register_at_fork(before=forget)
-
-
 def _stamp(path: str) -> tuple[int, ...] | None:
     """What changes when a file is written again; None where that cannot be relied on."""
     try:
