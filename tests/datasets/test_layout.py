@@ -213,7 +213,7 @@ def test_one_file_under_two_spellings(tmp_path, monkeypatch):
 
 def test_a_test_split_that_is_incomplete(tmp_path):
     root = make(tmp_path, ROBOFLOW | {'test/_annotations.coco.json': content('9.jpg')})
-    missing = "'9.jpg' is in none of .* --val-images DIR of tools/test"
+    missing = "'9.jpg' is in none of .* --val-images DIR of mpvit test"
     with pytest.raises(UserError, match=missing):
         find_test_data(root)
     layout = find_training_data(root)  # which does not need it
