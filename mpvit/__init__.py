@@ -3,6 +3,7 @@
 Importing this package does nothing else: `mpvit.register` puts its parts in the reach of mmdet.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ __all__ = ['__version__', 'get_config']
 
 def __getattr__(name: str) -> Any:
     if name == 'get_config':
+        importlib.import_module('mpvit.register')  # a config may inherit from `mpvit::...`
         from mpvit.config.reading import load_config as get_config
 
         return get_config

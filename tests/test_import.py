@@ -49,6 +49,44 @@ print({'torch', 'mmdet'} & {*sys.modules})
     assert fresh(root, code) == 'set()'
 
 
+ENTRIES = [
+    'from mpvit.inference import Detector',
+    'from mpvit.inference import load_detector',
+    'from mpvit.inference import prepare',
+    'from mpvit.model_info import model_info',
+    'from mpvit.export.files import export',
+    'from mpvit.app.server import serve',
+    'from mpvit.visualization.queries import draw',
+    'import mpvit; mpvit.get_config(OWN)',
+    'import mpvit.register; from mpvit.engine.train import train',
+    'import mpvit.register; from mpvit.engine.test import evaluate',
+    'from mpvit.cli.check_dataset import _settings; _settings(OWN)',
+]
+
+
+def test_what_users_import_first_works_by_itself(root, tmp_path):
+    """Each in a process that has imported libraries only, nothing of mmdet or this project."""
+    own = tmp_path / 'own.py'
+    own.write_text("_base_ = 'mpvit::deformable_detr/mpvit_t_ddetr_toy.py'\n")
+    code = f"""
+import os, sys, traceback, warnings
+import cv2, matplotlib.pyplot, mmcv.cnn, mmengine.runner, torchvision, scipy.optimize, timm
+warnings.simplefilter('ignore')
+for entry in {ENTRIES!r}:
+    child = os.fork()
+    if not child:
+        try:
+            exec(entry, {{'OWN': {str(own)!r}}})
+        except BaseException:
+            print(entry)
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    assert fresh(root, code) == ''
+
+
 def test_registering_again_changes_nothing():
     import importlib
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+import mpvit.register  # noqa: F401
 from mpvit.app.detectors import Detectors
 from mpvit.app.results import Result
 from mpvit.errors import UserError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+import mpvit.register  # noqa: F401
 from mpvit.app.sources import Source
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError

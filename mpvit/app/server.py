@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mpvit.register  # noqa: F401
 from mpvit.app.detectors import Detectors
 from mpvit.app.sources import Source
 from mpvit.errors import UserError, optional

@@ -84,6 +84,7 @@ def run(
 
 
 def _settings(config: str) -> dict[str, Any]:
+    import mpvit.register  # noqa: F401
     from mpvit.config.reading import leaf_datasets, load_config
     from mpvit.datasets.check import settings_of
 

@@ -25,4 +25,5 @@ _PLACES = {
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    importlib.import_module('mpvit.register')
     return getattr(importlib.import_module(_PLACES[name]), name)

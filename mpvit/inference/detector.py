@@ -10,6 +10,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.dataset import pseudo_collate
 
+import mpvit.register  # noqa: F401
 from mpvit.config.presets import tta_model
 from mpvit.engine.hooks.prepare_inference import chosen_device
 from mpvit.engine.run_errors import explained_faults

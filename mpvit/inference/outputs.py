@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+import mpvit.register  # noqa: F401
 from mpvit.checkpoints.coco_categories import category_ids
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError, optional

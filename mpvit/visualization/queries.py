@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+import mpvit.register  # noqa: F401
 from mpvit.datasets.palette import level_colour
 from mpvit.engine.hooks.prepare_inference import chosen_device
 from mpvit.engine.run_errors import explained_faults
