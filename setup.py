@@ -57,7 +57,9 @@ setup(
         'av>=14.2',  # videos
         'matplotlib',
         'numpy',
+        'jinja2',
         'scipy',
+        'terminaltables',
         'pillow',
         'tensorboard',
         'tqdm',

@@ -3,11 +3,14 @@
 import argparse
 
 from mpvit.config.names import find_config, shipped_configs
+from mpvit.files.paths import expanded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('name', nargs='?', metavar='NAME', help='print the path of this one')
+    parser.add_argument(
+        'name', nargs='?', type=expanded, metavar='NAME', help='print the path of this one'
+    )
 
 
 def run(name: str | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import existing_file, existing_folder, expanded, new_file
+from mpvit.files.paths import existing_file, existing_folder, existing_run, new_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,14 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = 'losses, learning rate and AP of one or several trainings'
     curves = kinds.add_parser('curves', help=text, description=f'Draw {text}.')
     curves.add_argument(
-        'work_dirs', nargs='+', type=expanded, metavar='WORK_DIR', help='work folder of a run'
+        'work_dirs', nargs='+', type=existing_run, metavar='WORK_DIR', help='work folder of a run'
     )
     text = 'picture to write: .png, .svg or .pdf (default, for one run: WORK_DIR/curves.png)'
     types.option(curves, '--out', new_file, 'FILE', text, dest='target')
     text = 'what a detector gets right and wrong, from detections in a work folder or in files'
     errors = kinds.add_parser('errors', help=text, description=f'Draw {text}.')
     errors.add_argument(
-        'work_dir', nargs='?', type=expanded, metavar='WORK_DIR', help='work folder of a run'
+        'work_dir', nargs='?', type=existing_run, metavar='WORK_DIR', help='work folder of a run'
     )
     option = partial(types.option, errors)
     option('--ann', types.annotations, 'FILE', 'annotation file', dest='val_ann')

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import expanded, new_file
+from mpvit.files.paths import existing_run, new_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        'work_dir', type=expanded, metavar='WORK_DIR', help='work folder of the run'
+        'work_dir', type=existing_run, metavar='WORK_DIR', help='work folder of the run'
     )
     text = 'file to write (default: WORK_DIR/report.html)'
     types.option(parser, '--out', new_file, 'FILE', text, dest='target')

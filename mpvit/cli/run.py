@@ -35,7 +35,7 @@ def run(script: str, arguments: list[str]) -> None:
 
 
 def _find(name: str) -> Path:
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.parts[:1] == ('mmdet',) and not path.is_file():
         package = importlib.util.find_spec('mmdet')
         if package is not None and package.submodule_search_locations:

@@ -18,7 +18,7 @@ from mpvit import __version__
 from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
 from mpvit.evaluation.result_files import Results, read_results
-from mpvit.files.paths import newest_config
+from mpvit.files.paths import existing_run, newest_config
 
 RECORD = 'run.json'
 METRICS = 'metrics.json'
@@ -119,12 +119,7 @@ def find_run(folder: str | os.PathLike[str]) -> Run:
     Raises:
         UserError: It is not there.
     """
-    path = Path(folder)
-    if path.is_file():
-        raise UserError(f'{path} is a file; name the work folder of a run')
-    if not path.is_dir():
-        raise UserError(f'work folder {path} not found')
-    return Run(path)
+    return Run(Path(existing_run(folder)))
 
 
 def candidates(work_dir: str | os.PathLike[str]) -> list[Path]:

@@ -77,6 +77,20 @@ def existing_folder(path: AnyPath) -> AnyPath:
     return path
 
 
+def existing_run(path: AnyPath) -> AnyPath:
+    """The work folder of a run.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    path = expanded(path)
+    if Path(path).is_file():
+        raise UserError(f'{path} is a file; name the work folder of a run')
+    if not Path(path).is_dir():
+        raise UserError(f'work folder {path} not found')
+    return path
+
+
 def existing_checkpoint(path: str) -> str:
     """A checkpoint: a file, or a URL, which is not looked up.
 
