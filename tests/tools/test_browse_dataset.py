@@ -21,4 +21,4 @@ def test_an_image_that_cannot_be_read_is_named(refused, toy, tmp_path):
         path.write_bytes(b'no image')
     arguments = ('configs/deformable_detr/mpvit_t_ddetr_toy.py', '--data', data)
     out = ('--out', tmp_path / 'sheets')
-    refused('browse_dataset', *arguments, *out, says=['check_dataset.py'])
+    refused('browse_dataset', *arguments, *out, says=['check_dataset'])
