@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+import mpvit.register  # noqa: F401  (makes mmdet importable)
 from mpvit.checkpoints.names import our_name
 
 PARITY = Path(__file__).resolve().parent / 'data' / 'parity'

@@ -18,6 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+import mpvit.register  # noqa: F401  (makes mmdet importable)
 from mpvit.checkpoints.class_layers import class_layers, uncut
 from mpvit.checkpoints.conversion import OTHER_ROWS, to_ours
 from mpvit.checkpoints.names import our_name

@@ -26,7 +26,7 @@ def load_config(
     work_dir: str | None = None,
     edit: Callable[[Config], object] | None = None,
 ) -> Config:
-    """Read a config and apply what was said on the command line; also known as `mpvit.get_config`.
+    """Read a config and apply what was said on the command line; also ``mpvit.get_config``.
 
     Args:
         name: Config file, or name of a config that comes with the package (`find_config`).
