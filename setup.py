@@ -24,6 +24,7 @@ DEMO = ['scikit-image', 'scikit-learn']  # photographs and digits of the toy dat
 EXTRAS = {
     'export': ['onnx', 'onnxruntime', 'openvino'],
     'app': ['gradio>=6,<7'],
+    'pretrain': ['onedl-mmpretrain>=1.3.6,<1.4'],  # the backbones on ImageNet; needs the forks
     'tracking': ['wandb', 'mlflow-skinny', 'alembic', 'sqlalchemy'],  # the last two: a local store
     'docs': ['furo', 'myst-nb', 'sphinx'],
 }
@@ -79,6 +80,7 @@ setup(
             'pytest',
             'pytest-xdist',
             'ruff',
+            'transformers>=5.24,<6; python_version >= "3.11"',  # whose format we read: its own class
         ],
         'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
     },

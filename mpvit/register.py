@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import io
 import os
+import sys
 import warnings
 
 import mmdet.registry
@@ -55,11 +56,18 @@ def use_large_pages() -> None:
 
 
 def import_mmdet() -> None:
-    """Import what registers mmdet's modules, without its notes on optional packages."""
+    """Import what registers mmdet's modules, without its notes on optional packages.
+
+    mmpretrain stays hidden from it: mmdet wants it for re-identification alone, its import takes
+    seconds, and it fails beside transformers 5.
+    """
+    hidden = sys.modules.setdefault('mmpretrain', None) is None  # type: ignore[arg-type]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         for name in MMDET:
             importlib.import_module(name)
+    if hidden:
+        del sys.modules['mmpretrain']
     # mmdet's, about a default of a later torch
     warnings.filterwarnings('ignore', message='torch.meshgrid: in an upcoming release')
 
