@@ -51,6 +51,7 @@ setup(
         'torch>=2.4,<2.14',  # custom operators; 2.14 no longer compiles the sources that mmcv ships
         'torchvision',
         'timm>=1.0',
+        'safetensors',
         'pycocotools>=2.0.7',
         'numba>=0.59',  # the CPU kernel
         'vernier>=0.5.4,<0.6',  # COCO's numbers

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 
@@ -22,6 +23,7 @@ _HEAD_BYTES = 512
 _WEB_PAGE = re.compile(rb'(\xef\xbb\xbf)?\s*<(!--|!doctype|html|head|body|\?xml)', re.I)
 _LFS_POINTER = b'version https://git-lfs'
 _ARCHIVE = b'PK\x03\x04'
+_SAFETENSORS_HEADER = 100_000_000  # bytes that the format allows it
 # torch.hub and the authors of CoaT write the beginning of the sha256 at the end of a file's name;
 # eight digits without a letter would rather be a date
 _HASH_IN_NAME = re.compile(r'[-_](?=\d*[a-f])([0-9a-f]{8})\.[a-z]+$')
@@ -37,8 +39,9 @@ def read(
     """Read a checkpoint of ours, of mmdet, or an official one, without executing anything in it.
 
     It may hold tensors, plain Python values, numpy arrays, `argparse.Namespace` and mmengine's
-    histories of logged numbers. With the environment variable ``MPVIT_TRUST_CHECKPOINTS=1`` it is
-    read even if it needs to execute code.
+    histories of logged numbers, or be in the format safetensors, which holds tensors alone. With
+    the environment variable ``MPVIT_TRUST_CHECKPOINTS=1`` it is read even if it needs to execute
+    code.
 
     Args:
         path: File. If its name ends in 8 hex digits, as in ``resnet50-0676ba61.pth``, they must be
@@ -56,6 +59,8 @@ def read(
     path = Path(path).expanduser()
     head = _check_kind(path)
     _check_sha256(path, sha256)
+    if _is_safetensors(head):
+        return _read_safetensors(path, map_location)
     if head.startswith(_ARCHIVE):
         _check_archive(path)
     try:
@@ -152,6 +157,19 @@ def _check_sha256(path: Path, expected: str | None) -> None:
                 f'checkpoint {path} has the sha256 {actual}, but should {given}have {prefix}; it '
                 f'is damaged or another file; {remedy}'
             )
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether the first bytes are the length of a header in JSON and its beginning."""
+    return head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= _SAFETENSORS_HEADER
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+    device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
+    try:
+        return safetensors.torch.load_file(path, device)
+    except Exception as error:
+        raise _damaged(path, str(error) or type(error).__name__) from error
 
 
 def _check_archive(path: Path) -> None:

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
 
@@ -87,6 +88,43 @@ def test_damaged_in_the_middle(good):
     good.write_bytes(content)
     with pytest.raises(UserError, match='good/data/0'):
         read(good)
+
+
+@pytest.fixture
+def tensors_file(tmp_path):
+    path = tmp_path / 'x.safetensors'
+    safetensors.torch.save_file({'a': torch.arange(5000.0), 'b': torch.tensor(3)}, path)
+    return path
+
+
+@pytest.mark.parametrize('map_location', [None, 'cpu', torch.device('cpu'), lambda x, _: x])
+def test_safetensors_are_told_by_their_content(tensors_file, map_location):
+    content = read(tensors_file.rename(tensors_file.with_suffix('.bin')), map_location)
+    assert torch.equal(content['a'], torch.arange(5000.0))
+    assert content.keys() == {'a', 'b'}
+
+
+@pytest.mark.parametrize('kept', [0.00001, 0.0005, 0.02, 0.5, 0.999])
+def test_truncated_safetensors(tensors_file, kept):
+    content = tensors_file.read_bytes()
+    tensors_file.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(UserError, match='damaged|empty'):
+        read(tensors_file)
+
+
+@pytest.mark.parametrize(
+    'header', [b'{', b'{"a":1}', b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}']
+)
+def test_safetensors_with_a_wrong_header(tmp_path, header):
+    path = tmp_path / 'x.safetensors'
+    path.write_bytes(len(header).to_bytes(8, 'little') + header)
+    with pytest.raises(UserError, match='damaged'):
+        read(path)
+
+
+def test_sha256_of_safetensors(tensors_file):
+    with pytest.raises(UserError, match='has the sha256'):
+        read(tensors_file, sha256='0' * 8)
 
 
 def test_archive_of_something_else(tmp_path):
