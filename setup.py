@@ -81,7 +81,7 @@ setup(
             'pytest',
             'pytest-xdist',
             'ruff',
-            'transformers>=5.24,<6; python_version >= "3.11"',  # whose format we read: its own class
+            'transformers>=5.24,<6; python_version >= "3.11"',  # its own class
         ],
         'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
     },
