@@ -21,7 +21,14 @@ from mpvit.checkpoints.class_layers import (
 )
 from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES, OFFICIAL_CHANNELS
 from mpvit.checkpoints.compatibility import check_fit
-from mpvit.checkpoints.formats import Layout, layout_of, weights_of, without_counters
+from mpvit.checkpoints.formats import (
+    Layout,
+    backbone_of,
+    classifier_from,
+    layout_of,
+    weights_of,
+    without_counters,
+)
 from mpvit.checkpoints.names import REFINED, official_names, our_name
 from mpvit.checkpoints.reading import read
 from mpvit.errors import UserError, listed
@@ -64,7 +71,7 @@ class Report:
 def to_ours(
     checkpoint: Mapping[str, Any], ema: bool = False
 ) -> tuple[dict[str, Any], Report] | None:
-    """A checkpoint in official form, of a detector or a backbone, as one of ours.
+    """A checkpoint in official form, of a detector, classifier or backbone, as one of ours.
 
     Args:
         checkpoint: Content of a file.
@@ -92,12 +99,14 @@ def to_ours(
         named, others = _cut_classes(named, report)
         if others:
             meta |= {OTHER_ROWS: others, 'dataset_meta': {'classes': COCO_NAMES}}
+    if layout.classifier:
+        named = classifier_from(named)
     _add_step_counters(named, report)
     return {'state_dict': named, 'meta': meta}, report
 
 
 def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[str, Any], Report]:
-    """One of our checkpoints, of a detector or a backbone, in official form.
+    """One of our checkpoints, of a detector, classifier or backbone, in official form.
 
     Arguments are those of `to_ours`.
 
@@ -113,6 +122,8 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
     if layout is None or (layout.official and not is_resnet):
         raise UserError(f'expected one of our checkpoints, found {layout or "unknown tensors"}')
     report = Report(layout)
+    if layout.classifier:
+        weights = backbone_of(weights, head=True)
     refine = 'memory_trans_fc.weight' in weights or refines_boxes(weights)
     try:
         names = official_names(weights, refine)

@@ -13,6 +13,7 @@ from mpvit.errors import UserError
 _PLACES = (('state_dict', 'ema_state_dict'), ('model', 'model_ema'))
 _WRAPPER = 'module.'
 _COUNTER = re.compile(r'(.*\.)?total_(params|ops)')  # left in a model by a profiler
+_BACKBONE = 'backbone.'
 _RESNET = re.compile(r'(conv1|bn1|layer[1-4]\.\d+\.(conv|bn|downsample))')
 
 
@@ -22,16 +23,19 @@ class Layout:
 
     Attributes:
         official: Names of the official implementations, or of torchvision; else ours.
-        detector: A whole detector; else a backbone alone.
+        detector: A whole detector; else a backbone, alone or in a classifier.
+        classifier: A backbone and the linear layer that it was trained with on ImageNet.
     """
 
     official: bool
     detector: bool
+    classifier: bool = False
 
     def __str__(self) -> str:
         """Such as 'official detector'."""
         owner = 'official' if self.official else 'our'
-        return f'{owner} {"detector" if self.detector else "backbone"}'
+        kind = 'detector' if self.detector else 'classifier' if self.classifier else 'backbone'
+        return f'{owner} {kind}'
 
 
 def weights_of(checkpoint: Mapping[str, Any], ema: bool = False) -> dict[str, Tensor]:
@@ -79,14 +83,39 @@ def layout_of(names: Iterable[str]) -> Layout | None:
         return Layout(official=True, detector=True)
     if some('bbox_head.') and some('backbone.', 'encoder.'):
         return Layout(official=False, detector=True)
+    if some('mhca_stages.') and some('cls_head.cls.'):
+        return Layout(official=True, detector=False, classifier=True)
     if some('mhca_stages.', 'serial_blocks') or (
         'layer1.0.conv1.weight' in names
         and all(_RESNET.match(name) or name.startswith('fc.') for name in names)
     ):
         return Layout(official=True, detector=False)
+    if some('head.fc.') and some('backbone.stages.0.paths.', 'stages.0.paths.'):
+        return Layout(official=False, detector=False, classifier=True)
     if some('stages.0.') and (some('stages.0.paths.') or some('stages.0.cls_token')):
         return Layout(official=False, detector=False)
     return None
+
+
+def classifier_from(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's tensors by the names of its config, from a backbone's names and the head's."""
+    return {n if n.startswith('head.') else _BACKBONE + n: value for n, value in weights.items()}
+
+
+def backbone_of(weights: Mapping[str, Tensor], head: bool = False) -> dict[str, Tensor]:
+    """A classifier's tensors as those of its backbone alone, and of its head if wanted.
+
+    Takes the names of a classifier's config (``backbone.stages...``) and those of a classifier in
+    timm's registry (``stages...``).
+    """
+    kept = {n: value for n, value in weights.items() if head or not n.startswith('head.')}
+    return {n.removeprefix(_BACKBONE): value for n, value in kept.items()}
+
+
+def is_classifier(names: Iterable[str]) -> bool:
+    """Whether these are the names of an ImageNet classifier of MPViT, official or ours."""
+    layout = layout_of(names)
+    return layout is not None and layout.classifier
 
 
 def _unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from torch import nn
 
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.conversion import to_ours
-from mpvit.checkpoints.formats import weights_of
+from mpvit.checkpoints.formats import backbone_of, is_classifier, weights_of
 from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.errors import UserError
 
@@ -133,7 +133,7 @@ class CheckedPretrainedInit(PretrainedInit):
     """mmengine's initialisation from a checkpoint, for files that fit the module only.
 
     mmengine's own loads what matches and leaves the rest random. Stages of MPViT or CoaT that
-    the module does not build may be in the file.
+    the module does not build may be in the file, and of a classifier its backbone is taken.
     """
 
     def __call__(self, module: nn.Module) -> None:
@@ -143,13 +143,14 @@ class CheckedPretrainedInit(PretrainedInit):
             UserError: The file cannot be read or does not fit.
         """
         checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
-        weights = weights_of(checkpoint)
+        weights, expected = weights_of(checkpoint), module.state_dict()
         if self.prefix is not None:
             prefix = self.prefix.removesuffix('.') + '.'
             weights = {
                 n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)
             }
-        expected = module.state_dict()
+        elif is_classifier(weights) and not is_classifier(expected):
+            weights = backbone_of(weights)
         weights = {n: v for n, v in weights.items() if n in expected or not _unbuilt(n, expected)}
         counters = {n: v for n, v in expected.items() if n.endswith('num_batches_tracked')}
         weights = {**counters, **weights}

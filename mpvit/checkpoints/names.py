@@ -42,6 +42,7 @@ _RESNET: tuple[Row, ...] = (
     ('bn1.', 'bn1.'),
     ('layer#.', 'layer#.'),
 )
+_IMAGENET_HEAD: Row = ('cls_head.cls.', 'head.fc.')  # of MPViT
 _HEADS: tuple[Row, ...] = (
     ('class_embed.#.', 'bbox_head.cls_branches.#.'),
     ('bbox_embed.#.layers.0.', 'bbox_head.reg_branches.#.0.'),
@@ -100,7 +101,9 @@ _DECODER = 'transformer.decoder.'
 #: Names that only a file of a detector with box refinement has begin with this.
 REFINED = f'{_DECODER}bbox_embed.'
 
-_CLASSIFIER = re.compile(r'(backbone\.0\.\w+\.)?(cls_head|fc|head|aggregate|norm[1-4])\.')
+_LEFT_OUT = re.compile(
+    r'backbone\.0\.\w+\.cls_head\.|(backbone\.0\.\w+\.)?(fc|head|aggregate|norm[1-4])\.'
+)
 _STEP_COUNTER = re.compile(r'(backbone\.)?(bn1|layer\d)\..*num_batches_tracked')
 
 
@@ -132,6 +135,7 @@ _IN_DETECTOR = 'backbone.0.backbone.', 'backbone.'
 _ROWS = [
     *_BACKBONE,
     *_RESNET,
+    _IMAGENET_HEAD,
     *_prefixed(_BACKBONE, *_IN_DETECTOR),
     *_prefixed(_RESNET, 'backbone.0.body.', 'backbone.'),
     *_DETECTOR,
@@ -149,13 +153,13 @@ def our_name(name: str) -> str | None:
         name: Official name, such as ``transformer.encoder.layers.0.norm1.weight``.
 
     Returns:
-        Our name, the same for all copies of a tensor; None for the ImageNet classifier and its
-        norms, which the detector does not have.
+        Our name, the same for all copies of a tensor; None for the ImageNet classifier of CoaT and
+        ResNet and its norms, which no model of ours has.
 
     Raises:
         KeyError: The name is in no known official file.
     """
-    return None if _CLASSIFIER.match(name) else _renamed(_FROM_OFFICIAL, name)[0]
+    return None if _LEFT_OUT.match(name) else _renamed(_FROM_OFFICIAL, name)[0]
 
 
 def official_names(names: Iterable[str], refine: bool = False) -> dict[str, list[str]]:

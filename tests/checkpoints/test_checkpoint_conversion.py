@@ -56,12 +56,27 @@ def test_backbone_comes_back_bit_for_bit(official, name):
     assert_equal(back['model'], weights)
 
 
-def test_imagenet_classifier_and_counters_are_dropped_and_told(official):
+def test_classifier_comes_back_bit_for_bit(official):
     weights = official('backbone_mpvit_tiny')
-    weights |= {'cls_head.cls.weight': torch.zeros(2), 'stem.total_ops': torch.zeros(1)}
-    _, report = to_ours({'model': weights})
+    head = {'cls_head.cls.weight': torch.rand(1000, 216), 'cls_head.cls.bias': torch.rand(1000)}
+    ours, report = to_ours({'model': weights | head})
+    assert ours['state_dict']['head.fc.bias'] is head['cls_head.cls.bias']
+    rest = [name for name in ours['state_dict'] if not name.startswith('backbone.')]
+    assert rest == ['head.fc.weight', 'head.fc.bias']
+    assert 'official classifier' in report.lines()[0]
+    back, _ = to_official(ours)
+    assert_equal(back['model'], weights | head)
+    timm = {n.removeprefix('backbone.'): value for n, value in ours['state_dict'].items()}
+    assert_equal(to_official({'state_dict': timm})[0]['model'], weights | head)
+
+
+def test_imagenet_classifier_and_counters_are_dropped_and_told(official):
+    weights = official('backbone_coat_lite_small')
+    _, report = to_ours({'model': weights | {'head.weight': torch.zeros(2)}})
+    assert '1 dropped: ImageNet classifier (head.weight, ...)' in '\n'.join(report.lines())
+    weights = official('backbone_mpvit_tiny')
+    _, report = to_ours({'model': weights | {'stem.total_ops': torch.zeros(1)}})
     text = '\n'.join(report.lines())
-    assert '1 dropped: ImageNet classifier (cls_head.cls.weight, ...)' in text
     assert '1 dropped: counter of a profiler (stem.total_ops, ...)' in text
     assert '322 dropped: copy of another tensor, verified equal' in text
 

@@ -49,12 +49,29 @@ def test_init_cfg_of_another_size_is_an_error(imagenet):
 
 def test_init_cfg_takes_the_backbone_of_a_detector_by_prefix(imagenet, tmp_path):
     weights = CheckpointLoader.load_checkpoint(str(imagenet[0]))['state_dict']
-    detector = {f'backbone.{name}': value for name, value in weights.items()}
+    detector = {n: value for n, value in weights.items() if n.startswith('backbone.')}
     detector['bbox_head.x'] = torch.zeros(1)
     torch.save({'state_dict': detector}, tmp_path / 'detector.pth')
     pretrained('tiny', tmp_path / 'detector.pth', prefix='backbone.')
     with pytest.raises(UserError, match='add prefix="backbone."'):
         pretrained('tiny', tmp_path / 'detector.pth')
+
+
+def test_init_cfg_leaves_the_head_of_a_classifier_of_ours(imagenet, tmp_path):
+    classifier = CheckpointLoader.load_checkpoint(str(imagenet[0]))['state_dict']
+    assert classifier['head.fc.weight'].shape == (1000, 216)
+    name, other = 'stages.1.aggregate.conv.weight', torch.full((176, 384, 1, 1), 0.5)
+    # with a hook that averages the weights the average is what is saved as them
+    averaged = classifier | {f'backbone.{name}': other}
+    torch.save(
+        {'state_dict': averaged, 'ema_state_dict': classifier | {'steps': torch.tensor(7)}},
+        tmp_path / 'best.pth',
+    )
+    # a classifier in timm's registry has no prefix
+    torch.save({n.removeprefix('backbone.'): v for n, v in averaged.items()}, tmp_path / 'timm.pth')
+    for file in ('best.pth', 'timm.pth'):
+        model = pretrained('tiny', tmp_path / file, out_indices=(1, 2))
+        assert torch.equal(model.state_dict()[name], other)
 
 
 def test_init_cfg_of_a_missing_file_and_of_other_weights(tmp_path):
@@ -98,7 +115,7 @@ def test_download_is_converted_and_kept(server, imagenet):
     first = CheckpointLoader.load_checkpoint(f'{url}/mpvit_tiny.pth')
     (folder / 'mpvit_tiny.pth').unlink()
     second = CheckpointLoader.load_checkpoint(f'{url}/mpvit_tiny.pth')
-    assert 'stages.0.aggregate.conv.weight' in first['state_dict']
+    assert 'backbone.stages.0.aggregate.conv.weight' in first['state_dict']
     assert first['state_dict'].keys() == second['state_dict'].keys()
 
 

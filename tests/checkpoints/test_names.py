@@ -25,10 +25,19 @@ def test_names_of_a_backbone(keys, kind, arch):
 
 
 @pytest.mark.parametrize(
-    'name', ['norm1.weight', 'aggregate.bias', 'head.weight', 'fc.bias', 'cls_head.cls.weight']
+    'name',
+    [
+        *('norm1.weight', 'aggregate.bias', 'head.weight', 'fc.bias'),
+        'backbone.0.backbone.cls_head.cls.weight',
+    ],
 )
 def test_classifier_is_left_out(name):
     assert our_name(name) is None
+
+
+def test_head_of_mpvits_classifier_has_a_name():
+    assert our_name('cls_head.cls.bias') == 'head.fc.bias'
+    assert official_names(['head.fc.bias']) == {'head.fc.bias': ['cls_head.cls.bias']}
 
 
 @pytest.mark.parametrize(
