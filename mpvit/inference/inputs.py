@@ -5,21 +5,17 @@ Standard library only, so that an input that is not there is answered at once.
 
 import glob
 import os
-import shutil
 import tempfile
-import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.parse import quote, unquote, urlparse
+from urllib.parse import unquote, urlparse
 
 from mpvit.errors import UserError, did_you_mean
+from mpvit.files.download import download
 from mpvit.files.paths import IMAGES, VIDEOS, expanded, is_image, is_video
 
-_SECONDS = 60  # without an answer
 _SUFFIXES = ' '.join(sorted(IMAGES | VIDEOS))
 
 
@@ -56,21 +52,9 @@ class Place:
         if not self.is_url:
             yield self.path
             return
-        # what a browser accepts, such as spaces, is not an address yet
-        address = quote(self.path, safe="%/:?=&#@!$'()*+,;[]~")
-        request = urllib.request.Request(address, headers={'User-Agent': 'mpvit'})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'download'
-            try:
-                with (
-                    urllib.request.urlopen(request, timeout=_SECONDS) as answer,
-                    path.open('wb') as file,
-                ):
-                    shutil.copyfileobj(answer, file)
-            except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
-                code = f'HTTP {error.code} ' if isinstance(error, HTTPError) else ''
-                reason = getattr(error, 'reason', error) or type(error).__name__
-                raise UserError(f'{self.path} cannot be downloaded: {code}{reason}') from error
+            download(self.path, path)
             yield str(path)
 
 

@@ -1,0 +1,115 @@
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import web
+
+from mpvit.files import download as module
+from mpvit.files.download import DownloadError, download
+
+HEAD = b'HTTP/1.1 200 OK\r\n'
+
+
+@contextmanager
+def answering(*parts, endless=None, pause=0.0):
+    """A server that gives one answer, whatever it is asked, and the address."""
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                try:
+                    for part in parts:
+                        connection.sendall(part)
+                    while endless:
+                        connection.sendall(endless)
+                        time.sleep(pause)
+                except OSError:  # the reader has gone
+                    pass
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f'http://127.0.0.1:{listener.getsockname()[1]}/weights.pth'
+
+
+def refused(url, folder, words, **limits):
+    """The error of a download, after which nothing lies in the folder."""
+    with pytest.raises(DownloadError, match=words) as caught:
+        download(url, folder / 'weights.pth', **limits)
+    assert list(folder.iterdir()) == []
+    assert '\n' not in str(caught.value)
+    assert url in str(caught.value)
+
+
+def test_a_whole_file(tmp_path):
+    source, target = tmp_path / 'web', tmp_path / 'here'
+    source.mkdir(), target.mkdir()
+    (source / 'a b.pth').write_bytes(bytes(range(256)) * 1000)
+    (target / 'x.pth').write_text('old')
+    with web.serving(source) as url:
+        download(f'{url}/a b.pth', target / 'x.pth', progress=True)
+    assert (target / 'x.pth').read_bytes() == (source / 'a b.pth').read_bytes()
+    assert [path.name for path in target.iterdir()] == ['x.pth']
+
+
+def test_what_a_check_refuses_is_not_kept(tmp_path):
+    def check(path):
+        assert path.read_bytes() == b'page'
+        raise ValueError('no')
+
+    with answering(HEAD, b'\r\npage') as url, pytest.raises(ValueError, match='no'):
+        download(url, tmp_path / 'weights.pth', check=check)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_ends(tmp_path):
+    with answering(HEAD, b'\r\n', endless=b'x' * 4096) as url:
+        refused(url, tmp_path, 'more than 100,000 bytes', most_bytes=100_000)
+    with answering(HEAD, b'\r\n', endless=b'x', pause=0.02) as url:
+        start = time.monotonic()
+        refused(url, tmp_path, 'takes more than 0.2 s', most_seconds=0.2)
+        assert time.monotonic() - start < 5
+    with answering(HEAD, b'Content-Length: 5000\r\n\r\n', endless=b'x' * 4096) as url:
+        refused(url, tmp_path, 'more than 100 bytes', most_bytes=100)
+
+
+def test_a_server_that_falls_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, '_SILENT_SECONDS', 0.2)
+    with socket.create_server(('127.0.0.1', 0)) as listener:  # answers nobody
+        url = f'http://127.0.0.1:{listener.getsockname()[1]}/weights.pth'
+        refused(url, tmp_path, 'timed out')
+
+
+def test_cut_off(tmp_path):
+    with answering(HEAD, b'Content-Length: 10\r\n\r\n12345') as url:
+        refused(url, tmp_path, 'cut off after 5 of 10 bytes')
+
+
+@pytest.mark.parametrize('target', ['ftp://127.0.0.1/x', 'file:///etc/hostname', 'data:,x'])
+def test_redirection_to_another_scheme(target, tmp_path):
+    head = f'HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n'.encode()
+    with answering(head) as url:
+        refused(url, tmp_path, target.split(':')[0])
+
+
+def test_redirection_within_the_web_is_followed(tmp_path):
+    with answering(HEAD, b'\r\nhere') as there:
+        with answering(f'HTTP/1.1 302 Found\r\nLocation: {there}\r\n\r\n'.encode()) as url:
+            download(url, tmp_path / 'weights.pth')
+    assert (tmp_path / 'weights.pth').read_bytes() == b'here'
+
+
+@pytest.mark.parametrize('url', ['file:///etc/hostname', 'ftp://a/b', 'http://[', 'no address'])
+def test_other_addresses(url, tmp_path):
+    refused(url, tmp_path, 'cannot be downloaded')
+
+
+def test_interrupted(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with answering(HEAD, b'\r\n1234') as url, pytest.raises(KeyboardInterrupt):
+        download(url, tmp_path / 'weights.pth', check=interrupt)
+    assert list(tmp_path.iterdir()) == []
