@@ -41,7 +41,7 @@ setup(
     # mpvit/.mim holds links to configs, tools and model-index.yml, which become copies in a wheel;
     # mim and mmengine look for them there
     package_data={
-        '': ['*.cpp', '*.html', '*.css', '*.js', 'checks.md'],
+        '': ['*.cpp', '*.html', '*.css', '*.js', 'checks.md', 'published.json'],
         'mpvit': ['.mim/*.yml', '.mim/configs/**/*.*', '.mim/tools/*.py', '.mim/tools/*.sh'],
     },
     exclude_package_data={'': ['*.pyc']},
@@ -65,6 +65,7 @@ setup(
         'pillow',
         'tensorboard',
         'tqdm',
+        'filelock',
     ],
     extras_require={
         'demo': DEMO,
@@ -81,7 +82,7 @@ setup(
             'pytest',
             'pytest-xdist',
             'ruff',
-            'transformers>=5.24,<6; python_version >= "3.11"',  # its own class
+            'transformers>=5.24,<6; python_version >= "3.11"',  # its format is read
         ],
         'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
     },

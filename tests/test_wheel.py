@@ -31,7 +31,7 @@ def test_contents(root, wheel):
     with zipfile.ZipFile(wheel) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
     names = {name for name in entries if '.dist-info/' not in name}
-    kinds = ('.py', '.cpp', '.html', '.css', '.js', '.md')
+    kinds = ('.py', '.cpp', '.html', '.css', '.js', '.json', '.md')
     package = {path for path in (root / 'mpvit').rglob('*') if path.suffix in kinds}
     expected = {str(path.relative_to(root)) for path in package if '.mim' not in path.parts}
     for folder in ('configs', 'tools'):

@@ -12,7 +12,7 @@ model = dict(
         arch='lite_small',
         out_indices=(1, 2, 3),
         drop_path_rate=0.0,
-        # published results start from ImageNet weights: set init_cfg, see docs/train.md
+        init_cfg=dict(type='Pretrained', checkpoint='mpvit://coat_lite_small_in1k'),
     ),
     neck=dict(in_channels=[128, 320, 512]),
 )

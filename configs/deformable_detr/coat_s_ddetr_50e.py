@@ -2,6 +2,10 @@
 _base_ = './coat_lite_s_ddetr_50e.py'
 
 model = dict(
-    backbone=dict(arch='small', drop_path_rate=0.2),  # the same rate in every layer
+    backbone=dict(
+        arch='small',
+        drop_path_rate=0.2,  # the same rate in every layer
+        init_cfg=dict(checkpoint='mpvit://coat_small_in1k'),
+    ),
     neck=dict(in_channels=[320, 320, 320]),
 )

@@ -13,7 +13,7 @@ model = dict(
         out_indices=(1, 2, 3),
         # trained and synchronised over the GPUs, as published
         norm_cfg=dict(type='SyncBN', requires_grad=True),
-        # published results start from ImageNet weights: set init_cfg, see docs/train.md
+        init_cfg=dict(type='Pretrained', checkpoint='mpvit://mpvit_small_in1k'),
     ),
     neck=dict(in_channels=[216, 288, 288]),
 )

@@ -17,8 +17,10 @@ model = dict(
     # one size for all, so that results do not depend on which images share a batch
     data_preprocessor=dict(pad_size_divisor=128),
     backbone=dict(
+        _delete_=True,  # without the ImageNet weights of a published arch
+        type='MPViT',
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
         arch=dict(
-            _delete_=True,
             embed_dims=(32, 64, 128, 160),
             num_layers=(1, 1, 2, 1),
             num_paths=(2, 2, 2, 2),

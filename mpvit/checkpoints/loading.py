@@ -9,13 +9,9 @@ import functools
 import os
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as mmengines
-import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.fileio.handlers import pickle_handler, yaml_handler
 from mmengine.logging import print_log
@@ -27,8 +23,10 @@ from torch import nn
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.conversion import to_ours
 from mpvit.checkpoints.formats import backbone_of, is_classifier, weights_of
+from mpvit.checkpoints.published import PREFIX, cached, entry_of, fetch
 from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.errors import UserError
+from mpvit.files.download import DownloadError
 
 
 def load(
@@ -75,7 +73,7 @@ def load_url(
 
     Args:
         url: Its address.
-        model_dir: Ignored: downloads are kept where torch keeps them.
+        model_dir: Ignored: downloads are kept where torch keeps them, by their whole address.
         map_location: Device for the tensors, as for `torch.load`.
         **kwargs: Ignored.
 
@@ -83,21 +81,18 @@ def load_url(
         UserError: It cannot be downloaded or read.
     """
     try:
-        return _load_download(url, map_location)
+        return load_from_local(str(cached(url)), map_location)
+    except DownloadError as error:
+        _release_others()
+        raise UserError(f'{error}; docs/checkpoints.md says what to do') from error
     except Exception:
-        if get_rank() == 0:
-            barrier()  # where mmengine lets the others wait; they go on and fail likewise
+        _release_others()
         raise
 
 
-def _load_download(url: str, map_location: Any) -> dict[str, Any]:
-    path, fresh = _download(url)
-    try:
-        return load_from_local(str(path), map_location)
-    except UserError as error:
-        if fresh:  # so that the next attempt downloads it again; other processes still wait
-            path.unlink(missing_ok=True)
-        raise UserError(f'{error} (downloaded from {url})') from error
+def load_published(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read an entry of `mpvit.checkpoints.published`, ``mpvit://NAME``, downloaded if need be."""
+    return load_from_local(str(fetch(entry_of(filename))), map_location)
 
 
 def load_from_elsewhere(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -123,6 +118,7 @@ def _of_known_models(loader: Callable[..., dict[str, Any]]) -> Callable[..., dic
 #: end in `load` and `load_url`.
 LOADERS = {
     ('',): load_from_local,
+    (PREFIX,): load_published,
     ('modelzoo://', 'torchvision://'): _of_known_models(mmengines.load_from_torchvision),
     ('open-mmlab://', 'openmmlab://'): _of_known_models(mmengines.load_from_openmmlab),
     ('mmcls://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'): load_from_elsewhere,
@@ -167,6 +163,12 @@ class CheckedPretrainedInit(PretrainedInit):
         print_log(f'{kind} initialised from {self.checkpoint}', logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
+
+
+def _release_others() -> None:
+    """Meet the other processes where mmengine lets them wait; they go on and fail likewise."""
+    if get_rank() == 0:
+        barrier()
 
 
 class WriteOnlyPickle(pickle_handler.PickleHandler):
@@ -216,24 +218,3 @@ def _unbuilt(name: str, expected: dict[str, Any]) -> bool:
         and any(other.startswith('stages.0.') for other in expected)
         and not any(other.startswith(f'stages.{number}.') for other in expected)
     )
-
-
-def _download(url: str) -> tuple[Path, bool]:
-    """Path of the downloaded file, and whether it was downloaded just now."""
-    folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    path = folder / Path(urlparse(url).path).name
-    if path.is_file():
-        return path, False
-    folder.mkdir(parents=True, exist_ok=True)
-    print_log(f'downloading {url} to {path}', logger='current')
-    try:
-        torch.hub.download_url_to_file(url, str(path), progress=False)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, 'reason', error)
-        code = f'HTTP {error.code} ' if isinstance(error, HTTPError) else ''
-        dead = 'the link is dead' if code or not isinstance(error, URLError) else 'no connection'
-        raise UserError(
-            f'checkpoint {url} cannot be downloaded ({code}{reason}): {dead}? '
-            'docs/checkpoints.md says what to do'
-        ) from error
-    return path, True

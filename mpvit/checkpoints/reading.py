@@ -1,7 +1,6 @@
 """Reading checkpoint files that may come from anywhere: nothing in them is executed."""
 
 import argparse
-import hashlib
 import os
 import pickle
 import re
@@ -16,6 +15,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from mpvit.errors import UserError
+from mpvit.files.sha256 import check_sha256
 
 #: Set to 1, files that need more than the safe reader allows are read too, and may run code.
 TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
@@ -24,9 +24,6 @@ _WEB_PAGE = re.compile(rb'(\xef\xbb\xbf)?\s*<(!--|!doctype|html|head|body|\?xml)
 _LFS_POINTER = b'version https://git-lfs'
 _ARCHIVE = b'PK\x03\x04'
 _SAFETENSORS_HEADER = 100_000_000  # bytes that the format allows it
-# torch.hub and the authors of CoaT write the beginning of the sha256 at the end of a file's name;
-# eight digits without a letter would rather be a date
-_HASH_IN_NAME = re.compile(r'[-_](?=\d*[a-f])([0-9a-f]{8})\.[a-z]+$')
 _UNSAFE_GLOBAL = re.compile(r'GLOBAL ([\w.]+)')
 
 _DTYPES = ('bool', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
@@ -57,12 +54,9 @@ def read(
             would have to execute code.
     """
     path = Path(path).expanduser()
-    head = _check_kind(path)
-    _check_sha256(path, sha256)
+    head = check_file(path, sha256)
     if _is_safetensors(head):
         return _read_safetensors(path, map_location)
-    if head.startswith(_ARCHIVE):
-        _check_archive(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             warnings.simplefilter('ignore')  # torch on the format of foreign files
@@ -70,10 +64,31 @@ def read(
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
     except Exception as error:  # whatever a damaged file leads the parsers to
-        raise _damaged(path, f'{type(error).__name__}') from error
+        raise _damaged(str(path), type(error).__name__) from error
     if not isinstance(content, dict):
         raise UserError(f'{path} is no checkpoint: it holds a {type(content).__name__}')
     return content
+
+
+def check_file(path: Path, sha256: str | None = None, shown: str | None = None) -> bytes:
+    """Make sure that a file could be a checkpoint and is whole, before anything reads it.
+
+    Args:
+        path: File.
+        sha256: In hex, or its beginning; None for no check beyond the name's.
+        shown: What to call the file in errors; None for the path.
+
+    Returns:
+        Its first bytes.
+
+    Raises:
+        UserError: There is no such file, or it is none, or it is damaged or another one.
+    """
+    head = _check_kind(path, shown or str(path))
+    check_sha256(path, sha256, shown)
+    if head.startswith(_ARCHIVE):
+        _check_archive(path, shown or str(path))
+    return head
 
 
 def trusted() -> bool:
@@ -113,50 +128,27 @@ ALLOWED: list[Any] = [
 ]
 
 
-def _check_kind(path: Path) -> bytes:
+def _check_kind(path: Path, shown: str) -> bytes:
     """The first bytes of a file that could be a checkpoint."""
     if not path.is_file():
-        raise UserError(f'checkpoint {path} not found')
+        raise UserError(f'checkpoint {shown} not found')
     try:
         with path.open('rb') as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise UserError(f'checkpoint {path} cannot be read: {error.strerror}') from error
+        raise UserError(f'checkpoint {shown} cannot be read: {error.strerror}') from error
     if not head:
-        raise UserError(f'checkpoint {path} is empty; download or copy it again')
+        raise UserError(f'checkpoint {shown} is empty; download or copy it again')
     if _WEB_PAGE.match(head):
         raise UserError(
-            f'{path} is a web page, not a checkpoint: the link it came from is dead or asks for a '
+            f'{shown} is a web page, not a checkpoint: the link it came from is dead or asks for a '
             'login; docs/checkpoints.md says what to do'
         )
     if head.startswith(_LFS_POINTER):
-        raise UserError(f'{path} is a Git LFS pointer, not the file itself; run `git lfs pull`')
+        raise UserError(f'{shown} is a Git LFS pointer, not the file itself; run `git lfs pull`')
     if all(byte >= 32 or byte in b'\t\n\r\f' for byte in head) and b'\x7f' not in head:
-        raise UserError(f'{path} is a text file, not a checkpoint')
+        raise UserError(f'{shown} is a text file, not a checkpoint')
     return head
-
-
-def _check_sha256(path: Path, expected: str | None) -> None:
-    named = _HASH_IN_NAME.search(path.name)
-    wanted = [hash_ for hash_ in (expected, named and named[1]) if hash_]
-    if not wanted:
-        return
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    actual = digest.hexdigest()
-    for prefix in wanted:
-        if not re.fullmatch('[0-9a-f]{8,64}', prefix.lower()):
-            raise UserError(f'{prefix!r} is not a sha256: 8 to 64 hex digits are expected')
-        if not actual.startswith(prefix.lower()):
-            by_name = named is not None and prefix == named[1]
-            given = 'by its name ' if by_name else ''
-            remedy = 'download it again' + (', or rename it if it is yours' if by_name else '')
-            raise UserError(
-                f'checkpoint {path} has the sha256 {actual}, but should {given}have {prefix}; it '
-                f'is damaged or another file; {remedy}'
-            )
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -169,24 +161,24 @@ def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
     try:
         return safetensors.torch.load_file(path, device)
     except Exception as error:
-        raise _damaged(path, str(error) or type(error).__name__) from error
+        raise _damaged(str(path), str(error) or type(error).__name__) from error
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, shown: str) -> None:
     """Check the checksums of a zip archive; torch.load does not."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             broken = archive.testzip()
     except Exception as error:
-        raise _damaged(path, 'the archive is incomplete') from error
+        raise _damaged(shown, 'the archive is incomplete') from error
     if broken is not None:
-        raise _damaged(path, f'wrong checksum of {broken}')
+        raise _damaged(shown, f'wrong checksum of {broken}')
     if not any(name.endswith('data.pkl') for name in names):
-        raise UserError(f'{path} is a zip archive, but no PyTorch checkpoint; unpack it first')
+        raise UserError(f'{shown} is a zip archive, but no PyTorch checkpoint; unpack it first')
 
 
-def _damaged(path: Path, reason: str) -> UserError:
+def _damaged(path: str, reason: str) -> UserError:
     return UserError(
         f'checkpoint {path} is truncated, damaged or no checkpoint ({reason}); download or copy '
         'it again'
@@ -196,7 +188,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 def _refusal(path: Path, message: str) -> UserError:
     named = _UNSAFE_GLOBAL.search(message)
     if named is None:
-        return _damaged(path, 'it cannot be unpickled')
+        return _damaged(str(path), 'it cannot be unpickled')
     return UserError(
         f'checkpoint {path} refused: it needs {named[1]}, which could execute code. '
         f'If you trust whoever made it, set {TRUST_VARIABLE}=1'

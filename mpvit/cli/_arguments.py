@@ -9,11 +9,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from mpvit.checkpoints.published import OFFICIAL, PREFIX, entry_of, fetch, table
 from mpvit.config.names import find_config
 from mpvit.datasets.data_files import DataFiles
-from mpvit.errors import UserError
+from mpvit.errors import UserError, did_you_mean
 from mpvit.files import paths
 
 
@@ -22,6 +24,53 @@ def config(name: str) -> str:
     name = paths.expanded(name)
     find_config(name)
     return name
+
+
+def checkpoint(name: str) -> str:
+    """A checkpoint file or URL, or published weights by name (`mpvit weights`)."""
+    if name == OFFICIAL or name in table():
+        return name if os.path.isfile(name) else PREFIX + name
+    try:
+        return paths.existing_checkpoint(name)
+    except UserError as error:
+        raise UserError(f'{error}{did_you_mean(name, [OFFICIAL, *table()], cutoff=0.8)}') from error
+
+
+def backbone_weights(name: str) -> str:
+    """Weights of a backbone: a file, a URL, or published ones by name."""
+    if name in table() and not os.path.isfile(name):
+        return PREFIX + entry_of(name, 'backbone').name
+    try:
+        return paths.existing_checkpoint(name)
+    except UserError as error:
+        known = [entry.name for entry in table().values() if entry.of == 'backbone']
+        raise UserError(f'{error}{did_you_mean(name, known, cutoff=0.8)}') from error
+
+
+def fetch_published(arguments: dict[str, Any]) -> None:
+    """Put the file of published weights in the place of their name, downloaded if need be.
+
+    'official' are those of the config.
+
+    Raises:
+        UserError: There are none, they are not of a detector, or they cannot be had.
+    """
+    for key in ('checkpoint', 'load_from', 'source'):
+        name = arguments.get(key)
+        if not (isinstance(name, str) and name.startswith(PREFIX)):
+            continue
+        if name == PREFIX + OFFICIAL:
+            config = arguments.get('config')
+            if config is None:
+                raise UserError(f'{OFFICIAL}: of which config? name the weights (`mpvit weights`)')
+            name = Path(config).stem
+            if name not in table():
+                raise UserError(
+                    f'{OFFICIAL}: nothing is published for config {name}; `mpvit weights` lists '
+                    'what is'
+                )
+        of = None if key == 'source' else 'detector'
+        arguments[key] = str(fetch(entry_of(name, of)))
 
 
 def resumable(path: str) -> str:
@@ -107,7 +156,8 @@ def add_detector(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """A checkpoint."""
-    parser.add_argument('checkpoint', type=paths.existing_checkpoint, help='checkpoint file or URL')
+    text = "file, URL, or name of published weights (`mpvit weights`); 'official': the config's"
+    parser.add_argument('checkpoint', type=checkpoint, help=text)
 
 
 class _DataFile(argparse.Action):

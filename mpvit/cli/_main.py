@@ -11,6 +11,7 @@ from types import ModuleType
 
 import mpvit
 import mpvit.cli
+from mpvit.cli import _arguments as types
 from mpvit.errors import UserError, did_you_mean
 
 USAGE = """usage: mpvit COMMAND [ARGUMENT ...]
@@ -83,6 +84,7 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
         given = vars(parser.parse_args(arguments))
         if hasattr(command, 'check'):
             command.check(parser, given)
+        types.fetch_published(given)
         status: int | None = command.run(**given)
         return status
 

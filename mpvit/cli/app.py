@@ -8,7 +8,7 @@ from typing import Any
 
 from mpvit.cli import _arguments as types
 from mpvit.errors import UserError
-from mpvit.files.paths import existing_checkpoint, expanded
+from mpvit.files.paths import expanded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        type=existing_checkpoint,
+        type=types.checkpoint,
         help='its checkpoint (default: those found in --work-dirs, the newest first)',
     )
     text = 'folder to search for checkpoints'

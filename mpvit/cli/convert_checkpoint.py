@@ -4,12 +4,17 @@ import argparse
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import existing_checkpoint, new_file
+from mpvit.files.paths import new_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('source', type=existing_checkpoint, metavar='IN', help='file to read')
+    parser.add_argument(
+        'source',
+        type=types.checkpoint,
+        metavar='IN',
+        help='file to read, or a name of `mpvit weights`',
+    )
     parser.add_argument('target', type=new_file, metavar='OUT', help='file to write')
     types.choice(parser, '--to', ['ours', 'official'], 'form of OUT')
     parser.add_argument(

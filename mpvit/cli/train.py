@@ -25,6 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='linear|sqrt|off',
         help='how the learning rate follows the images of a step (default: as in the config)',
     )
+    start = parser.add_mutually_exclusive_group()
+    text = 'weights of the backbone to start from: a file, a URL, or a name of `mpvit weights`'
+    types.option(start, '--pretrained', types.backbone_weights, 'FILE|URL|NAME', text)
+    start.add_argument(
+        '--from-scratch', action='store_true', help='start the backbone from random numbers'
+    )
+    text = "a detector to start from: a file, a URL, a name of `mpvit weights`, or 'official'"
+    types.option(start, '--load-from', types.checkpoint, 'CHECKPOINT', text)
     parser.add_argument(
         '--resume',
         nargs='?',

@@ -14,6 +14,13 @@ from mpvit.datasets.annotations import forget
 from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, explained
 from mpvit.engine.data_check import refuse_bad_data
+from mpvit.engine.hooks import detector_of
+from mpvit.engine.initial_weights import (
+    initial_weights,
+    leave_to_checkpoint,
+    set_initial_weights,
+    whole_model,
+)
 from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import candidates, write_record
 from mpvit.errors import UserError, closest
@@ -31,6 +38,9 @@ def train(
     amp: str | None = None,
     auto_scale_lr: str | None = None,
     resume: str | None = None,
+    pretrained: str | None = None,
+    from_scratch: bool = False,
+    load_from: str | None = None,
     track: Sequence[str] = (),
     cfg_options: Sequence[str] = (),
     launcher: str = 'none',
@@ -46,6 +56,10 @@ def train(
             'off'; None for what the config says.
         resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None, which
             is 'auto' where torchrun or Slurm started the job again.
+        pretrained: Weights for the backbone in place of the config's: a file, a URL or
+            ``mpvit://NAME`` of published ones.
+        from_scratch: Start the backbone from random numbers.
+        load_from: Checkpoint of a detector to start from: a file or URL.
         track: Where else to record it, 'wandb' or 'mlflow' (docs/tracking.md).
         cfg_options: Overrides, ``key=value``.
         launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -67,6 +81,8 @@ def train(
         scaling.enable = auto_scale_lr != 'off'
         if scaling.enable:
             scaling.rule = auto_scale_lr
+    if load_from is not None:
+        cfg.load_from = load_from
     restarted = any(os.environ.get(name, '0') not in ('', '0') for name in _RESTARTS)
     if restarted and (resume is None or candidates(cfg.work_dir)):
         resume = 'auto'  # even if it was first resumed from a file
@@ -77,11 +93,12 @@ def train(
         cfg.load_from = resume
     if cfg.get('load_from'):
         existing_checkpoint(cfg.load_from)
+    warning = set_initial_weights(cfg, pretrained, from_scratch)
     use_trackers(cfg, track, continued=bool(cfg.get('resume') and candidates(cfg.work_dir)))
-    return run_training(cfg, notes)
+    return run_training(cfg, notes, warning)
 
 
-def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
+def run_training(cfg: Config, notes: Sequence[str] = (), warning: str | None = None) -> Runner:
     """Train from a finished config; everything it names is built before the first step.
 
     Writes ``run.json`` into the work folder (`mpvit.engine.run_folder.write_record`).
@@ -89,15 +106,20 @@ def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
     Args:
         cfg: Complete config with ``work_dir``.
         notes: Lines for the log.
+        warning: Another one, as a warning.
 
     Raises:
-        UserError: Data is missing, the config does not build, or something ended the run from
-            outside (`mpvit.engine.run_errors`).
+        UserError: Data or weights are missing, the config does not build, or something ended the
+            run from outside (`mpvit.engine.run_errors`).
     """
-    check_data(cfg, 'train', 'val')
+    source = _check_files(cfg)
     _check_optimizer(cfg)
     with explained_faults(cfg.work_dir):
-        runner = build_runner(cfg, notes)
+        runner = build_runner(cfg, [*notes, source] if source else notes)
+        if warning:
+            runner.logger.warning(warning)
+        if whole_model(cfg):
+            leave_to_checkpoint(detector_of(runner))
         with explained(cfg):
             _ = runner.train_loop, runner.val_loop
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -108,6 +130,26 @@ def run_training(cfg: Config, notes: Sequence[str] = ()) -> Runner:
             write_record(cfg, seed=runner.seed, processes=runner.world_size)
         runner.train()
     return runner
+
+
+def _check_files(cfg: Config) -> str | None:
+    """Make sure that data and weights are there; the line that says where those come from.
+
+    Raises:
+        UserError: Something is missing; all of it is named at once.
+    """
+    source, problems = None, []
+    try:
+        check_data(cfg, 'train', 'val')
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        source = initial_weights(cfg)
+    except UserError as error:
+        problems.append(str(error))
+    if problems:
+        raise UserError(*problems)
+    return source
 
 
 def _check_optimizer(cfg: Config) -> None:

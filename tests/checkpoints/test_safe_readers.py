@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import mmengine
 import pytest
 import torch
+import web
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 from mmengine.runner import CheckpointLoader, Runner, checkpoint
@@ -52,6 +53,11 @@ def test_function_objects_from_before_the_import_of_mpvit():
     assert checkpoint.load_url.__module__ == 'mpvit.checkpoints.loading'
 
 
+def from_the_web(load):
+    with web.serving(Path.cwd()) as url:
+        load(f'{url}/x.pth')
+
+
 CHECKPOINT_DOORS = {
     'CheckpointLoader': lambda: CheckpointLoader.load_checkpoint('x.pth'),
     'load_checkpoint': lambda: checkpoint.load_checkpoint(nn.Linear(1, 1), 'x.pth'),
@@ -61,7 +67,7 @@ CHECKPOINT_DOORS = {
     'told to be unsafe': lambda: checkpoint._safe_torch_load('x.pth', weights_only=False),
     'buffer': lambda: checkpoint._safe_torch_load(BytesIO(Path('x.pth').read_bytes())),
     'local': lambda: checkpoint.load_from_local('x.pth', 'cpu'),
-    'url': lambda: checkpoint.load_from_http(Path('x.pth').absolute().as_uri()),
+    'url': lambda: from_the_web(checkpoint.load_from_http),
     'PretrainedInit': lambda: PretrainedInit('x.pth')(nn.Linear(1, 1)),
     'its prefix': lambda: PretrainedInit('x.pth', prefix='a')(nn.Linear(1, 1)),
     'Runner.load_checkpoint': lambda: Runner.load_checkpoint(runner(), 'x.pth'),

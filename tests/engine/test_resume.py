@@ -241,7 +241,7 @@ def test_which_checkpoint_is_the_newest_checkpoint(folder):
 @pytest.mark.parametrize('name', ['TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'])
 def test_restarted_jobs_resume(folder, tiny, monkeypatch, name):
     configs = []
-    monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, notes: configs.append(cfg))
+    monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, *_: configs.append(cfg))
     start = dict(work_dir=str(folder), cfg_options=[f'load_from={folder}/epoch_1.pth'])
     for count in ('', '0', '1'):
         monkeypatch.setenv(name, count)

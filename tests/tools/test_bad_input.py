@@ -148,7 +148,7 @@ def incomplete(*present: str) -> Command:
         root = place.folder if present else place.folder / 'no'
         splits = ('train', 'val', 'test')
         roots = [f'{split}_dataloader.dataset.data_root={root}/' for split in splits]
-        return train(place, *roots, config=REAL)
+        return train(place, *roots, 'model.backbone.init_cfg=None', config=REAL)
 
     return command
 
@@ -198,6 +198,15 @@ COMMANDS: dict[int, dict[str, str]] = {
         'train TINY --data DIR': 'DIR train',
         'train TINY --val-ann none.json': 'none.json',
         'train TINY --train-images DIR': '--data --train-ann',
+        'train TOY --pretrained mpvit_smal_in1k': 'mpvit_small_in1k',
+        'train TOY --pretrained mpvit_s_ddetr_50e': 'detector backbone',
+        'train TOY --load-from oficial': 'official',
+        'train TOY --load-from official': 'mpvit_t_ddetr_toy',
+        'test TOY mpvit_small_in1k': 'backbone detector',
+        'test TOY official': 'mpvit_t_ddetr_toy',
+        'infer TINY official PHOTO': 'tiny',
+        'weights r50_ddetr': 'r50_ddetr_50e',
+        'convert_checkpoint official DIR/x.pth': 'config',
         'convert_checkpoint setup.py DIR/no/x.pth': 'DIR/no',
         'check_dataset none': 'none',
         'check_dataset DIR': '--train-ann',
@@ -250,6 +259,8 @@ COMMANDS: dict[int, dict[str, str]] = {
     },
     2: {
         'train TOY --speed': '--speed',
+        'train TOY --from-scratch --pretrained setup.py': '--from-scratch --pretrained',
+        'train TOY --from-scratch --load-from setup.py': '--from-scratch --load-from',
         'browse_dataset TOY --out DIR/x --count 0': '--count 1000',
         'infer TINY TRAINED PHOTO --threshold 30': '--threshold 30',
         'infer TINY TRAINED PHOTO --batch-size 0': '--batch-size 0',

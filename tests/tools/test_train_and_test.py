@@ -160,7 +160,7 @@ def test_how_the_learning_rate_follows_the_batch_is_a_flag(
     tool, tiny, tmp_path, flags, enabled, rule, monkeypatch
 ):
     configs = []
-    monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, notes: configs.append(cfg))
+    monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, *_: configs.append(cfg))
     tool('train', tiny[0], *flags, '--work-dir', tmp_path)
     scaling = configs[0].auto_scale_lr
     assert (scaling.enable, scaling.get('rule', 'linear')) == (enabled, rule)
