@@ -1,11 +1,14 @@
-"""Whole checkpoints from official form to ours and back, with a report of every tensor."""
+"""Whole checkpoints from foreign forms to ours and back, with a report of every tensor."""
 
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
@@ -29,8 +32,10 @@ from mpvit.checkpoints.formats import (
     weights_of,
     without_counters,
 )
+from mpvit.checkpoints.huggingface import add_shared_heads, from_official, joined
 from mpvit.checkpoints.names import REFINED, official_names, our_name
 from mpvit.checkpoints.reading import read
+from mpvit.checkpoints.writing import write_durably
 from mpvit.errors import UserError, listed
 
 #: Entry of ``meta`` that keeps, by our name, the official class rows without a place in ours.
@@ -71,7 +76,9 @@ class Report:
 def to_ours(
     checkpoint: Mapping[str, Any], ema: bool = False
 ) -> tuple[dict[str, Any], Report] | None:
-    """A checkpoint in official form, of a detector, classifier or backbone, as one of ours.
+    """A checkpoint in official form or Hugging Face's as one of ours.
+
+    It may be of a detector, a classifier or a backbone.
 
     Args:
         checkpoint: Content of a file.
@@ -79,21 +86,23 @@ def to_ours(
 
     Returns:
         Weights as ``state_dict`` with a ``meta``, and what was done. None if the checkpoint is
-        not in a known official form.
+        in no known foreign form.
 
     Raises:
         UserError: It is, but holds unknown tensors or copies of tensors that differ.
     """
     weights, counters = without_counters(weights_of(checkpoint, ema))
     layout = layout_of(weights)
-    if layout is None or not layout.official:
+    if layout is None or not (layout.official or layout.hugging_face):
         return None
     wrong = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if wrong:
-        raise UserError(f'the checkpoint looks like an {layout}, but {wrong[0]} is no tensor')
+        raise UserError(f'the checkpoint ({layout}) is damaged: {wrong[0]} is no tensor')
     report = Report(layout)
     report.drop('counter of a profiler', *counters)
-    named = _named(weights, layout, report)
+    named = _named(joined(weights) if layout.hugging_face else weights, layout, report)
+    if layout.hugging_face and (added := add_shared_heads(named)):
+        report.notes.append(f'{added} copies of the head that all decoder layers share added')
     meta: dict[str, Any] = {'converted_from': str(layout)}
     if layout.detector:
         named, others = _cut_classes(named, report)
@@ -139,6 +148,28 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
     return {'model': result}, report
 
 
+def to_hugging_face(
+    checkpoint: Mapping[str, Any], ema: bool = False
+) -> tuple[dict[str, Any], Report]:
+    """One of our checkpoints, of a detector with a ResNet, as transformers reads it.
+
+    Arguments are those of `to_ours`.
+
+    Returns:
+        The tensors of ``DeformableDetrForObjectDetection``, and what was done.
+
+    Raises:
+        UserError: The checkpoint is not one of ours, or of another model.
+    """
+    official, report = to_official(checkpoint, ema)
+    if not report.source.detector:
+        raise UserError(f"Hugging Face's form exists for detectors only, found {report.source}")
+    return from_official(official['model']), report
+
+
+_CONVERTERS = {'ours': to_ours, 'official': to_official, 'huggingface': to_hugging_face}
+
+
 def convert_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -151,8 +182,8 @@ def convert_file(
 
     Args:
         source: File to read.
-        target: File to write.
-        to: 'ours' or 'official'.
+        target: File to write; tensors alone, in the format safetensors, if its name ends so.
+        to: 'ours', 'official' or 'huggingface'.
         ema: Take the exponential moving average of the weights.
         sha256: Expected sha256 of ``source`` in hex, or its beginning; None for no check.
         model: Settings of a detector whose tensors our form must have; None for no check, and
@@ -166,9 +197,9 @@ def convert_file(
     """
     checkpoint = read(source, sha256=sha256)
     try:
-        converted = to_ours(checkpoint, ema) if to == 'ours' else to_official(checkpoint, ema)
+        converted = _CONVERTERS[to](checkpoint, ema)
         if converted is None:
-            raise UserError('it is in no known official form')
+            raise UserError("it is in no known official form and not in Hugging Face's")
         result, report = converted
         if model is not None:
             init_default_scope('mmdet')
@@ -176,19 +207,32 @@ def convert_file(
             check_fit(result if to == 'ours' else checkpoint, built.state_dict())
     except UserError as error:
         raise UserError(f'{source}: {error}') from error
-    torch.save(result, target)
+    _write(result, Path(target), report)
     return report
+
+
+def _write(checkpoint: dict[str, Any], target: Path, report: Report) -> None:
+    if target.suffix != '.safetensors':
+        write_durably(target, partial(torch.save, checkpoint))
+        return
+    # tensors of their own, since the format has none that share memory
+    tensors = {name: value.clone() for name, value in weights_of(checkpoint).items()}
+    content = safetensors.torch.save(tensors, {'format': 'pt'})
+    write_durably(target, lambda file: file.write(content))
+    if checkpoint.get('meta'):
+        report.notes.append('class names and other rows left out: .safetensors holds tensors only')
 
 
 def _named(weights: Mapping[str, Tensor], layout: Layout, report: Report) -> dict[str, Tensor]:
     """Tensors by our names, each once; its copies in the file have to be equal."""
-    one_head = not any(name.startswith(REFINED) for name in weights)  # for all decoder layers
+    # for all decoder layers; transformers may have left out the copies that tell
+    one_head = layout.official and not any(name.startswith(REFINED) for name in weights)
     firsts: dict[str, str] = {}
     named: dict[str, Tensor] = {}
     unexpected = []
     for name, value in weights.items():
         try:
-            ours = our_name(name)
+            ours = our_name(name, layout.hugging_face)
         except KeyError:
             unexpected.append(name)
             continue
@@ -196,7 +240,7 @@ def _named(weights: Mapping[str, Tensor], layout: Layout, report: Report) -> dic
             report.drop('ImageNet classifier', name)
             continue
         first = firsts.setdefault(_HEAD.sub(r'\g<1>0', ours) if one_head else ours, name)
-        if not torch.equal(value, weights[first]):
+        if first != name and not torch.equal(value, weights[first]):
             raise UserError(
                 f'the checkpoint is damaged: {name} must be a copy of {first} and is not'
             )
@@ -205,8 +249,8 @@ def _named(weights: Mapping[str, Tensor], layout: Layout, report: Report) -> dic
         named.setdefault(ours, value)
     if unexpected:
         raise UserError(
-            f'the checkpoint looks like an {layout}, but holds {len(unexpected)} unexpected '
-            f'tensors ({listed(unexpected)})'
+            f'the checkpoint ({layout}) holds {len(unexpected)} unexpected tensors '
+            f'({listed(unexpected)})'
         )
     report.matched = len(named)
     return named

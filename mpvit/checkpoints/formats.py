@@ -25,15 +25,19 @@ class Layout:
         official: Names of the official implementations, or of torchvision; else ours.
         detector: A whole detector; else a backbone, alone or in a classifier.
         classifier: A backbone and the linear layer that it was trained with on ImageNet.
+        hugging_face: Names of Hugging Face's transformers.
     """
 
     official: bool
     detector: bool
     classifier: bool = False
+    hugging_face: bool = False
 
     def __str__(self) -> str:
         """Such as 'official detector'."""
         owner = 'official' if self.official else 'our'
+        if self.hugging_face:
+            owner = 'Hugging Face'
         kind = 'detector' if self.detector else 'classifier' if self.classifier else 'backbone'
         return f'{owner} {kind}'
 
@@ -81,6 +85,8 @@ def layout_of(names: Iterable[str]) -> Layout | None:
 
     if some('transformer.') and some('class_embed.'):
         return Layout(official=True, detector=True)
+    if some('model.encoder.layers.') and some('model.input_proj.', 'model.level_embed'):
+        return Layout(official=False, detector=True, hugging_face=True)
     if some('bbox_head.') and some('backbone.', 'encoder.'):
         return Layout(official=False, detector=True)
     if some('mhca_stages.') and some('cls_head.cls.'):

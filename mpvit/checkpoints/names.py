@@ -76,6 +76,41 @@ _DETECTOR: tuple[Row, ...] = (
     ('transformer.pos_trans_norm.', 'pos_trans_norm.'),
     *_HEADS,
 )
+# Hugging Face's name and the official one. Files have the names of transformers 4, whichever
+# version writes them.
+_HUGGING_FACE: tuple[Row, ...] = (
+    ('model.backbone.conv_encoder.model.conv1.', 'backbone.0.body.conv1.'),
+    ('model.backbone.conv_encoder.model.bn1.', 'backbone.0.body.bn1.'),
+    ('model.backbone.conv_encoder.model.layer#.', 'backbone.0.body.layer#.'),
+    ('model.input_proj.', 'input_proj.'),
+    ('model.level_embed', 'transformer.level_embed'),
+    ('model.encoder.layers.#.self_attn.', 'transformer.encoder.layers.#.self_attn.'),
+    ('model.encoder.layers.#.self_attn_layer_norm.', 'transformer.encoder.layers.#.norm1.'),
+    ('model.encoder.layers.#.final_layer_norm.', 'transformer.encoder.layers.#.norm2.'),
+    ('model.encoder.layers.#.fc#.', 'transformer.encoder.layers.#.linear#.'),
+    ('model.decoder.layers.#.self_attn.', 'transformer.decoder.layers.#.self_attn.'),
+    ('model.decoder.layers.#.self_attn_layer_norm.', 'transformer.decoder.layers.#.norm2.'),
+    ('model.decoder.layers.#.encoder_attn.', 'transformer.decoder.layers.#.cross_attn.'),
+    ('model.decoder.layers.#.encoder_attn_layer_norm.', 'transformer.decoder.layers.#.norm1.'),
+    ('model.decoder.layers.#.final_layer_norm.', 'transformer.decoder.layers.#.norm3.'),
+    ('model.decoder.layers.#.fc#.', 'transformer.decoder.layers.#.linear#.'),
+    ('model.decoder.class_embed.', 'transformer.decoder.class_embed.'),
+    ('model.decoder.bbox_embed.', 'transformer.decoder.bbox_embed.'),
+    ('model.query_position_embeddings.', 'query_embed.'),
+    ('model.reference_points.', 'transformer.reference_points.'),
+    ('model.enc_output.', 'transformer.enc_output.'),
+    ('model.enc_output_norm.', 'transformer.enc_output_norm.'),
+    ('model.pos_trans.', 'transformer.pos_trans.'),
+    ('model.pos_trans_norm.', 'transformer.pos_trans_norm.'),
+    ('class_embed.', 'class_embed.'),
+    ('bbox_embed.', 'bbox_embed.'),
+)
+# What transformers 5 names otherwise in a model, and in files of whoever saves its state dict.
+_NEWER_NAMES = (
+    (re.compile(r'^model\.backbone\.model\.'), 'model.backbone.conv_encoder.model.'),
+    (re.compile(r'(layers\.\d+\.)mlp\.(fc\d\.)'), r'\1\2'),
+    (re.compile(r'self_attn\.o_proj\.'), 'self_attn.out_proj.'),
+)
 # '*' stands for the number of every layer that there is: all of them repeat the tensor.
 _BACKBONE_COPIES: tuple[Row, ...] = (
     ('mhca_stages.#.mhca_blks.#.MHCA_layers.*.cpe.', 'stages.#.paths.#.cpe.'),
@@ -144,13 +179,16 @@ _COPIES += [*_prefixed(_COPIES, *_IN_DETECTOR), *_prefixed(_HEADS, _DECODER, '')
 _FROM_OFFICIAL = [_rule(a, b) for a, b in (*_COPIES, *_ROWS)]
 _TO_OFFICIAL = [_rule(b, a) for a, b in _ROWS]
 _TO_COPIES = [_rule(b, a) for a, b in _COPIES]
+_FROM_HUGGING_FACE = [_rule(a, b) for a, b in _HUGGING_FACE]
+_TO_HUGGING_FACE = [_rule(b, a) for a, b in _HUGGING_FACE]
 
 
-def our_name(name: str) -> str | None:
+def our_name(name: str, hugging_face: bool = False) -> str | None:
     """Our name of a tensor of an official file: of a detector, a backbone, or torchvision's ResNet.
 
     Args:
         name: Official name, such as ``transformer.encoder.layers.0.norm1.weight``.
+        hugging_face: It is a name of Hugging Face's, of transformers 4 or 5.
 
     Returns:
         Our name, the same for all copies of a tensor; None for the ImageNet classifier of CoaT and
@@ -159,7 +197,21 @@ def our_name(name: str) -> str | None:
     Raises:
         KeyError: The name is in no known official file.
     """
+    if hugging_face:
+        plain = name
+        for pattern, older in _NEWER_NAMES:
+            plain = pattern.sub(older, plain)
+        name = _renamed(_FROM_HUGGING_FACE, plain)[0]
     return None if _LEFT_OUT.match(name) else _renamed(_FROM_OFFICIAL, name)[0]
+
+
+def hugging_face_name(official: str) -> str:
+    """Hugging Face's name, as transformers 4 and 5 read it, of a tensor of an official detector.
+
+    Raises:
+        KeyError: There is none; the backbone can only be a ResNet.
+    """
+    return _renamed(_TO_HUGGING_FACE, official)[0]
 
 
 def official_names(names: Iterable[str], refine: bool = False) -> dict[str, list[str]]:

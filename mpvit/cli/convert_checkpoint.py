@@ -1,4 +1,4 @@
-"""Convert a checkpoint from official form to ours, or back."""
+"""Convert a checkpoint from official form or Hugging Face's to ours, or back."""
 
 import argparse
 from typing import Any
@@ -15,8 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='IN',
         help='file to read, or a name of `mpvit weights`',
     )
-    parser.add_argument('target', type=new_file, metavar='OUT', help='file to write')
-    types.choice(parser, '--to', ['ours', 'official'], 'form of OUT')
+    parser.add_argument(
+        'target', type=new_file, metavar='OUT', help='file to write, such as x.pth or x.safetensors'
+    )
+    types.choice(parser, '--to', ['ours', 'official', 'huggingface'], 'form of OUT')
     parser.add_argument(
         '--ema', action='store_true', help='take the moving average (EMA) of the weights'
     )

@@ -15,8 +15,10 @@ from mpvit.checkpoints.class_layers import (
 )
 from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES
 from mpvit.checkpoints.compatibility import check_fit
-from mpvit.checkpoints.conversion import to_official, to_ours
+from mpvit.checkpoints.conversion import convert_file, to_official, to_ours
 from mpvit.checkpoints.formats import weights_of
+from mpvit.checkpoints.loading import load_from_local
+from mpvit.checkpoints.reading import read
 from mpvit.errors import UserError
 
 BACKBONES = [
@@ -54,6 +56,19 @@ def test_backbone_comes_back_bit_for_bit(official, name):
     back, _ = to_official(ours)
     # torchvision's own files may have the counters; the list of names has none
     assert_equal(back['model'], weights)
+
+
+def test_tensors_alone_are_written_as_safetensors(official, tmp_path):
+    source, target = tmp_path / 'official.pth', tmp_path / 'ours.safetensors'
+    torch.save({'model': official('detector_r50_refine')}, source)
+    report = convert_file(source, target)
+    assert 'left out: .safetensors holds tensors only' in report.lines()[-1]
+    ours, _ = to_ours({'model': official('detector_r50_refine')})
+    assert_equal(read(target), ours['state_dict'])
+    assert read(target, 'cpu').keys() == load_from_local(str(target)).keys()
+    convert_file(target, tmp_path / 'official.safetensors', to='official')
+    found = read(tmp_path / 'official.safetensors')
+    assert_equal(to_ours(found)[0]['state_dict'], ours['state_dict'])
 
 
 def test_classifier_comes_back_bit_for_bit(official):
