@@ -11,7 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.add_run(parser)
     types.add_checkpoint(parser)
-    types.choice(parser, '--eval', ['bbox'], 'what to evaluate')
+    text = 'what to evaluate, which the config says already'
+    types.choice(parser, '--eval', ['bbox', 'accuracy'], text)
     parser.add_argument('--classwise', action='store_true', help='also report every class')
     text = 'write the raw detections as a pickle'
     types.option(parser, '--out', pickle_file, 'FILE.pkl', text)
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(eval: str, **arguments: Any) -> None:
-    """Evaluate; box AP is the only thing there is to evaluate."""
+    """Evaluate what the config says: box AP, or the accuracy of a classifier."""
     import mpvit.register  # noqa: F401
     from mpvit.engine.test import evaluate
 

@@ -32,7 +32,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
         return path
     if path.suffix in ('', '.py') and path.name:
         within = path.with_suffix('.py')
-        for folder in (_CONFIGS, _CONFIGS.parent, _CONFIGS / 'deformable_detr'):
+        for folder in (_CONFIGS, _CONFIGS.parent, *sorted(_CONFIGS.glob('[!_]*/'))):
             if (folder / within).is_file():
                 return folder / within
     raise UserError(f'config {path} not found; {_meant_config(path)}')

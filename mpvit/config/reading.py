@@ -43,6 +43,8 @@ def load_config(
     path = find_config(name)
     try:
         config = Config.fromfile(path)
+    except UserError:  # of a module that it imports
+        raise
     except Exception as error:  # a config is code: anything may go wrong in it
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
     if edit is not None:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmdet.registry import DATASETS
-from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import RUNNERS, init_default_scope
@@ -23,7 +22,7 @@ def build_runner(cfg: Config, notes: Sequence[str] = ()) -> Runner:
         UserError: The config names something that does not exist or gives it wrong arguments.
     """
     cfg.setdefault('runner_type', 'PortableRunner')
-    for kind in (Visualizer, DetLocalVisualizer):
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
         # mmengine keeps them by name, and one that is there goes on writing into its run's folder
         kind._instance_dict.clear()
     with explained(cfg):
@@ -76,14 +75,15 @@ def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
 
 def _check_classes(cfg: Config, split: str, dataset: BaseDataset) -> None:
     model = cfg.model.get('module', cfg.model)  # test-time augmentation wraps the detector
-    expected = model.get('bbox_head', {}).get('num_classes')
     classes = dataset.metainfo.get('classes')
-    if None not in (expected, classes) and len(classes) != expected:
-        raise UserError(
-            f'{split}_dataloader.dataset has {len(classes)} classes '
-            f'({", ".join(classes[:3])}, ...), but model.bbox_head.num_classes is {expected}; '
-            'make them equal'
-        )
+    for part in ('bbox_head', 'head', 'data_preprocessor'):  # the last two: of a classifier
+        expected = model.get(part, {}).get('num_classes')
+        if None not in (expected, classes) and len(classes) != expected:
+            raise UserError(
+                f'{split}_dataloader.dataset has {len(classes)} classes '
+                f'({", ".join(classes[:3])}, ...), but model.{part}.num_classes is {expected}; '
+                'make them equal'
+            )
 
 
 def _check_path(path: str | None, kind: str, key: str) -> None:

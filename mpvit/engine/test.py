@@ -14,6 +14,7 @@ from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, evaluators, explained
 from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import data_of, write_metrics
+from mpvit.errors import UserError
 from mpvit.files.paths import existing_checkpoint
 from mpvit.models.exported import is_exported, use_exported
 
@@ -38,6 +39,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the config's test set; see `run_test` for what it writes.
 
+    What classifiers have no use for is refused: ``classwise``, ``out``, ``show_dir``, ``tta``.
+
     Args:
         config: Config file.
         checkpoint: Checkpoint file or URL, or an exported detector, ``.onnx`` or ``.xml``.
@@ -55,7 +58,7 @@ def evaluate(
         launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
-        The numbers, ``coco/bbox_mAP`` and so on, in [0, 1].
+        The numbers: ``coco/bbox_mAP`` and so on, in [0, 1]; ``accuracy/top1``, in percent.
 
     Raises:
         UserError: Config, data, checkpoint or arguments do not fit together.
@@ -66,6 +69,8 @@ def evaluate(
     cfg.load_from = checkpoint
     cfg.resume = False
     found = evaluators(cfg, 'test')
+    if cfg.model.type == 'ImageClassifier':
+        _refuse_for_classifier(cfg, classwise=classwise, out=out, show_dir=show_dir, tta=tta)
     if classwise:
         for evaluator in found:
             if evaluator.type in _OF_BOXES:
@@ -78,6 +83,12 @@ def evaluate(
     if tta:
         enable_tta(cfg)
     return run_test(cfg, notes, dtype=dtype, compile=compile, fold=fold)
+
+
+def _refuse_for_classifier(cfg: Config, **flags: Any) -> None:
+    given = [name.replace('_', '-') for name, value in flags.items() if value]
+    if given:
+        raise UserError(f'--{given[0]} is for detectors; {cfg.filename} is of a classifier')
 
 
 def run_test(
