@@ -33,6 +33,7 @@ MODULES = (
     'mpvit.models.detector',
     'mpvit.models.head',
     'mpvit.models.mpvit',
+    'mpvit.models.timm_mpvit',
     'mpvit.engine.hooks.checkpoint_fit',
     'mpvit.evaluation.coco_metric',
     'mpvit.engine.hooks.checkpoint',

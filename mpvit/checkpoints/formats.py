@@ -96,7 +96,7 @@ def layout_of(names: Iterable[str]) -> Layout | None:
         and all(_RESNET.match(name) or name.startswith('fc.') for name in names)
     ):
         return Layout(official=True, detector=False)
-    if some('head.fc.') and some('backbone.stages.0.paths.', 'stages.0.paths.'):
+    if some('head.fc.') and some('backbone.stages.0.paths.'):
         return Layout(official=False, detector=False, classifier=True)
     if some('stages.0.') and (some('stages.0.paths.') or some('stages.0.cls_token')):
         return Layout(official=False, detector=False)
@@ -109,11 +109,7 @@ def classifier_from(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def backbone_of(weights: Mapping[str, Tensor], head: bool = False) -> dict[str, Tensor]:
-    """A classifier's tensors as those of its backbone alone, and of its head if wanted.
-
-    Takes the names of a classifier's config (``backbone.stages...``) and those of a classifier in
-    timm's registry (``stages...``).
-    """
+    """A classifier's tensors as those of its backbone alone, and of its head if wanted."""
     kept = {n: value for n, value in weights.items() if head or not n.startswith('head.')}
     return {n.removeprefix(_BACKBONE): value for n, value in kept.items()}
 
