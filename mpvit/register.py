@@ -31,6 +31,7 @@ MODULES = (
     'mpvit.datasets.transforms',
     'mpvit.models.coat',
     'mpvit.models.detector',
+    'mpvit.models.dino',
     'mpvit.models.head',
     'mpvit.models.mpvit',
     'mpvit.models.timm_mpvit',

@@ -18,17 +18,21 @@ UNUSED_BIAS = -math.log(1e6)
 
 _OFFICIAL = re.compile(r'(?:transformer\.decoder\.)?class_embed\.(\d+)\.(?:weight|bias)')
 _OURS = re.compile(r'bbox_head\.cls_branches\.(\d+)\.(?:weight|bias)')
+#: DINO's embedding of classes, from which denoising queries are made; a row for each class.
+_DENOISING = 'dn_query_generator.label_embedding.weight'
 
 
 def class_layers(names: Iterable[str]) -> dict[str, bool]:
     """Which tensors of a detector are class layers, and whether they score proposals.
 
     The two-stage model scores proposals by its last class layer, whose channel 0 means 'object'
-    whatever the class. It stays the first channel when others change places. All names of a
-    detector are needed to tell, official ones or ours.
+    whatever the class. It stays the first channel when others change places. DINO scores proposals
+    by class. All names of a detector are needed to tell, official ones or ours.
     """
     names = list(names)
     found = {n: int(m[1]) for n in names if (m := _OFFICIAL.fullmatch(n) or _OURS.fullmatch(n))}
+    if _DENOISING in names:
+        return dict.fromkeys([*found, _DENOISING], False)
     two_stage = {'transformer.enc_output.weight', 'memory_trans_fc.weight'} & set(names)
     last = max(found.values(), default=-1) if two_stage else -1
     return {name: index == last for name, index in found.items()}

@@ -157,7 +157,7 @@ def _in_pixels(
     if 'queries' not in found:
         raise UserError(
             'the head does not say which query a detection comes from; '
-            'use type="OfficialDeformableDETRHead"'
+            'use type="OfficialDeformableDETRHead", or "OfficialDINOHead" for DINO'
         )
     height, width = sample.ori_shape[:2]
     image = seen['references'].new_tensor([width, height])

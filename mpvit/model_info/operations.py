@@ -205,7 +205,7 @@ _PRODUCTS = {*flop_registry, *_SAMPLES}
 _FREE = frozenset(_packets(_MOVES))
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **dict.fromkeys(_packets(_ELEMENTWISE), _each('output', 1)),
-    **dict.fromkeys(_packets('sum mean cumsum amax amin argmax prod'), _each('input', 1)),
+    **dict.fromkeys(_packets('sum mean cumsum amax amin argmax max prod'), _each('input', 1)),
     # largest, difference, exponential, sum, quotient
     _aten._softmax: _each('input', 5),
     # mean, difference, square, sum of squares, product with the deviation, weight and bias

@@ -76,17 +76,14 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
             )
         batches = {
             '': Predictions(
-                _full(all_layers_cls_scores), _full(all_layers_bbox_preds), batch_gt_instances
+                full(all_layers_cls_scores), full(all_layers_bbox_preds), batch_gt_instances
             )
         }
         if enc_cls_scores is not None and enc_bbox_preds is not None:
-            # proposals are told from background only: one class, 0
-            objects = [
-                InstanceData(bboxes=target.bboxes, labels=torch.zeros_like(target.labels))
-                for target in batch_gt_instances
-            ]
             batches['enc_'] = Predictions(
-                _full(enc_cls_scores)[None], _full(enc_bbox_preds)[None], objects
+                full(enc_cls_scores)[None],
+                full(enc_bbox_preds)[None],
+                self._proposal_targets(batch_gt_instances),
             )
         sizes = image_sizes(batch_img_metas, batches[''].boxes)
         pairs = match(self.assigner.match_costs, list(batches.values()), batch_img_metas, sizes)
@@ -98,6 +95,13 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
                 place = prefix if layer == last else f'd{layer}.'
                 losses.update({place + name: values[layer] for name, values in terms.items()})
         return losses
+
+    def _proposal_targets(self, targets: list[InstanceData]) -> list[InstanceData]:
+        """Proposals are told from background only: one class, 0."""
+        return [
+            InstanceData(bboxes=target.bboxes, labels=torch.zeros_like(target.labels))
+            for target in targets
+        ]
 
     def _losses(self, batch: Predictions, pairs: Tensor, sizes: Tensor) -> dict[str, Tensor]:
         """Every loss term of every layer, shape ``(layers,)``."""
@@ -165,7 +169,7 @@ class OfficialDeformableDETRHead(DeformableDETRHead):
         )
 
 
-def _full(tensor: Tensor) -> Tensor:
+def full(tensor: Tensor) -> Tensor:
     """Half precision to float32: losses and costs of boxes need it."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 

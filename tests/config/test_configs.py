@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mpvit.config.reading import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'deformable_detr'
-LEAVES = sorted(CONFIGS.glob('*.py'))
+LEAVES = sorted(CONFIGS.parent.glob('d*/*.py'))  # of detectors
 PUBLISHED = [path for path in LEAVES if path.stem.endswith('_50e')]
 # trainable parameters, and tensors per optimizer group (main, backbone, sampling offsets and
 # reference points), from the official models
