@@ -21,7 +21,7 @@ from mpvit.errors import UserError
 from mpvit.inference import load_detector
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs'
-LEAVES = sorted(path.stem for path in CONFIGS.glob('[!_]*/*.py'))
+LEAVES = sorted(path.stem for path in CONFIGS.glob('d*/*.py'))  # of detectors
 NUMBERS = ('box AP', 'box AP50', 'box AP75')
 BY_SIZE = ('box AP small', 'box AP medium', 'box AP large')
 

@@ -12,6 +12,7 @@ model = dict(
         arch='small',
         out_indices=(1, 2, 3),
         norm_cfg=dict(type='SyncBN', requires_grad=True),  # trained and synchronised
+        init_cfg=dict(type='Pretrained', checkpoint='mpvit://mpvit_small_in1k'),
     ),
     neck=dict(in_channels=[216, 288, 288]),
 )
