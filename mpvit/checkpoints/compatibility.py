@@ -1,13 +1,47 @@
 """Does a checkpoint fit a model?"""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpvit.checkpoints.formats import weights_of
+from mpvit.checkpoints.formats import layout_of, weights_of
 from mpvit.errors import UserError, listed
+
+_NECK = re.compile(r'(neck\.(?:extra_)?convs\.\d+\.)conv\.weight')
+_PARTS_OF_DETECTORS = ('bbox_head.', 'neck.', 'roi_head.', 'rpn_head.')
+_MMDET_2 = 'bbox_head.transformer.'
+
+
+def missing_neck_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Zeros for the biases that mmdet's own neck leaves out, because a norm follows, by name.
+
+    The detectors of mmdet are equal to ours with these. Empty if there is a bias or no such neck.
+    """
+    necks = [match for name in weights if (match := _NECK.fullmatch(name))]
+    if any(f'{m[1]}conv.bias' in weights or f'{m[1]}gn.bias' not in weights for m in necks):
+        return {}
+    return {f'{m[1]}conv.bias': torch.zeros_like(weights[f'{m[1]}gn.bias']) for m in necks}
+
+
+def add_neck_biases(checkpoint: dict[str, Any], expected: Mapping[str, Tensor]) -> str | None:
+    """Give a checkpoint of mmdet's own Deformable DETR the biases that our model has.
+
+    Args:
+        checkpoint: Content of a file; its ``state_dict`` is replaced where biases are added.
+        expected: Tensors of the model.
+
+    Returns:
+        A line that says what was added, if anything was.
+    """
+    weights = weights_of(checkpoint)
+    added = {n: zeros for n, zeros in missing_neck_biases(weights).items() if n in expected}
+    if not added:
+        return None
+    checkpoint['state_dict'] = {**weights, **added}
+    return f'{len(added)} biases that mmdet leaves out of the neck added (0).'
 
 
 def check_fit(
@@ -18,9 +52,11 @@ def check_fit(
     """Make sure that a checkpoint has the model's tensors, in name and shape, and no others.
 
     Raises:
-        UserError: It does not; the message names examples and gives the advice.
+        UserError: It does not; the message names examples and gives the advice, or says what the
+            checkpoint is of, such as a classifier where the model is a detector.
     """
     found = weights_of(checkpoint)
+    _check_kind(checkpoint, found, expected)
     problems = {
         'missing': [name for name in expected if name not in found],
         'unexpected': [name for name in found if name not in expected],
@@ -39,6 +75,29 @@ def check_fit(
             f'{len(expected)} tensors; {advice}'
         )
     _check_shared(found, expected)
+
+
+def _check_kind(
+    checkpoint: Mapping[str, Any], found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Refuse what is plainly of something else, in a line of its own."""
+    if any(name.startswith(_MMDET_2) for name in found):
+        raise UserError(
+            'the checkpoint has the names of mmdet 2, which version 3 changed; take the file that '
+            'mmdet 3 offers for the same model'
+        )
+    layout = layout_of(found)
+    detector = any(name.startswith(_PARTS_OF_DETECTORS) for name in expected)
+    if layout is None or layout.detector == detector:
+        return
+    meta = checkpoint.get('meta')
+    source = meta.get('converted_from') if isinstance(meta, Mapping) else None
+    if detector:
+        raise UserError(
+            f'the checkpoint is not of a detector ({source or layout}): only the backbone of a '
+            'training can start from it, by --pretrained'
+        )
+    raise UserError(f'the checkpoint is of a whole detector ({source or layout})')
 
 
 def _check_shared(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

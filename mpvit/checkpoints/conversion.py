@@ -23,7 +23,7 @@ from mpvit.checkpoints.class_layers import (
     uncut,
 )
 from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES, OFFICIAL_CHANNELS
-from mpvit.checkpoints.compatibility import check_fit
+from mpvit.checkpoints.compatibility import check_fit, missing_neck_biases
 from mpvit.checkpoints.formats import (
     Layout,
     backbone_of,
@@ -133,6 +133,9 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
     report = Report(layout)
     if layout.classifier:
         weights = backbone_of(weights, head=True)
+    if layout.detector and (zeros := missing_neck_biases(weights)):
+        weights = {**weights, **zeros}
+        report.notes.append(f'{len(zeros)} biases that mmdet leaves out of the neck added (0)')
     refine = 'memory_trans_fc.weight' in weights or refines_boxes(weights)
     try:
         names = official_names(weights, refine)

@@ -15,6 +15,7 @@ from torch import nn
 
 import mpvit.register  # noqa: F401  (a detector is built from mmdet's parts and ours)
 from mpvit.checkpoints.class_layers import class_names
+from mpvit.checkpoints.compatibility import add_neck_biases
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.presets import tta_pipeline
 from mpvit.config.reading import leaf_datasets, load_config
@@ -63,6 +64,7 @@ def load_detector(
     settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone
     model = revert_sync_batchnorm(MODELS.build(settings))
     content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+    add_neck_biases(content, model.state_dict())
     try:
         check_loadable(content, model)
     except UserError as error:

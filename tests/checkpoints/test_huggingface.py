@@ -8,6 +8,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 from parity_detector import CONFIGS
+from random_weights import randomise, rank_padding_last
 
 from mpvit.checkpoints.coco_categories import COCO_IDS
 from mpvit.checkpoints.conversion import convert_file, to_hugging_face, to_ours
@@ -46,26 +47,6 @@ def their_config(name):
     )
 
 
-@torch.no_grad()
-def randomise(model):
-    """Weights such that nothing hides behind zeros, ones or layers that are equal."""
-    generator = torch.Generator().manual_seed(0)
-    for name, value in model.state_dict().items():
-        normal = torch.randn(value.shape, generator=generator)
-        if name.endswith('running_var'):
-            value.uniform_(0.5, 1.5, generator=generator)
-        elif name.endswith(('position_embeddings.weight', 'level_embed')):
-            value.copy_(normal)
-        elif value.dim() == 1:
-            value.add_(0.1 * normal)
-        else:
-            value.copy_(normal / value[0].numel() ** 0.5)
-    if hasattr(model.model, 'enc_output'):  # points in the padding must not be among the proposals
-        padding = model.model.enc_output_norm(model.model.enc_output.bias)
-        score = model.class_embed[-1].weight[0]
-        score -= (score @ padding + 3) / padding.square().sum() * padding
-
-
 @pytest.fixture(scope='module')
 def batch():
     """Images of two sizes, padded, and where they are."""
@@ -90,6 +71,9 @@ def saved(request, tmp_path_factory, batch):
     if request.param == 'r50_refine':  # as in the published file; transformers ties them
         model.class_embed = torch.nn.ModuleList(torch.nn.Linear(256, 91) for _ in range(LAYERS))
     randomise(model)
+    if 'two_stage' in request.param:
+        inner = model.model
+        rank_padding_last(inner.enc_output_norm, inner.enc_output, model.class_embed[-1])
     folder = tmp_path_factory.mktemp(request.param)
     model.save_pretrained(folder)
     torch.save(model.state_dict(), folder / 'state_dict.bin')

@@ -188,6 +188,11 @@ INIT = 'model.backbone.init_cfg'
 SKIPPED = 'train_dataloader.dataset.max_skipped_images'
 ANNOTATIONS = 'annotations/instances_train2017.json'
 
+CLASSIFIER = {
+    'mhca_stages.0.mhca_blks.0.cpe.proj.weight': torch.zeros(1),
+    'cls_head.cls.weight': torch.zeros(1),
+}
+
 # commands that need no dataset: words of their messages, by exit status
 COMMANDS: dict[int, dict[str, str]] = {
     1: {
@@ -351,6 +356,16 @@ CASES: dict[str, tuple] = {
         'x.pth eval MPVIT_TRUST_CHECKPOINTS=1',
     ),
     'another model': (file({'state_dict': {'w': torch.zeros(2)}}), 'missing w config'),
+    'a classifier in place of a detector': (
+        file({'model': CLASSIFIER}),
+        'classifier detector --pretrained',
+    ),
+    'a detector in place of a backbone': (
+        lambda place: train(
+            place, f'{INIT}.type=Pretrained', f'{INIT}.checkpoint={place.trained / "epoch_2.pth"}'
+        ),
+        'epoch_2.pth detector prefix',
+    ),
     'other number of classes': (changed(three_classes), 'cls_branches (3,) (6,)'),
     'resume from weights alone': (changed(weights_only, resume=True), 'optimizer load_from'),
     'resume from other classes': (changed(other_names, resume=True), 'dragon load_from'),

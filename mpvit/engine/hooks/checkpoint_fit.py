@@ -16,7 +16,7 @@ from mpvit.checkpoints.class_layers import (
     refines_boxes,
     remap_classes,
 )
-from mpvit.checkpoints.compatibility import check_fit
+from mpvit.checkpoints.compatibility import add_neck_biases, check_fit
 from mpvit.checkpoints.formats import weights_of
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import KERNELS, settings_of_group
@@ -46,6 +46,8 @@ class CheckpointFitHook(Hook):
                 be resumed from it.
         """
         model = detector_of(runner)
+        if not runner._resume and (line := add_neck_biases(checkpoint, model.state_dict())):
+            runner.logger.info(line)
         # fine-tuning may be for other classes; a resumed or tested model may not
         training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
         classes = _classes_of(runner._train_loop if training else runner._test_loop)
