@@ -180,6 +180,7 @@ def convert_file(
     ema: bool = False,
     sha256: str | None = None,
     model: Any = None,
+    scope: str = 'mmdet',
 ) -> Report:
     """Convert a checkpoint file.
 
@@ -189,14 +190,15 @@ def convert_file(
         to: 'ours', 'official' or 'huggingface'.
         ema: Take the exponential moving average of the weights.
         sha256: Expected sha256 of ``source`` in hex, or its beginning; None for no check.
-        model: Settings of a detector whose tensors our form must have; None for no check, and
+        model: Settings of a model whose tensors our form must have; None for no check, and
             then only the names are known to be right.
+        scope: The scope that names of modules in these settings belong to.
 
     Returns:
         What was done with every tensor.
 
     Raises:
-        UserError: The file cannot be read or converted, or has other tensors than the detector.
+        UserError: The file cannot be read or converted, or has other tensors than the model.
     """
     checkpoint = read(source, sha256=sha256)
     try:
@@ -205,7 +207,7 @@ def convert_file(
             raise UserError("it is in no known official form and not in Hugging Face's")
         result, report = converted
         if model is not None:
-            init_default_scope('mmdet')
+            init_default_scope(scope)
             built = MODELS.build(model)
             check_fit(result if to == 'ours' else checkpoint, built.state_dict())
     except UserError as error:

@@ -69,7 +69,8 @@ def fetch_published(arguments: dict[str, Any]) -> None:
                     f'{OFFICIAL}: nothing is published for config {name}; `mpvit weights` lists '
                     'what is'
                 )
-        of = None if key == 'source' else 'detector'
+        classifies = 'in1k' in Path(arguments.get('config') or '').stem
+        of = None if key == 'source' or classifies else 'detector'
         arguments[key] = str(fetch(entry_of(name, of)))
 
 

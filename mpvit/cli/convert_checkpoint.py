@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--sha256', metavar='HEX', help='expected sha256 of IN, or its beginning')
     parser.add_argument(
-        '--config', type=types.config, help='config of a detector whose tensors must all be there'
+        '--config', type=types.config, help='config of a model whose tensors must all be there'
     )
 
 
@@ -34,5 +34,8 @@ def run(config: str | None = None, **arguments: Any) -> None:
     from mpvit.checkpoints.conversion import convert_file
     from mpvit.config.reading import load_config
 
-    report = convert_file(**arguments, model=load_config(config).model if config else None)
+    if config:
+        cfg = load_config(config)
+        arguments |= dict(model=cfg.model, scope=cfg.get('default_scope', 'mmdet'))
+    report = convert_file(**arguments)
     print('\n'.join([*report.lines(), f'written to {arguments["target"]}']))

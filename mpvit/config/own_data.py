@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from mpvit.config.reading import load_config, parse_options
+from mpvit.config.reading import load_config, parse_options, refuse_classifier
 from mpvit.datasets.annotations import Split
 from mpvit.datasets.layout import Layout
 from mpvit.datasets.palette import CLASSES, rgb
@@ -56,6 +56,7 @@ def use_dataset(config: Config, layout: Layout) -> None:
     Raises:
         UserError: The config's model has no head whose number of classes could be set.
     """
+    refuse_classifier(config)
     head = config.model.get('bbox_head')
     if not isinstance(head, dict):
         raise UserError(f'--data: model.bbox_head of config {config.filename} is no single head')

@@ -115,6 +115,24 @@ def _check_new_key(node: dict[str, Any], part: str, key: str, top: bool) -> None
         raise UserError(f'--cfg-options {key}: the config has no entry {part!r}{hint}')
 
 
+def is_of_classifier(config: Config) -> bool:
+    """Whether a config is of an ImageNet classifier."""
+    return bool(config.model.type == 'ImageClassifier')
+
+
+def refuse_classifier(config: Config) -> None:
+    """Make sure that a config is of a detector.
+
+    Raises:
+        UserError: It is of a classifier.
+    """
+    if 'model' in config and is_of_classifier(config):
+        raise UserError(
+            f'config {config.filename} is of a classifier: only train, test and '
+            'convert_checkpoint take it, and without --data; name one of a detector'
+        )
+
+
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
     """The datasets inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``."""
     inner: Iterable[ConfigDict] = dataset.get('datasets') or filter(None, [dataset.get('dataset')])

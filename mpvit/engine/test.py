@@ -10,6 +10,7 @@ from mmengine.dist import is_main_process
 
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_tta, without_trackers
+from mpvit.config.reading import is_of_classifier
 from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, evaluators, explained
 from mpvit.engine.run_errors import explained_faults
@@ -69,7 +70,7 @@ def evaluate(
     cfg.load_from = checkpoint
     cfg.resume = False
     found = evaluators(cfg, 'test')
-    if cfg.model.type == 'ImageClassifier':
+    if is_of_classifier(cfg):
         _refuse_for_classifier(cfg, classwise=classwise, out=out, show_dir=show_dir, tta=tta)
     if classwise:
         for evaluator in found:

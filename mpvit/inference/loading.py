@@ -18,7 +18,7 @@ from mpvit.checkpoints.class_layers import class_names
 from mpvit.checkpoints.compatibility import add_neck_biases
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.presets import tta_pipeline
-from mpvit.config.reading import leaf_datasets, load_config
+from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
 from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
@@ -57,6 +57,7 @@ def load_detector(
             the dtype or compilation is not to be had here.
     """
     cfg = load_config(config)
+    refuse_classifier(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     if is_exported(checkpoint):
         return load_exported(cfg, checkpoint, device, dtype=dtype, compile=compile, fold=fold)

@@ -19,7 +19,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mpvit.config.reading import load_config
+from mpvit.config.reading import load_config, refuse_classifier
 from mpvit.engine.hooks.prepare_inference import chosen_device, prepare
 from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
@@ -202,6 +202,7 @@ def random_detector(cfg: Config, initialise: bool = True) -> Any:
     """The detector of a config, with random weights where they are computed with."""
     if 'model' not in cfg:
         raise UserError(f'config {cfg.filename} has no model')
+    refuse_classifier(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     settings = copy.deepcopy(cfg.model)
     settings.get('backbone', {}).pop('init_cfg', None)  # any weights will do

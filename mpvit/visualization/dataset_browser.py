@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mpvit.config.own_data import use_dataset
-from mpvit.config.reading import leaf_datasets, load_config
+from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
 from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.build import check_data
@@ -115,6 +115,7 @@ def browse_dataset(
     layout = data.for_training() if data else None
     edit = partial(use_dataset, layout=layout) if layout else None
     cfg = load_config(config, cfg_options, edit=edit)
+    refuse_classifier(cfg)
     if cfg.get(f'{split}_dataloader') is None:
         raise UserError(f'config {cfg.filename} has no {split}_dataloader')
     check_data(cfg, split)

@@ -1,16 +1,19 @@
 """The ImageNet recipe against timm's own parts, which the published one was made of."""
 
 import math
+import re
 
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATA_SAMPLERS, HOOKS, PARAM_SCHEDULERS, init_default_scope
+from PIL import Image
 from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS, rand_augment_transform
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 
 from mpvit.config.reading import load_config
+from mpvit.engine.build import check_data
 from mpvit.errors import UserError
 
 # parameters with the head, drop path; as published
@@ -93,6 +96,24 @@ def test_images_are_augmented_as_by_timm(config):
     assert {policy.get('prob', 0.5) for policy in ours.policies} == {op.prob}
 
 
+def test_a_photo_goes_through_the_training_pipeline(config, tmp_path):
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'meta').mkdir()
+    photo = Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 50).convert('RGB')
+    photo.save(tmp_path / 'train' / 'a.JPEG')
+    (tmp_path / 'meta' / 'train.txt').write_text('a.JPEG 7\n')
+    init_default_scope('mmpretrain')
+    from mmpretrain.registry import DATASETS
+
+    dataset = DATASETS.build(dict(config('t').train_dataloader.dataset, data_root=str(tmp_path)))
+    seen = [dataset[0] for _ in range(8)]
+    assert {(*sample['inputs'].shape, sample['inputs'].dtype) for sample in seen} == {
+        (3, 224, 224, torch.uint8)
+    }
+    assert {int(sample['data_samples'].gt_label) for sample in seen} == {7}
+    assert not torch.equal(seen[0]['inputs'], seen[1]['inputs'])
+
+
 def test_the_rest_of_the_recipe(config):
     settings = config('t')
     model = build(settings)
@@ -112,6 +133,26 @@ def test_the_rest_of_the_recipe(config):
     resize, crop = settings.test_dataloader.dataset.pipeline[1:3]
     assert (resize.scale, resize.edge, resize.interpolation) == (256, 'short', 'bicubic')
     assert crop.crop_size == 224
+
+
+def test_own_images_config_of_the_docs(root, config, tmp_path):
+    text = (root / 'docs' / 'pretrain.md').read_text()
+    shown = re.search(r'<!-- config: own_images -->\s*```python\n(.*?)```', text, re.DOTALL)[1]
+    shown = shown.replace("'./", f"'{root}/configs/imagenet/")
+    (tmp_path / 'own.py').write_text(shown.replace('data/animals', str(tmp_path)))
+    settings = load_config(tmp_path / 'own.py')
+    settings.model.backbone.pop('init_cfg')
+    assert build(settings).head.fc.out_features == 3
+    for split in ('train', 'val'):
+        for name in settings.classes:
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new('RGB', (40, 30)).save(tmp_path / split / name / 'a.jpg')
+    check_data(settings, 'train', 'val', 'test')
+    from mmpretrain.registry import DATASETS
+
+    dataset = DATASETS.build(settings.val_dataloader.dataset)
+    labels = [int(dataset[index]['data_samples'].gt_label) for index in range(3)]
+    assert labels == [0, 1, 2]
 
 
 def test_backbone_of_the_digits_is_the_toys(root):

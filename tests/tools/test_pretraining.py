@@ -2,11 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
+from parity_classifier import classifier, official_weights
+from PIL import Image
 from runs import log_of, metrics_of
+from torchvision.transforms import (
+    CenterCrop,
+    Compose,
+    InterpolationMode,
+    Normalize,
+    Resize,
+    ToTensor,
+)
 
 from mpvit.checkpoints.reading import read
 from mpvit.config.reading import load_config
@@ -79,6 +90,70 @@ def test_flags_for_detectors_are_refused(root, refused, tmp_path):
     for flag in ('--tta', '--classwise'):
         says = [f'{flag} is for detectors', 'of a classifier']
         refused('test', config, tmp_path / 'x.pth', flag, '--work-dir', tmp_path, says=says)
+
+
+def test_commands_for_detectors_refuse_a_classifier(root, refused, tiny, toy, tmp_path):
+    config = root / 'tests' / 'data' / 'tiny_digits.py'
+    (tmp_path / 'x.pth').touch()
+    for name, *arguments in (
+        ('model_info', config),
+        (
+            'infer',
+            config,
+            tmp_path / 'x.pth',
+            root / 'docs/images/app.png',
+            '--out',
+            tmp_path / 'o',
+        ),
+        ('browse_dataset', config, '--out', tmp_path / 'sheets'),
+        ('train', config, '--data', toy, '--work-dir', tmp_path),
+    ):
+        refused(name, *arguments, says=['is of a classifier', 'name one of a detector'])
+
+
+@pytest.fixture
+def four_images(tmp_path):
+    """Four images in ImageNet's layout with labels; three are what the official model says."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'imagenet'
+    (root / 'val').mkdir(parents=True)
+    (root / 'meta').mkdir()
+    images = []
+    for number, size in enumerate([(300, 260), (260, 300), (500, 375), (90, 120)]):
+        noise = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8))
+        images.append(noise.resize(size, Image.Resampling.BICUBIC))
+        images[-1].save(root / 'val' / f'{number}.png')
+    file = tmp_path / 'mpvit_tiny.pth'
+    torch.save({'model': official_weights('mpvit_tiny')}, file)
+    preparation = Compose(
+        [
+            Resize(256, InterpolationMode.BICUBIC),
+            CenterCrop(224),
+            ToTensor(),
+            Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    with torch.no_grad():
+        logits = classifier('mpvit_tiny', file)(torch.stack([*map(preparation, images)]))
+    labels = logits.argmax(1).tolist()
+    labels[2] = int(logits[2].argmin())
+    lines = [f'{number}.png {label}\n' for number, label in enumerate(labels)]
+    (root / 'meta' / 'val.txt').write_text(''.join(lines))
+    return root, file
+
+
+def test_an_official_file_is_converted_and_evaluated(root, tool, four_images, tmp_path):
+    images, official = four_images
+    config = root / 'configs' / 'imagenet' / 'mpvit_t_in1k_300e.py'
+    converted = tool('convert_checkpoint', official, tmp_path / 'ours.pth', '--config', config)
+    assert 'official classifier' in converted.out
+    loader = dict(num_workers=0, persistent_workers=False)
+    options = [f'test_dataloader.{key}={value}' for key, value in loader.items()]
+    options.append(f'test_dataloader.dataset.data_root={images}')
+    for file in (official, tmp_path / 'ours.pth'):
+        work = tmp_path / f'of_{file.stem}'
+        tool('test', config, file, '--work-dir', work, '--cfg-options', *options)
+        assert metrics_of(work) == {'accuracy/top1': 75.0, 'accuracy/top5': 75.0}
 
 
 def test_imagenet_that_is_not_there(root, refused, tmp_path):
