@@ -17,69 +17,29 @@ from benchmarks.models import (
     prepared,
     raw_outputs,
 )
+from mpvit.checkpoints.coco_categories import COCO_IDS, OFFICIAL_CHANNELS
+from mpvit.checkpoints.conversion import to_hugging_face
 
 CONFIG = 'r50_ddetr_50e'
-RENAMES = [  # our names -> theirs, applied in this order
-    (r'^(backbone)\.', r'model.\1.model.'),
-    (r'^neck\.convs\.(\d)\.conv\.', r'model.input_proj.\1.0.'),
-    (r'^neck\.convs\.(\d)\.gn\.', r'model.input_proj.\1.1.'),
-    (r'^neck\.extra_convs\.0\.conv\.', r'model.input_proj.3.0.'),
-    (r'^neck\.extra_convs\.0\.gn\.', r'model.input_proj.3.1.'),
-    (r'^query_embedding\.', r'model.query_position_embeddings.'),
-    (r'^reference_points_fc\.', r'model.reference_points.'),
-    (r'^level_embed$', r'model.level_embed'),
-    (r'^bbox_head\.cls_branches\.', r'class_embed.'),
-    (r'^bbox_head\.reg_branches\.(\d)\.0\.', r'bbox_embed.\1.layers.0.'),
-    (r'^bbox_head\.reg_branches\.(\d)\.2\.', r'bbox_embed.\1.layers.1.'),
-    (r'^bbox_head\.reg_branches\.(\d)\.4\.', r'bbox_embed.\1.layers.2.'),
-    (r'^(encoder|decoder)\.', r'model.\1.'),
-    (r'\.ffn\.layers\.0\.0\.', r'.mlp.fc1.'),
-    (r'\.ffn\.layers\.1\.', r'.mlp.fc2.'),
-    (r'\.norms\.0\.', r'.self_attn_layer_norm.'),
-    (r'(encoder\.layers\.\d)\.norms\.1\.', r'\1.final_layer_norm.'),
-    (r'\.norms\.1\.', r'.encoder_attn_layer_norm.'),
-    (r'\.norms\.2\.', r'.final_layer_norm.'),
-    (r'\.cross_attn\.', r'.encoder_attn.'),
-    (r'\.self_attn\.attn\.out_proj\.', r'.self_attn.o_proj.'),
-]
-
-
-def their_weights(ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under the names of transformers.
-
-    Args:
-        ours: Of a ResNet-50 detector that is neither folded nor refines boxes.
-    """
-    theirs = {}
-    for name, tensor in ours.items():
-        for pattern, replacement in RENAMES:
-            name = re.sub(pattern, replacement, name)
-        if '.attn.in_proj_' in name:  # query, key and value are one matrix in ours
-            for part, rows_of_it in zip('qkv', tensor.chunk(3), strict=True):
-                theirs[name.replace('attn.in_proj_', f'{part}_proj.')] = rows_of_it
-        elif not name.endswith('num_batches_tracked'):
-            theirs[name] = tensor
-    return theirs
 
 
 def their_model(weights: dict[str, Tensor]) -> nn.Module:
     """The detector of transformers with our weights; needs no download.
 
     Args:
-        weights: State dict of ours.
+        weights: State dict of a ResNet-50 detector of ours that is not folded.
     """
     os.environ['HF_HUB_OFFLINE'] = '1'
     from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
 
-    model = DeformableDetrForObjectDetection(
-        DeformableDetrConfig(
-            num_labels=80,
-            num_queries=len(weights['query_embedding.weight']),
-            encoder_layers=_count(r'encoder\.layers\.(\d+)\.', weights),
-            decoder_layers=_count(r'decoder\.layers\.(\d+)\.', weights),
-        )
+    theirs, _ = to_hugging_face({'state_dict': weights})
+    config = DeformableDetrConfig(
+        num_labels=OFFICIAL_CHANNELS,
+        num_queries=len(weights['query_embedding.weight']),
+        encoder_layers=_count(r'encoder\.layers\.(\d+)\.', weights),
+        decoder_layers=_count(r'decoder\.layers\.(\d+)\.', weights),
     )
-    model.load_state_dict(their_weights(weights))
+    model = DeformableDetrForObjectDetection.from_pretrained(None, config=config, state_dict=theirs)
     return model.eval()
 
 
@@ -88,10 +48,10 @@ def _count(pattern: str, weights: dict[str, Tensor]) -> int:
 
 
 def their_outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and relative boxes of transformers' model for normalised images."""
+    """Logits of our classes and relative boxes of transformers' model for normalised images."""
     with torch.no_grad():
         outputs = model(pixel_values=images)
-    return outputs.logits, outputs.pred_boxes
+    return outputs.logits[..., COCO_IDS], outputs.pred_boxes
 
 
 def their_action(size: tuple[int, int], quick: bool) -> Action:
