@@ -15,7 +15,7 @@ from mpvit.checkpoints.class_layers import (
 )
 from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES
 from mpvit.checkpoints.compatibility import check_fit
-from mpvit.checkpoints.conversion import convert_file, to_official, to_ours
+from mpvit.checkpoints.conversion import convert_file, to_hugging_face, to_official, to_ours
 from mpvit.checkpoints.formats import weights_of
 from mpvit.checkpoints.loading import load_from_local
 from mpvit.checkpoints.reading import read
@@ -56,6 +56,16 @@ def test_backbone_comes_back_bit_for_bit(official, name):
     back, _ = to_official(ours)
     # torchvision's own files may have the counters; the list of names has none
     assert_equal(back['model'], weights)
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('r50')])
+def test_detector_comes_back_from_hugging_face_bit_for_bit(official, name):
+    weights = official(f'detector_{name}')
+    theirs, _ = to_hugging_face(to_ours({'model': weights})[0])
+    assert 'model.decoder.layers.5.self_attn.v_proj.bias' in theirs
+    ours, report = to_ours(theirs)
+    assert report.lines()[0].startswith('Hugging Face detector')
+    assert_equal(to_official(ours)[0]['model'], weights)
 
 
 def test_tensors_alone_are_written_as_safetensors(official, tmp_path):

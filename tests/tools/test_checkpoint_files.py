@@ -82,6 +82,10 @@ def test_convert_there_and_back(tool, refused, root, tmp_path):
     back = torch.load(tmp_path / 'b.pth', weights_only=True)['model']
     assert back.keys() == weights.keys()
     assert all(torch.equal(back[name], value) for name, value in weights.items())
+    theirs = tmp_path / 'model.safetensors'
+    tool('convert_checkpoint', tmp_path / 'ours.pth', theirs, '--to', 'huggingface')
+    result = tool('convert_checkpoint', theirs, tmp_path / 'd.pth', '--config', config)
+    assert 'Hugging Face detector' in result.out
 
     other = 'configs/deformable_detr/r50_ddetr_two_stage_50e.py'
     for words, says in (
