@@ -34,6 +34,7 @@ MODULES = (
     'mpvit.models.dino',
     'mpvit.models.head',
     'mpvit.models.mpvit',
+    'mpvit.models.timm_backbone',
     'mpvit.models.timm_mpvit',
     'mpvit.engine.hooks.checkpoint_fit',
     'mpvit.evaluation.coco_metric',

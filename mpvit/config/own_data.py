@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
@@ -16,6 +15,7 @@ from mpvit.datasets.annotations import Split
 from mpvit.datasets.layout import Layout
 from mpvit.datasets.palette import CLASSES, rgb
 from mpvit.errors import UserError
+from mpvit.models.backbone import output_channels
 
 _GOLDEN_RATIO = 0.618034  # steps of it around the colour circle never come close to one another
 _OF_THE_OLD_DATA = ('ann_file', 'data_prefix', 'data_root', 'metainfo', 'spec', 'type')
@@ -84,8 +84,8 @@ def fit_neck(config: Config) -> str | None:
         A line that says what was changed, or None.
     """
     neck = config.model.get('neck')
-    if not isinstance(neck, dict) or 'in_channels' not in neck:
-        return None
+    if not isinstance(neck, dict) or neck.get('in_channels', 'auto') == 'auto':
+        return None  # the detector asks the backbone
     given = backbone_channels(config)
     wanted = list(neck['in_channels'])
     if given == wanted:
@@ -97,10 +97,7 @@ def fit_neck(config: Config) -> str | None:
 def backbone_channels(config: Config) -> list[int]:
     """Channels of the maps that a config's backbone gives, found by running it on a small image."""
     init_default_scope(config.get('default_scope', 'mmdet'))
-    backbone = MODELS.build(config.model.backbone).eval()
-    with torch.no_grad():
-        maps = backbone(torch.zeros(1, 3, 64, 64))
-    return [features.shape[1] for features in maps]
+    return output_channels(MODELS.build(config.model.backbone))
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:

@@ -38,6 +38,7 @@ def set_initial_weights(
     if backbone is None:
         raise UserError(f'config {cfg.filename} has no model.backbone to choose weights for')
     planned = _pretrained(backbone)
+    backbone.pop('pretrained', None)  # of TimmBackbone
     backbone.init_cfg = ConfigDict(type='Pretrained', checkpoint=pretrained) if pretrained else None
     if from_scratch and planned:
         return (
@@ -62,6 +63,8 @@ def initial_weights(cfg: Config) -> str | None:
     whole, source = whole_model(cfg), _pretrained(backbone)
     if whole is not None:
         return f'Backbone {backbone.type}: from {whole}.'
+    if source is None and backbone.type == 'TimmBackbone' and backbone.get('pretrained'):
+        return f"Backbone {backbone.type}: from timm's weights of {backbone.name}."
     if source is None:
         given = backbone.get('init_cfg')
         return None if given else f'Backbone {backbone.type}: from random numbers.'

@@ -205,7 +205,8 @@ def random_detector(cfg: Config, initialise: bool = True) -> Any:
     refuse_classifier(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     settings = copy.deepcopy(cfg.model)
-    settings.get('backbone', {}).pop('init_cfg', None)  # any weights will do
+    for key in ('init_cfg', 'pretrained'):  # any weights will do
+        settings.get('backbone', {}).pop(key, None)
     try:
         model = revert_sync_batchnorm(MODELS.build(settings))
         if initialise:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -96,6 +97,15 @@ class Backbone(BaseModule):
         if self.frozen_stages < 0:
             return []
         return [self.get_submodule(self._stem), *self.stages[: self.frozen_stages]]
+
+
+@torch.no_grad()
+def output_channels(backbone: nn.Module) -> list[int]:
+    """Channels of the maps that any backbone gives, found by running it on a small image."""
+    training = backbone.training
+    maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    backbone.train(training)
+    return [features.shape[1] for features in maps]
 
 
 def resolve_arch(

@@ -1,5 +1,6 @@
 """What mmdet's Deformable DETR lacks: other widths, cheap memory, mixed precision."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ from mmdet.models import DeformableDETR
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from mpvit.models.backbone import output_channels
 from mpvit.models.layers import run, without_autocast
 from mpvit.models.lean import use_lean_layers
 
@@ -18,12 +20,21 @@ class AnyWidthDeformableDETR(DeformableDETR):
     mmdet writes 128 features per box coordinate into the position embedding of proposals, which
     fits ``embed_dims=256`` only. Parameters, names and results at 256 are unchanged.
 
+    Where ``neck.in_channels`` is left out or ``'auto'``, the neck takes what the backbone gives.
+
     ``encoder.num_cp`` is the number of encoder layers whose activations are computed again in the
     backward pass instead of stored, as in mmdet but with torch's own checkpointing. Under autocast
     the decoder, which is small, keeps the precision of the weights.
     """
 
     encoder: Any  # mmdet keeps the config here until it builds the layers
+
+    def __init__(self, *args: Any, neck: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        unknown = neck is not None and neck.get('in_channels', 'auto') == 'auto'
+        super().__init__(*args, neck=None if unknown else neck, **kwargs)
+        if neck is not None and unknown:
+            channels = output_channels(self.backbone)
+            self.neck = MODELS.build({**neck, 'in_channels': channels})
 
     def _init_layers(self) -> None:
         count = max(self.encoder.get('num_cp', 0), 0)

@@ -168,10 +168,10 @@ def test_inclusive_pixels_in_nms():
 
 @needs_substitute
 def test_any_other_op_names_itself_and_the_remedy():
-    from mmcv.ops import roi_align
+    from mmcv.ops import roi_pool
 
-    with pytest.raises(RuntimeError, match=r'roi_align_forward.*docs/install.md'):
-        roi_align(torch.rand(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), (2, 2))
+    with pytest.raises(RuntimeError, match=r'roi_pool_forward.*docs/install.md'):
+        roi_pool(torch.rand(1, 1, 4, 4), torch.tensor([[0.0, 0, 0, 2, 2]]), (2, 2))
 
 
 @pytest.fixture
@@ -212,3 +212,15 @@ def test_an_extension_that_does_not_load_is_replaced_with_a_warning(mmcv_ext):
         mmcv_bridge.install()
     assert mmcv_bridge.is_substituted()
     assert sys.modules['mmcv._ext'].nms is fallbacks.nms
+
+
+def test_roi_align_through_mmcv_has_torchvisions_values_and_right_gradients():
+    from mmcv.ops import RoIAlign
+    from torchvision.ops import roi_align
+
+    maps = torch.randn(2, 3, 9, 11, dtype=torch.float64, requires_grad=True)
+    rois = torch.tensor([[0, 4, 4, 60, 50], [1, 0, 10, 88, 64]], dtype=torch.float64)
+    layer = RoIAlign(output_size=(3, 4), spatial_scale=1 / 8, sampling_ratio=0)
+    expected = roi_align(maps, rois, (3, 4), 1 / 8, 0, aligned=True)
+    assert torch.equal(layer(maps, rois), expected)
+    assert torch.autograd.gradcheck(lambda m: layer(m, rois), maps)

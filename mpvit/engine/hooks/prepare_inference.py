@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mpvit.engine.hooks import detector_of
 from mpvit.errors import UserError
 from mpvit.models.lean import use_lean_layers
+from mpvit.models.timm_backbone import TimmBackbone
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -79,7 +80,7 @@ def prepare(
         _check_compiler()
     model.eval()
     if fold:
-        fuse_conv_bn(model)
+        _fold(model)
     model.requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it
     if dtype != 'fp32':
@@ -104,6 +105,13 @@ class PrepareInferenceHook(Hook):
         """Prepare the detector inside whatever wraps it."""
         prepare(detector_of(runner), **self.settings)
         runner.logger.info('Inference: ' + ', '.join(f'{k} {v}' for k, v in self.settings.items()))
+
+
+def _fold(model: nn.Module) -> None:
+    """Fold batch norms, but not those of timm, where they may hold the activation too."""
+    for part in model.children():
+        if not isinstance(part, TimmBackbone):
+            fuse_conv_bn(part)
 
 
 def _lower_precision(model: DeformableDETR, dtype: torch.dtype) -> None:
