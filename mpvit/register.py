@@ -40,7 +40,7 @@ MODULES = (
     'mpvit.evaluation.coco_metric',
     'mpvit.engine.hooks.checkpoint',
     'mpvit.engine.hooks.finite_steps',
-    'mpvit.engine.hooks.progress_bar',
+    'mpvit.engine.hooks.screen',
     'mpvit.engine.optimizer',
     'mpvit.engine.runner',
     'mpvit.engine.hooks.prepare_inference',

@@ -18,6 +18,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'),
     checkpoint_fit=dict(type='CheckpointFitHook'),  # refuse a checkpoint of another model
+    screen=dict(type='ScreenHook'),  # a few lines, a progress bar and the results
     finite=dict(type='FiniteStepHook'),  # end training after 10 steps in a row that are not finite
 )
 custom_hooks = [
@@ -37,6 +38,7 @@ randomness = dict(seed=42, diff_rank_seed=True)  # official: 42 + rank
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardTracker')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
-log_level = 'INFO'
+log_level = 'INFO'  # of the log file; the terminal shows what ScreenHook prints, and warnings
+console_log_level = 'WARNING'
 load_from = None
 resume = False

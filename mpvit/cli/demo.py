@@ -34,8 +34,7 @@ def run(config: str, work_dir: str | None) -> None:
     from mpvit.visualization.report import write_report
 
     cfg = load_config(config, work_dir=work_dir)
-    cfg.console_log_level = 'ERROR'  # a progress bar instead of log lines; all is in the log file
-    cfg.custom_hooks = [*cfg.custom_hooks, dict(type='ProgressBarHook')]
+    cfg.console_log_level = 'ERROR'  # no warnings about so short a training
     check_data(cfg, 'train', 'val')  # which draws the dataset
     root = Path(cfg.data_root)
     for split, counts in describe(root).items():

@@ -29,6 +29,7 @@ def build_runner(cfg: Config, notes: Sequence[str] = ()) -> Runner:
         runner: Runner = RUNNERS.build(cfg)
     for note in notes:
         runner.logger.info(note)
+    runner.notes = tuple(notes)  # for the screen too
     return runner
 
 

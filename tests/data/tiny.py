@@ -1,6 +1,8 @@
 # The toy config on a handful of images and steps, for tests. `data_root` is set by them.
 _base_ = '../../configs/deformable_detr/mpvit_t_ddetr_toy.py'
 
+console_log_level = 'INFO'  # tests read what is said
+
 spec = dict(train_images=8, val_images=6, empty=0.3)
 narrow = dict(
     _delete_=True,

@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill, a full disk and a step in the middle of an epoch."""
 
 import copy
+import logging
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -73,7 +74,11 @@ class DurableCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Find out what is there, and remove what an interrupted save left."""
-        super().before_train(runner)
+        logging.disable(logging.WARNING)  # mmengine's on its own way to name a folder
+        try:
+            super().before_train(runner)
+        finally:
+            logging.disable(logging.NOTSET)
         self._time = time.monotonic()
         if runner.iter:
             self.saved_step = runner.iter
