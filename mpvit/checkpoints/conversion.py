@@ -23,7 +23,7 @@ from mpvit.checkpoints.class_layers import (
     uncut,
 )
 from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES, OFFICIAL_CHANNELS
-from mpvit.checkpoints.compatibility import check_fit, missing_neck_biases
+from mpvit.checkpoints.compatibility import add_neck_biases, check_fit, missing_neck_biases
 from mpvit.checkpoints.formats import (
     Layout,
     backbone_of,
@@ -209,7 +209,9 @@ def convert_file(
         if model is not None:
             init_default_scope(scope)
             built = MODELS.build(model)
-            check_fit(result if to == 'ours' else checkpoint, built.state_dict())
+            fitting = result if to == 'ours' else checkpoint
+            add_neck_biases(fitting, built.state_dict())
+            check_fit(fitting, built.state_dict())
     except UserError as error:
         raise UserError(f'{source}: {error}') from error
     _write(result, Path(target), report)
@@ -220,8 +222,11 @@ def _write(checkpoint: dict[str, Any], target: Path, report: Report) -> None:
     if target.suffix != '.safetensors':
         write_durably(target, partial(torch.save, checkpoint))
         return
-    # tensors of their own, since the format has none that share memory
-    tensors = {name: value.clone() for name, value in weights_of(checkpoint).items()}
+    # the format has no tensors that share memory or are channels-last
+    tensors = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in weights_of(checkpoint).items()
+    }
     content = safetensors.torch.save(tensors, {'format': 'pt'})
     write_durably(target, lambda file: file.write(content))
     if checkpoint.get('meta'):

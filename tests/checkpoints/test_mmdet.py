@@ -14,8 +14,10 @@ from mmengine.registry import init_default_scope
 from random_weights import randomise, rank_padding_last
 
 from mpvit.checkpoints.compatibility import add_neck_biases, check_fit
-from mpvit.checkpoints.conversion import to_official, to_ours
+from mpvit.checkpoints.conversion import convert_file, to_official, to_ours
 from mpvit.checkpoints.loading import load_from_local
+from mpvit.checkpoints.reading import read
+from mpvit.config.reading import load_config
 from mpvit.engine.hooks.checkpoint_fit import CheckpointFitHook
 from mpvit.errors import UserError
 from mpvit.inference.loading import load_detector
@@ -95,7 +97,7 @@ def test_a_part_of_the_biases_is_not_enough(saved):
     assert add_neck_biases({'state_dict': without}, without) is None  # a config of mmdet's own
 
 
-def test_conversion_adds_the_biases_too(saved):
+def test_conversion_adds_the_biases_too(saved, tmp_path):
     weights = torch.load(saved[1])['state_dict']
     official, report = to_official({'state_dict': weights})
     assert 'biases that mmdet leaves out' in ' '.join(report.lines())
@@ -104,6 +106,9 @@ def test_conversion_adds_the_biases_too(saved):
     added = [name for name in back if name not in weights]
     assert sorted(added) == sorted(name for name in back if name.endswith('.conv.bias'))
     assert not any(back[name].any() for name in added)
+    model = load_config(saved[0]).model
+    convert_file(saved[1], tmp_path / 'official.safetensors', to='official', model=model)
+    assert read(tmp_path / 'official.safetensors').keys() == official['model'].keys()
 
 
 def test_names_of_version_2_are_refused():
