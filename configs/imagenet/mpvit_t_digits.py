@@ -1,5 +1,5 @@
-# A narrowed MPViT-Tiny on handwritten digits: the whole of pretraining in a minute on a CPU. Its
-# backbone is that of ../deformable_detr/mpvit_t_ddetr_toy.py, which can start from it.
+# A narrowed MPViT-Tiny on handwritten digits: pretraining in a minute and a half on a CPU.
+# Its backbone is that of ../deformable_detr/mpvit_t_ddetr_toy.py, which can start from it.
 _base_ = './mpvit_t_in1k_300e.py'
 
 data_root = 'data/digits/'
