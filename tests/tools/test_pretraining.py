@@ -30,7 +30,7 @@ def digits(tool, tmp_path):
     def call(name, config, *flags, work='work', options=()):
         places = [f'{s}_dataloader.dataset.data_root={tmp_path}/digits' for s in SPLITS]
         flags = (*flags, '--work-dir', tmp_path / work, '--cfg-options', *places, *options)
-        tool(name, config, *flags)
+        (tmp_path / 'shown.txt').write_text(tool(name, config, *flags).out)
         return tmp_path / work
 
     yield call
@@ -60,6 +60,10 @@ def test_a_short_training_resumes_exactly_is_evaluated_and_starts_a_detector(
     config = root / 'tests' / 'data' / 'tiny_digits.py'
     work = digits('train', config)
     assert (work / 'run.json').is_file()
+    shown = (tmp_path / 'shown.txt').read_text()
+    assert f'Best top-1 {max(logged(work)):.3f} in ' in shown
+    assert 'mpvit train CONFIG --pretrained ' in shown
+    assert 'mpvit infer' not in shown
     tested = digits('test', config, work / 'epoch_2.pth', '--eval', 'accuracy', work='test')
     assert metrics_of(tested)['accuracy/top1'] == pytest.approx(logged(work)[-1])
 

@@ -19,6 +19,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from mpvit.config.reading import is_of_classifier
 from mpvit.engine.hooks import detector_of
 from mpvit.errors import listed
 
@@ -205,12 +206,16 @@ def _next_commands(runner: Runner) -> Iterator[str]:
     path = best or hub.runtime_info.get('last_ckpt')
     if not path:
         return
+    classifies = is_of_classifier(runner.cfg)
     if best and score is not None:
-        yield f'Best AP {float(score):.3f} in {_short(best)}'
+        yield f'Best {"top-1" if classifies else "AP"} {float(score):.3f} in {_short(best)}'
     config = _short(Path(runner.work_dir) / Path(runner.cfg.filename or 'config.py').name)
     model = _short(path)
     yield 'Next:'
     yield f'  mpvit test {config} {model}'
+    if classifies:
+        yield f'  mpvit train CONFIG --pretrained {model}'
+        return
     yield f'  mpvit infer {config} {model} IMAGES'
     yield f'  mpvit export {config} {model} --out {_short(Path(runner.work_dir) / "model.onnx")}'
 
