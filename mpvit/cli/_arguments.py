@@ -6,6 +6,7 @@ never be right (status 2).
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.checkpoints.published import OFFICIAL, PREFIX, entry_of, fetch, table
-from mpvit.config.names import find_config
+from mpvit.config.names import find_config, is_config, is_model_file
 from mpvit.datasets.data_files import DataFiles
 from mpvit.errors import UserError, did_you_mean
 from mpvit.files import paths
@@ -149,16 +150,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_detector(parser: argparse.ArgumentParser) -> None:
+class Parser(argparse.ArgumentParser):
+    """A parser that takes a checkpoint without a config before it for both.
+
+    The config is then the one that the checkpoint was trained with (`mpvit.config.stored`).
+    """
+
+    names_detector = False  # whether CONFIG and CHECKPOINT are among the arguments
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line."""
+        words = list(sys.argv[1:] if args is None else args)
+        for place, word in enumerate(words if self.names_detector else ()):
+            if is_config(word):
+                break
+            if is_model_file(word) and os.path.isfile(word):
+                words.insert(place, word)
+                break
+        return super().parse_known_args(words, namespace)
+
+
+def add_detector(parser: Any) -> None:
     """A config and its checkpoint."""
-    parser.add_argument('config', type=config, help='config file, or name of one')
+    text = 'config file, or name of one; may be left out if the checkpoint holds it'
+    parser.add_argument('config', type=config, help=text)
     add_checkpoint(parser)
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def add_checkpoint(parser: Any) -> None:
     """A checkpoint."""
     text = "file, URL, or name of published weights (`mpvit weights`); 'official': the config's"
     parser.add_argument('checkpoint', type=checkpoint, help=text)
+    parser.names_detector = True
 
 
 class _DataFile(argparse.Action):

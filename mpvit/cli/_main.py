@@ -1,6 +1,5 @@
 """From a command line to a command, and from an error to one line."""
 
-import argparse
 import importlib
 import os
 import pkgutil
@@ -79,7 +78,7 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
     command = load(name)
 
     def call() -> int | None:
-        parser = argparse.ArgumentParser(prog=program, description=command.__doc__)
+        parser = types.Parser(prog=program, description=command.__doc__)
         command.add_arguments(parser)
         given = vars(parser.parse_args(arguments))
         if hasattr(command, 'check'):

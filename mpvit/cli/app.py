@@ -11,7 +11,7 @@ from mpvit.errors import UserError
 from mpvit.files.paths import expanded
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Any) -> None:
     """Declare the arguments."""
     parser.add_argument('config', nargs='?', type=types.config, help='config file')
     parser.add_argument(
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=types.checkpoint,
         help='its checkpoint (default: those found in --work-dirs, the newest first)',
     )
+    parser.names_detector = True
     text = 'folder to search for checkpoints'
     types.option(parser, '--work-dirs', expanded, 'DIR', text, 'work_dirs')
     text = 'folder of pictures to choose from (default: the toy validation set, where it is)'

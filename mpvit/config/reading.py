@@ -7,7 +7,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mpvit.config.names import find_config
+from mpvit.config.names import find_config, is_model_file
+from mpvit.config.stored import stored_config
 from mpvit.errors import UserError, did_you_mean
 from mpvit.files.paths import work_dir as usable_work_dir
 
@@ -29,7 +30,8 @@ def load_config(
     """Read a config and apply what was said on the command line; also ``mpvit.get_config``.
 
     Args:
-        name: Config file, or name of a config that comes with the package (`find_config`).
+        name: Config file, or name of a config that comes with the package (`find_config`), or a
+            checkpoint or exported detector, for the config that it was trained with.
         options: Overrides as ``key.subkey=value``, the way mmdet writes them.
         work_dir: Folder for outputs; None for the config's own or ``work_dirs/<config name>``.
         edit: Changes the config in place before the overrides, which so have the last word.
@@ -42,7 +44,7 @@ def load_config(
     """
     path = find_config(name)
     try:
-        config = Config.fromfile(path)
+        config = stored_config(path) if is_model_file(path) else Config.fromfile(path)
     except UserError:  # of a module that it imports
         raise
     except Exception as error:  # a config is code: anything may go wrong in it

@@ -19,6 +19,7 @@ from mpvit.checkpoints.compatibility import add_neck_biases
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.presets import tta_pipeline
 from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
+from mpvit.config.stored import own_config_hint
 from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
@@ -69,7 +70,8 @@ def load_detector(
     try:
         check_loadable(content, model)
     except UserError as error:
-        raise UserError(f'{checkpoint}: {error}') from error
+        hint = own_config_hint(checkpoint, cfg)
+        raise UserError(f'{checkpoint}: {error}{hint}') from error
     model.load_state_dict(weights_of(content))
     model.cfg = cfg
     model.dataset_meta = dict(classes=_names_by_label(cfg, class_names(content)))

@@ -210,6 +210,7 @@ COMMANDS: dict[int, dict[str, str]] = {
         'test TOY mpvit_small_in1k': 'backbone detector',
         'test TOY official': 'mpvit_t_ddetr_toy',
         'infer TINY official PHOTO': 'tiny',
+        'infer TOY TRAINED PHOTO': 'of another shape beside tiny.py',
         'weights r50_ddetr': 'r50_ddetr_50e',
         'convert_checkpoint official DIR/x.pth': 'config',
         'convert_checkpoint setup.py DIR/no/x.pth': 'DIR/no',

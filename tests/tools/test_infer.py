@@ -269,3 +269,18 @@ def test_help_and_missing_inputs_need_no_imports(root):
         [sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout == 'error: input none.jpg not found False\n'
+
+
+@pytest.mark.parametrize('place', ['in its work folder', 'alone'])
+def test_a_checkpoint_is_enough(place, tool, trained, toy, tmp_path):
+    """Without a config: classes and pipeline are those of the training."""
+    checkpoint = trained / 'epoch_2.pth'
+    if place == 'alone':
+        checkpoint = shutil.copy(checkpoint, tmp_path)
+    photo = sorted((toy / 'val2017').iterdir())[0]
+    words = ('--no-pictures', '--threshold', 0)
+    tool('infer', *words, checkpoint, photo, '--out', tmp_path / 'short')
+    tool('infer', trained / 'tiny.py', checkpoint, photo, *words, '--out', tmp_path / 'long')
+    short, long = ((tmp_path / name / 'detections.csv').read_text() for name in ('short', 'long'))
+    assert 'circle' in short
+    assert short == long

@@ -18,6 +18,7 @@ from mpvit.checkpoints.class_layers import (
 )
 from mpvit.checkpoints.compatibility import add_neck_biases, check_fit
 from mpvit.checkpoints.formats import weights_of
+from mpvit.config.stored import own_config_hint
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import KERNELS, settings_of_group
 from mpvit.errors import UserError, listed
@@ -63,7 +64,11 @@ class CheckpointFitHook(Hook):
             check_fit(checkpoint, model.state_dict())
             _fit_optimizer(runner, checkpoint, model)
         else:
-            check_loadable(checkpoint, model)
+            try:
+                check_loadable(checkpoint, model)
+            except UserError as error:
+                hint = own_config_hint(runner._load_from, runner.cfg)
+                raise UserError(f'{error}{hint}') from error
 
 
 def check_loadable(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
