@@ -8,7 +8,7 @@ puts what stands here in their place. Configs remain code.
 import functools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 import mmengine.runner.checkpoint as mmengines
@@ -22,7 +22,7 @@ from torch import nn
 
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.conversion import to_ours
-from mpvit.checkpoints.formats import backbone_of, is_classifier, weights_of
+from mpvit.checkpoints.formats import weights_of
 from mpvit.checkpoints.published import PREFIX, cached, entry_of, fetch
 from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.errors import UserError
@@ -128,7 +128,8 @@ LOADERS = {
 class CheckedPretrainedInit(PretrainedInit):
     """mmengine's initialisation from a checkpoint, for files that fit the module only.
 
-    mmengine's own loads what matches and leaves the rest random. Stages of MPViT or CoaT that
+    mmengine's own loads what matches and leaves the rest random. Of a detector or a classifier the
+    backbone is taken, unless ``prefix`` names another part. Stages of MPViT or CoaT that
     the module does not build may be in the file, and of a classifier its backbone is taken.
     """
 
@@ -140,13 +141,15 @@ class CheckedPretrainedInit(PretrainedInit):
         """
         checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
         weights, expected = weights_of(checkpoint), module.state_dict()
-        if self.prefix is not None:
-            prefix = self.prefix.removesuffix('.') + '.'
+        prefix = (self.prefix or '').removesuffix('.')
+        if self.prefix is None and _has(weights, 'backbone.') and not _has(expected, 'backbone.'):
+            prefix = 'backbone'  # of a whole detector or classifier
+        if prefix:
             weights = {
-                n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)
+                name.removeprefix(f'{prefix}.'): value
+                for name, value in weights.items()
+                if name.startswith(f'{prefix}.')
             }
-        elif is_classifier(weights) and not is_classifier(expected):
-            weights = backbone_of(weights)
         weights = {n: v for n, v in weights.items() if n in expected or not _unbuilt(n, expected)}
         counters = {n: v for n, v in expected.items() if n.endswith('num_batches_tracked')}
         weights = {**counters, **weights}
@@ -154,15 +157,15 @@ class CheckedPretrainedInit(PretrainedInit):
         try:
             check_fit(weights, expected, advice='init_cfg needs weights of exactly this module')
         except UserError as error:
-            hint = '; for the backbone of a detector add prefix="backbone."'
-            detector = self.prefix is None and any(n.startswith('backbone.') for n in weights)
-            raise UserError(
-                f'init_cfg of {kind}, {self.checkpoint}: {error}{hint if detector else ""}'
-            ) from error
+            raise UserError(f'init_cfg of {kind}, {self.checkpoint}: {error}') from error
         module.load_state_dict(weights, strict=True)
         print_log(f'{kind} initialised from {self.checkpoint}', logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
+
+
+def _has(names: Iterable[str], beginning: str) -> bool:
+    return any(name.startswith(beginning) for name in names)
 
 
 def _release_others() -> None:
