@@ -7,6 +7,7 @@ import parity_fill
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
 from runs import log_of
 
 from mpvit.checkpoints import published
@@ -23,6 +24,7 @@ def offline(tmp_path, monkeypatch):
     def refuse(url, *_, **__):
         raise UserError(f'{url} cannot be downloaded')
 
+    init_default_scope('mmdet')
     monkeypatch.setattr(published, 'download', refuse)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     monkeypatch.setenv('MPVIT_WEIGHTS', str(tmp_path))
