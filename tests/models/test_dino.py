@@ -11,9 +11,12 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
 from mmengine.structures import InstanceData
 
+from mpvit.checkpoints.class_layers import class_names
 from mpvit.config.reading import load_config
+from mpvit.engine.hooks.checkpoint_fit import check_loadable
 
 ROOT = Path(__file__).resolve().parents[2]
 STOCK = Path(mmdet.__file__).parent / '.mim/configs/dino/dino-4scale_r50_8xb2-12e_coco.py'
@@ -153,6 +156,17 @@ def test_losses_and_gradients_are_those_of_stock(both, counts):
                 wanted = wanted.unflatten(1, (4, -1, 2))[:, :, ::2].flatten(1)
             if found is not None:
                 assert (found - wanted).norm() <= 5e-3 * wanted.norm() + 1e-6, name
+
+
+def test_a_file_as_mmdet_publishes_it_is_read_unchanged(both, tmp_path):
+    weights = both[0].state_dict()
+    meta = dict(dataset_meta=dict(CLASSES=('a', 'b', 'c', 'd', 'e')), mmdet_version='3.0.0')
+    torch.save(dict(state_dict=weights, meta=meta), tmp_path / 'dino.pth')
+    found = CheckpointLoader.load_checkpoint(str(tmp_path / 'dino.pth'), 'cpu')
+    check_loadable(found, both[0])
+    assert found['state_dict'].keys() == weights.keys()
+    assert all(torch.equal(found['state_dict'][name], weights[name]) for name in weights)
+    assert class_names(found) == list('abcde')
 
 
 def test_every_parameter_has_a_gradient_where_no_image_has_an_object(both):
