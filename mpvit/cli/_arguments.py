@@ -230,9 +230,16 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser, default: str = 'cuda where there is one') -> None:
+def add_device(parser: Any, default: str = 'cuda where there is one') -> None:
     """Where something runs."""
     parser.add_argument('--device', help=f'such as cpu, cuda or cuda:1 (default: {default})')
+
+
+def run_name(text: str) -> str:
+    """The name of a run, which is that of a folder."""
+    if not text.strip() or text in ('.', '..') or '/' in text:
+        raise argparse.ArgumentTypeError(f'a name without / is wanted, got {text!r}')
+    return text
 
 
 def add_threshold(parser: argparse.ArgumentParser, what: str) -> None:

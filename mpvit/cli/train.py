@@ -1,6 +1,7 @@
 """Train a detector."""
 
 import argparse
+from dataclasses import fields
 from typing import Any
 
 from mpvit.cli import _arguments as types
@@ -9,6 +10,21 @@ from mpvit.cli import _arguments as types
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.add_run(parser)
+    changes = parser.add_argument_group('in place of what the config says')
+    for flag, kind, metavar, text in (
+        ('--epochs', types.positive, 'N', 'length; the schedule moves along'),
+        ('--batch-size', types.positive, 'N', 'images of a step on each process'),
+        ('--image-size', types.number(int, 32), 'PIXELS', 'longer side of the images'),
+        ('--lr', types.number(float, 0), 'LR', 'learning rate, not scaled with the batch'),
+        ('--freeze', types.number(int, 0), 'N', 'keep the stem and N stages of the backbone'),
+        ('--early-stop', types.positive, 'N', 'end after N evaluations without a better AP'),
+        ('--workers', types.number(int, 0, 256), 'N', 'processes that load images'),
+        ('--seed', types.number(int, 0, 2**32 - 1), 'N', 'seed of all random numbers'),
+    ):
+        types.option(changes, flag, kind, metavar, text)
+    text = 'name of the run: outputs go to work_dirs/NAME'
+    types.option(changes, '--name', types.run_name, 'NAME', text)
+    types.add_device(changes)
     parser.add_argument(
         '--amp',
         nargs='?',
@@ -52,9 +68,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     types.add_data(parser, 'train', 'val')
 
 
-def run(**arguments: Any) -> None:
+def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
+    """Refuse arguments that do not go together."""
+    if given['name'] and given['work_dir']:
+        parser.error('--name and --work-dir both say where outputs go; leave one out')
+
+
+def run(name: str | None, **arguments: Any) -> None:
     """Train."""
     import mpvit.register  # noqa: F401
+    from mpvit.config.flags import TrainingFlags
     from mpvit.engine.train import train
 
-    train(**arguments)
+    if name is not None:
+        arguments['work_dir'] = f'work_dirs/{name}'
+    values = {field.name: arguments.pop(field.name) for field in fields(TrainingFlags)}
+    train(flags=TrainingFlags(**values), **arguments)

@@ -2,8 +2,7 @@
 
 import colorsys
 import os
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmdet.registry import MODELS
@@ -26,8 +25,11 @@ def config_on(
     path: str | os.PathLike[str],
     options: Sequence[str] = (),
     work_dir: str | None = None,
+    edit: Callable[[Config], object] | None = None,
 ) -> tuple[Config, list[str]]:
     """Read a config and point it at a dataset, if one is given; overrides have the last word.
+
+    ``edit`` changes the config before them.
 
     Returns:
         The config, and lines for the log that say what was done.
@@ -36,8 +38,14 @@ def config_on(
         UserError: See `load_config` and `use_dataset`.
     """
     if layout is None:
-        return load_config(path, options, work_dir), []
-    config = load_config(path, options, work_dir, edit=partial(use_dataset, layout=layout))
+        return load_config(path, options, work_dir, edit), []
+
+    def edit_all(config: Config) -> None:
+        use_dataset(config, layout)
+        if edit is not None:
+            edit(config)
+
+    config = load_config(path, options, work_dir, edit_all)
     line = None
     if 'model.neck.in_channels' not in parse_options(options):
         try:

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from mpvit.config.names import find_config, is_model_file
 from mpvit.config.stored import stored_config
-from mpvit.errors import UserError, did_you_mean
+from mpvit.errors import UserError, did_you_mean, listed
 from mpvit.files.paths import work_dir as usable_work_dir
 
 # Top-level entries that mmengine or this project reads and a config need not spell out.
@@ -17,6 +17,13 @@ _OPTIONAL_ENTRIES = frozenset(
     'activation_checkpointing compile console_log_level data_preprocessor experiment_name '
     'find_unused_parameters launcher load_from model_wrapper_cfg quick_check randomness resume '
     'sync_bn work_dir'.split()
+)
+# Those that a config does spell out; all others are variables of the file.
+_READ_ENTRIES = frozenset(
+    'auto_scale_lr custom_hooks custom_imports default_hooks default_scope env_cfg log_level '
+    'log_processor model optim_wrapper param_scheduler runner_type test_cfg test_dataloader '
+    'test_evaluator train_cfg train_dataloader tta_model tta_pipeline val_cfg val_dataloader '
+    'val_evaluator visualizer'.split()
 )
 _CLOSE = 0.8  # similarity from which an unknown key counts as a misspelt one
 
@@ -89,6 +96,7 @@ def _check_key(config: Config, key: str) -> None:
     """
     node: Any = config._cfg_dict
     done: list[str] = []
+    _refuse_variable(node, key)
     for part in key.split('.'):
         if isinstance(node, (list, tuple)):
             if not (part.isdigit() and int(part) < len(node)):
@@ -106,6 +114,35 @@ def _check_key(config: Config, key: str) -> None:
         else:
             raise UserError(f'--cfg-options {key}: {".".join(done)} has no entries, it is {node!r}')
         done.append(part)
+
+
+def _refuse_variable(entries: dict[str, Any], key: str) -> None:
+    """Refuse to override a variable of the config file, whose value has been used already."""
+    name = key.partition('.')[0]
+    if name not in entries or name in _READ_ENTRIES or name in _OPTIONAL_ENTRIES:
+        return
+    value = entries[name]
+    telling = value if not isinstance(value, (bool, type(None))) else object()
+    places = [
+        place
+        for top in _READ_ENTRIES & entries.keys()
+        for place, found in _inner(entries[top], top)
+        if place.rpartition('.')[2] == name or (type(found) is type(value) and found == telling)
+    ]
+    if places:
+        raise UserError(
+            f'--cfg-options {key}: {name} is a variable of the config file, and its value was '
+            f'used when the file was read; set what it was used for: {listed(sorted(places), 3)}'
+        )
+
+
+def _inner(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """All entries below an entry by their places."""
+    if isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, child in items:
+            yield f'{place}.{name}', child
+            yield from _inner(child, f'{place}.{name}')
 
 
 def _check_new_key(node: dict[str, Any], part: str, key: str, top: bool) -> None:

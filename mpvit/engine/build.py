@@ -1,9 +1,11 @@
 """What trainings and tests share: a runner from a config, whose data are there."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
@@ -31,6 +33,28 @@ def build_runner(cfg: Config, notes: Sequence[str] = ()) -> Runner:
         runner.logger.info(note)
     runner.notes = tuple(notes)  # for the screen too
     return runner
+
+
+def use_device(name: str) -> None:
+    """Let a training see one device only, before CUDA looks for them.
+
+    Raises:
+        UserError: It is neither the CPU nor a GPU by number.
+    """
+    kind, _, number = name.partition(':')
+    if kind == 'cpu' and not number:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    elif kind == 'cuda' and (number or '0').isdigit():
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+        places = visible.split(',') if visible else None
+        index = int(number or 0)
+        if places is not None and index >= len(places):
+            raise UserError(f'--device {name}: CUDA_VISIBLE_DEVICES shows {len(places)} devices')
+        os.environ['CUDA_VISIBLE_DEVICES'] = places[index] if places else str(index)
+        if not torch.cuda.is_available():
+            raise UserError(f'--device {name}: there is no such GPU on this machine')
+    else:
+        raise UserError(f'--device {name}: choose cpu, cuda or cuda:N')
 
 
 @contextmanager

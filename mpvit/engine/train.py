@@ -8,11 +8,12 @@ from mmengine.dist import is_main_process
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
+from mpvit.config.flags import TrainingFlags
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_amp, use_trackers
 from mpvit.datasets.annotations import forget
 from mpvit.datasets.data_files import DataFiles
-from mpvit.engine.build import build_runner, check_data, explained
+from mpvit.engine.build import build_runner, check_data, explained, use_device
 from mpvit.engine.data_check import refuse_bad_data
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.initial_weights import (
@@ -42,6 +43,8 @@ def train(
     from_scratch: bool = False,
     load_from: str | None = None,
     track: Sequence[str] = (),
+    flags: TrainingFlags | None = None,
+    device: str | None = None,
     cfg_options: Sequence[str] = (),
     launcher: str = 'none',
 ) -> Runner:
@@ -61,6 +64,8 @@ def train(
         from_scratch: Start the backbone from random numbers.
         load_from: Checkpoint of a detector to start from: a file or URL.
         track: Where else to record it, 'wandb' or 'mlflow' (docs/tracking.md).
+        flags: Length, batch, image size and so on in place of the config's.
+        device: 'cpu', 'cuda' or 'cuda:N'; None for a GPU where there is one.
         cfg_options: Overrides, ``key=value``.
         launcher: How the processes were started: 'none', 'pytorch', 'slurm' or 'mpi'.
 
@@ -72,7 +77,11 @@ def train(
         mpvit.engine.preemption.TrainingPaused: The training was asked to stop by a signal and can
             be resumed.
     """
-    cfg, notes = config_on(data.for_training() if data else None, config, cfg_options, work_dir)
+    if device is not None:
+        use_device(device)
+    layout = data.for_training() if data else None
+    edit = flags.apply if flags else None
+    cfg, notes = config_on(layout, config, cfg_options, work_dir, edit)
     cfg.launcher = launcher
     if amp:
         enable_amp(cfg, amp)

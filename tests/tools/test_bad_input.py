@@ -198,6 +198,7 @@ COMMANDS: dict[int, dict[str, str]] = {
     1: {
         'train configs': 'configs found',
         'train TOY --amp fp16': '--amp bf16',
+        'train TOY --device tpu': '--device tpu cuda:N',
         'train TINY --data DIR/none': 'DIR/none',
         'train TINY --data TINY': 'tiny.py folder',
         'train TINY --data DIR': 'DIR train',
@@ -265,6 +266,9 @@ COMMANDS: dict[int, dict[str, str]] = {
     },
     2: {
         'train TOY --speed': '--speed',
+        'train TOY --epochs 0': '--epochs',
+        'train TOY --name a/b': '--name a/b',
+        'train TOY --name a --work-dir b': '--name --work-dir',
         'train TOY --from-scratch --pretrained setup.py': '--from-scratch --pretrained',
         'train TOY --from-scratch --load-from setup.py': '--from-scratch --load-from',
         'browse_dataset TOY --out DIR/x --count 0': '--count 1000',
@@ -308,7 +312,16 @@ CASES: dict[str, tuple] = {
     'half a value': (option('model.backbone.out_indices=[1,'), 'out_indices'),
     'misspelt entry': (option('train_dataloader.batch_sise=3'), 'batch_sise batch_size'),
     'misspelt top-level entry': (option('epochs=3'), 'epochs max_epochs'),
-    'past the end of a list': (option('train_pipeline.99.type=Resize'), 'train_pipeline 99'),
+    'past the end of a list': (option('custom_hooks.99.type=Hook'), 'custom_hooks 99'),
+    'a variable of the file': (option('EPOCHS=3'), 'EPOCHS param_scheduler.1.T_max'),
+    'a pipeline by its variable': (
+        option('train_pipeline.1.prob=0'),
+        'train_pipeline train_dataloader.dataset.pipeline',
+    ),
+    'no place for a flag': (
+        lambda place: [*option()(place), '--freeze', 9],
+        'frozen_stages 9',
+    ),
     'below a number': (option('max_epochs.first=3'), 'max_epochs.first'),
     'launcher without environment': (
         lambda place: [*option()(place), '--launcher', 'pytorch'],
@@ -360,12 +373,6 @@ CASES: dict[str, tuple] = {
     'a classifier in place of a detector': (
         file({'model': CLASSIFIER}),
         'classifier detector --pretrained',
-    ),
-    'a detector in place of a backbone': (
-        lambda place: train(
-            place, f'{INIT}.type=Pretrained', f'{INIT}.checkpoint={place.trained / "epoch_2.pth"}'
-        ),
-        'epoch_2.pth detector prefix',
     ),
     'other number of classes': (changed(three_classes), 'cls_branches (3,) (6,)'),
     'resume from weights alone': (changed(weights_only, resume=True), 'optimizer load_from'),
