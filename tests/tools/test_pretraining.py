@@ -192,10 +192,8 @@ def test_digits_are_learned_and_start_the_toys_detector(root, digits, tool, toy,
     assert after['accuracy/top1'] > 90
 
     init_default_scope('mmdet')
-    spec = [
-        f'{s}_dataloader.dataset.spec={{"train_images":8,"val_images":6,"empty":0.3}}'
-        for s in SPLITS
-    ]
+    few = dict(train_images=8, val_images=6, empty=0.3)  # of the fixture
+    spec = [f'{s}_dataloader.dataset.spec.{key}={n}' for s in SPLITS for key, n in few.items()]
     start = [
         *(f'{s}_dataloader.dataset.data_root={toy}' for s in SPLITS),
         *(f'{s}_evaluator.ann_file={toy}/annotations/instances_val2017.json' for s in SPLITS[1:]),
