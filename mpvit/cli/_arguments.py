@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.checkpoints.published import OFFICIAL, PREFIX, entry_of, fetch, table
-from mpvit.config.names import find_config, is_config, is_model_file
+from mpvit.config.names import find_config, is_model_file
 from mpvit.datasets.data_files import DataFiles
 from mpvit.errors import UserError, did_you_mean
 from mpvit.files import paths
 
 
 def config(name: str) -> str:
-    """A config file, or the name of a config that comes with the package."""
+    """A config file, the name of one that comes with the package, or a checkpoint that has one."""
     name = paths.expanded(name)
+    if is_model_file(name):
+        return paths.existing_checkpoint(name)
     find_config(name)
     return name
 
@@ -161,13 +163,20 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse a command line."""
         words = list(sys.argv[1:] if args is None else args)
-        for place, word in enumerate(words if self.names_detector else ()):
-            if is_config(word):
-                break
-            if is_model_file(word) and os.path.isfile(word):
-                words.insert(place, word)
-                break
+        first = self._first_positional(words) if self.names_detector else None
+        if first is not None and is_model_file(words[first]):
+            words.insert(first, words[first])
         return super().parse_known_args(words, namespace)
+
+    def _first_positional(self, words: Sequence[str]) -> int | None:
+        """Place of the first word that is no option and no option's value."""
+        before = None
+        for place, word in enumerate(words):
+            is_value = before is not None and before.nargs != 0
+            if not (is_value or word.startswith('-')):
+                return place
+            before = self._option_string_actions.get(word)
+        return None
 
 
 def add_detector(parser: Any) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mpvit.errors import UserError, closest
 
-_SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 _MODELS = ('.pth', '.pt', '.bin', '.safetensors', '.onnx', '.xml')
 _CONFIGS = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 
@@ -13,11 +12,6 @@ _CONFIGS = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 def shipped_configs() -> dict[str, Path]:
     """The configs that come with the package, by the names under which the tools take them."""
     return {path.stem: path for path in sorted(_CONFIGS.glob('[!_]*/*.py'))}
-
-
-def is_config(name: str) -> bool:
-    """Whether something is named like a config, by path or by name."""
-    return Path(name).suffix in _SUFFIXES or Path(name).name in shipped_configs()
 
 
 def is_model_file(path: str | os.PathLike[str]) -> bool:
