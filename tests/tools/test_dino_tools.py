@@ -7,6 +7,10 @@ import torch
 from own_layouts import roboflow
 from runs import log_of, metrics_of
 
+from mpvit.app.actions import Actions
+from mpvit.app.detectors import Detectors
+from mpvit.app.sources import choose_sources, find_pictures
+
 CLASS_LAYER = 'bbox_head.cls_branches.{}.weight'
 EMBEDDING = 'dn_query_generator.label_embedding.weight'
 
@@ -78,6 +82,19 @@ def test_infers_and_shows_what_queries_look_at(tool, config, work, toy, tmp_path
     result = tool('show_queries', config, work / 'epoch_2.pth', image, '--out', tmp_path / 'q.png')
     assert (tmp_path / 'q.png').stat().st_size > 10_000
     assert result.out.count(',') == 5  # six detections
+
+
+def test_is_shown_on_the_page(config, work, toy, tmp_path):
+    checkpoint = torch.load(work / 'epoch_2.pth', weights_only=False)
+    for name, value in checkpoint['state_dict'].items():
+        if name.startswith('bbox_head.cls_branches') and name.endswith('bias'):
+            value.zero_()  # scores that the page shows
+    torch.save(checkpoint, tmp_path / 'sure.pth')
+    sources = choose_sources(str(config), str(tmp_path / 'sure.pth'), tmp_path)
+    actions = Actions(Detectors(sources, 'cpu'), find_pictures(toy / 'val2017'), tmp_path)
+    result = actions.detect(actions.example(0), sources[0].name)
+    assert result.layers == 2
+    assert actions.select(result, 0, 1).points.layer == 1
 
 
 def test_is_counted_and_reported(tool, config, work, tmp_path):
