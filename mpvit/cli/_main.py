@@ -19,6 +19,9 @@ Deformable DETR with an MPViT backbone. `mpvit COMMAND --help` says what a comma
 
 commands:
 """
+# What other projects call a command.
+_ELSEWHERE = dict(detect='infer', predict='infer', val='test', eval='test', evaluate='test')
+_ELSEWHERE |= dict(finetune='train', fit='train', convert='convert_checkpoint', info='model_info')
 SCRIPTS = Path(mpvit.__file__).parent / '.mim' / 'tools'  # dist_train.sh and so on
 
 
@@ -41,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif name in commands():
         run(name, rest, f'mpvit {name}')
     else:
-        hint = did_you_mean(name, [*commands(), *scripts]) or '; `mpvit --help` lists the commands'
+        other = _ELSEWHERE.get(name)
+        hint = f'; did you mean {other}?' if other else did_you_mean(name, [*commands(), *scripts])
+        hint = hint or '; `mpvit --help` lists the commands'
         sys.stderr.write(f'error: there is no command {name}{hint}\n')
         sys.exit(2)
 

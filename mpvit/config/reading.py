@@ -1,6 +1,7 @@
 """Reading configs, with one clear line for every mistake in them."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def load_config(
     """
     path = find_config(name)
     try:
-        config = stored_config(path) if is_model_file(path) else Config.fromfile(path)
+        config = stored_config(path) if is_model_file(path) else _from_file(path)
     except UserError:  # of a module that it imports
         raise
     except Exception as error:  # a config is code: anything may go wrong in it
@@ -68,6 +69,14 @@ def load_config(
     folder = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
     config.work_dir = usable_work_dir(folder)
     return config
+
+
+def _from_file(path: Path) -> Config:
+    """A config from its file; modules beside it can be named in its ``custom_imports``."""
+    beside = str(path.parent.resolve())
+    if beside not in sys.path:
+        sys.path.append(beside)
+    return Config.fromfile(path)
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

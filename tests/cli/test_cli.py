@@ -78,6 +78,7 @@ def test_unknown_commands(command):
     assert (result.returncode, result.stdout) == (2, '')
     assert result.stderr == 'error: there is no command trian; did you mean train?\n'
     assert '`mpvit --help` lists the commands' in command('frobnicate').stderr
+    assert 'did you mean infer?' in command('predict').stderr
 
 
 def test_configs(root, command):

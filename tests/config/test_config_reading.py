@@ -1,5 +1,7 @@
 """Reading configs and overrides: what is accepted, and what each mistake prints."""
 
+import sys
+
 import pytest
 
 from mpvit.config.reading import leaf_datasets, load_config, parse_options
@@ -95,3 +97,11 @@ def test_leaf_datasets_looks_into_wrappers():
     )
     assert list(leaf_datasets(nested)) == leaves[:2]
     assert list(leaf_datasets(leaves[2])) == leaves[2:]
+
+
+def test_modules_beside_a_config_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (tmp_path / 'module_beside.py').write_text('found = 1')
+    (tmp_path / 'mine.py').write_text("custom_imports = dict(imports=['module_beside'])\n")
+    load_config(tmp_path / 'mine.py')
+    assert sys.modules.pop('module_beside').found == 1
