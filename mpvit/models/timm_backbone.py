@@ -131,6 +131,7 @@ class TimmBackbone(BaseModule):
 
     def _created(self, pretrained: bool = False) -> Any:
         fixed = getattr(timm.get_pretrained_cfg(self.name), 'fixed_input_size', False)
+        reason: Exception | None = None
         for words in _ANY_SIZE if fixed else ({},):
             settings: dict[str, Any] = {**words, **self.settings}
             try:
@@ -140,8 +141,9 @@ class TimmBackbone(BaseModule):
             except TypeError as error:
                 reason = error  # a family that does not know the word, or the user's own
             except Exception as error:
-                raise UserError(f'timm model {self.name}: {error}') from error
-        raise UserError(f'timm model {self.name}: {reason}') from reason
+                reason = error
+                break
+        raise UserError(f'timm model {self.name} with {self.settings}: {reason}') from reason
 
     @torch.no_grad()
     def _probe(self) -> None:

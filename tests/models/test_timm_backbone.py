@@ -118,6 +118,8 @@ def test_frozen_stages_and_attention_of_one_size():
         TimmBackbone('convnext_ato')
     with pytest.raises(UserError, match='no_such_argument'):
         TimmBackbone('resnet18', no_such_argument=1)
+    with pytest.raises(UserError, match=r"convnext_atto with {'out_indices': \(1, 7\)}"):
+        TimmBackbone('convnext_atto', out_indices=(1, 7))
     swin = TimmBackbone('swin_tiny_patch4_window7_224')
     with pytest.raises(UserError, match='62x96.*pad_size_divisor'):
         swin(IMAGES[:, :, :62])
