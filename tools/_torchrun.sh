@@ -29,7 +29,7 @@ elif [[ ${MAX_RESTARTS:-0} != 0 ]]; then # machines may leave and come back, so 
 else
     rendezvous=(--node-rank="${NODE_RANK:-0}" --master-addr="$address" --master-port="$port")
 fi
-command=("$python" -m torch.distributed.run --nnodes="$nodes"
+command=("$python" -m mpvit.engine.torchrun --nnodes="$nodes"
     --nproc-per-node="${@:positionals+1:1}" "${rendezvous[@]}"
     ${MAX_RESTARTS:+--max-restarts="$MAX_RESTARTS"}
     "$tools/$tool" "${arguments[@]}" --launcher pytorch)

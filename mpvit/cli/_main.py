@@ -3,7 +3,9 @@
 import importlib
 import os
 import pkgutil
+import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -118,8 +120,28 @@ def behind_the_door(main: Callable[[], int | None]) -> int | None:
         lines = _explain(error)
         if getattr(error, 'every_rank', False) and 'RANK' in os.environ:
             sys.exit('\n'.join(f'error (rank {rank}): {line}' for line in lines))
-        # every process of a distributed run comes here; one message is enough
-        sys.exit('\n'.join(f'error: {line}' for line in lines) if rank == '0' else 1)
+        _say_once('\n'.join(f'error: {line}' for line in lines))
+        sys.exit(1)
+
+
+def _say_once(message: str) -> None:
+    """Say what every process of a distributed run is about to say, on each machine once.
+
+    The first that comes speaks, whatever its rank: the launcher ends the others when it exits. A
+    name that only one process can hold tells who is first, and is gone when that process is.
+    """
+    if int(os.environ.get('WORLD_SIZE', '1')) == 1:
+        sys.stderr.write(f'{message}\n')
+        return
+    run = [os.environ.get(name, '') for name in ('TORCHELASTIC_RUN_ID', 'MASTER_PORT')]
+    with socket.socket(socket.AF_UNIX) as name:
+        try:
+            name.bind('\0mpvit ' + ' '.join(run))
+        except OSError:  # another process has it
+            return
+        sys.stderr.write(f'{message}\n')
+        sys.stderr.flush()
+        time.sleep(1)
 
 
 def _explain(error: BaseException) -> list[str]:

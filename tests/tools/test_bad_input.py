@@ -522,7 +522,6 @@ def test_what_arguments_and_files_tell_is_answered_at_once(root, arguments, help
         ('', '"lost"', ['error: lost']),
         ('', '"lost", every_rank=True', ['error: lost']),
         ('0', '"lost"', ['error: lost']),
-        ('3', '"lost"', []),  # the first process says it
         ('3', '"lost", every_rank=True', ['error (rank 3): lost']),
         ('', '"one\\nline", "another"', ['error: one line', 'error: another']),
     ],
@@ -538,3 +537,22 @@ def test_which_process_speaks_and_a_line_for_each_mistake(root, rank, raised, li
     result = process(root / 'tools', '-c', code, PYTHONPATH=str(root), **ranks)
     assert result.returncode == 1
     assert result.stderr.splitlines() == lines
+
+
+def test_of_all_processes_that_meet_a_mistake_one_says_it(root):
+    code = (
+        'from mpvit.cli._main import behind_the_door\n'
+        'from mpvit.errors import UserError\n'
+        'def main(): raise UserError("lost")\n'
+        'behind_the_door(main)'
+    )
+    run = {**os.environ, 'PYTHONPATH': str(root), 'WORLD_SIZE': '4', 'MASTER_PORT': '99999'}
+    started = [
+        subprocess.Popen(
+            [sys.executable, '-c', code], env={**run, 'RANK': str(rank)}, stderr=subprocess.PIPE
+        )
+        for rank in range(4)
+    ]
+    said = [process.communicate()[1].decode() for process in started]
+    assert sorted(said) == ['', '', '', 'error: lost\n']
+    assert [process.returncode for process in started] == [1] * 4

@@ -77,7 +77,7 @@ def test_every_further_argument_and_the_cluster_are_passed_on(root, tmp_path, na
     )  # fmt: skip
     words = [line[1:-1] for line in result.stdout.splitlines()]
     assert words[:7] == [
-        '-m', 'torch.distributed.run', '--nnodes=2', '--nproc-per-node=8',
+        '-m', 'mpvit.engine.torchrun', '--nnodes=2', '--nproc-per-node=8',
         '--node-rank=1', '--master-addr=head', '--master-port=1234',
     ]  # fmt: skip
     assert words[7].endswith(f'tools/{name}.py')

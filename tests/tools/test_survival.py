@@ -190,7 +190,7 @@ def test_two_processes_paused_killed_and_restarted(two, tmp_path):
     script = two.start(work, '--resume', MAX_RESTARTS='1')
     wait_for(logged('Epoch(train) [3][2/4]'), 'the third epoch')
     below = [(pid, command.split('\0')) for pid, command in descendants(script.pid)]
-    workers = [pid for pid, words in below if 'torch.distributed.run' not in words]
+    workers = [pid for pid, words in below if 'mpvit.engine.torchrun' not in words]
     os.kill(workers[-1], signal.SIGKILL)
     assert script.wait(900) == 0, output()[-3000:]
     assert output().count('Resuming from') == 2
