@@ -18,7 +18,7 @@ from mpvit.checkpoints.conversion import to_ours
 from mpvit.checkpoints.formats import weights_of
 from mpvit.models.mpvit import MPViT, TransformerPath
 
-__all__ = ['TimmMPViT']
+__all__ = ['TimmMPViT', 'own_names']
 
 
 class TimmMPViT(nn.Module):
