@@ -178,6 +178,14 @@ def test_every_parameter_has_a_gradient_where_no_image_has_an_object(both):
     assert without == []
 
 
+def test_losses_say_that_images_are_not_finite(both):
+    """What follows is decided for all processes together (mpvit.engine.hooks.finite_steps)."""
+    images, samples = batch(2, 1)
+    images[0, 0, 3, 3] = float('nan')
+    losses = both[0].train().loss(images, samples)
+    assert not sum(loss.sum() for loss in losses.values()).isfinite()
+
+
 def test_other_losses_of_the_config(both):
     """Those whose targets are overlaps of boxes go mmdet's way."""
     head = copy.deepcopy(both[0].bbox_head)
