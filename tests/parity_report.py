@@ -4,9 +4,13 @@ make parity
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
+import torch
 from parity_backbone import BACKBONES, BackboneParity
+from parity_classifier import CONFIGS as CLASSIFIERS
+from parity_classifier import classifier, largest_error, official_weights
 from parity_detector import CONFIGS, TOLERANCES, DetectorParity
 
 PAGE = Path(__file__).resolve().parent.parent / 'docs' / 'faithfulness.md'
@@ -20,10 +24,24 @@ def backbone_error(name: str) -> float:
     return max(errors[level] for level in DETECTION[BACKBONES[name]['type']])
 
 
+def classifier_error(name: str) -> float:
+    """Largest absolute error of the logits of an ImageNet classifier."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f'{name}.pth'
+        torch.save({'model': official_weights(name)}, file)
+        return largest_error(name, classifier(name, file))
+
+
 def table() -> str:
     """Both tables as Markdown."""
     lines = ['| backbone | largest relative error (tolerance 5e-5) |', '|---|---|']
     lines += [f'| {name} | {backbone_error(name):.1e} |' for name in BACKBONES]
+    lines += [
+        '',
+        '| classifier | largest absolute error of a logit (tolerance 5e-5) |',
+        '|---|---|',
+    ]
+    lines += [f'| {name} | {classifier_error(name):.1e} |' for name in CLASSIFIERS]
     lines += ['', 'Float32, tolerance in the last row:', '']
     lines += detector_rows(double=False)
     lines += ['', 'Float64, tolerance in the last row:', '']

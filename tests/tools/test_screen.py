@@ -10,14 +10,19 @@ QUIET = ['console_log_level=WARNING']
 
 def test_a_training_shows_what_matters(tiny_run, tmp_path):
     often = [*QUIET, 'default_hooks.screen.seconds=0']
-    result = tiny_run('train', options=often)
+    result = tiny_run('train', '--amp', 'bf16', options=often)
     lines = result.out.splitlines()
     steps = [line for line in result.err.splitlines() if line.startswith('step ')]
     header = next(i for i, line in enumerate(lines) if 'AP50' in line)
     start, end = lines[:header], lines[header:]
     assert len(start) <= 15
     facts = ['Model .*MPViT', 'Data .*8 images to train, 6 to validate', 'Classes .*circle']
-    facts += ['Batch .*4 images a step', 'Device .*fp32', 'Outputs .*work', 'Backbone MPViT']
+    facts += [
+        'Batch .*4 images a step',
+        'Device .*, mixed precision, bf16',
+        'Outputs .*work',
+        'Backbone MPViT',
+    ]
     for fact in facts:
         assert any(re.match(fact, line) for line in start), fact
     assert len(steps) == 4

@@ -15,12 +15,14 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from tqdm import tqdm
 
 from mpvit.config.reading import is_of_classifier
 from mpvit.engine.hooks import detector_of
+from mpvit.engine.optimizer import AutocastOptimWrapper
 from mpvit.errors import listed
 
 _AP = 'coco/bbox_mAP'
@@ -194,9 +196,10 @@ def _device() -> str:
 
 
 def _precision(runner: Runner) -> str:
-    if type(runner.optim_wrapper).__name__ != 'AmpOptimWrapper':
-        return 'fp32'
-    return f'mixed precision ({getattr(runner.optim_wrapper, "cast_dtype", None) or "fp16"})'
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, AutocastOptimWrapper):
+        return 'mixed precision, bf16'
+    return 'mixed precision, fp16' if isinstance(wrapper, AmpOptimWrapper) else 'fp32'
 
 
 def _next_commands(runner: Runner) -> Iterator[str]:
