@@ -9,6 +9,8 @@ from types import ModuleType
 # How torch hands on what a worker of a dataloader raised: as the same class, with the whole
 # traceback of the worker as its message. What was raised stands after the last class name.
 _FROM_WORKER = re.compile(r'Caught UserError in .*\n[\w.]*UserError: (.*)', re.DOTALL)
+# What would change the terminal if it came from a file or a server.
+_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
 
 
 class UserError(Exception):
@@ -27,7 +29,8 @@ class UserError(Exception):
     def __init__(self, message: str, *more: str, every_rank: bool = False) -> None:
         wrapped = _FROM_WORKER.match(message)
         texts = (wrapped[1] if wrapped else message, *more)
-        super().__init__('\n'.join(' '.join(text.split()) for text in texts))
+        lines = (' '.join(text.split()) for text in texts)
+        super().__init__('\n'.join(_CONTROL.sub('?', line) for line in lines))
         self.every_rank = every_rank or wrapped is not None
 
 

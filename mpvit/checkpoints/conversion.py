@@ -202,6 +202,9 @@ def convert_file(
     """
     checkpoint = read(source, sha256=sha256)
     try:
+        other = to_ours(checkpoint, ema) if to != 'ours' else None
+        if other is not None:  # from one foreign form to the other
+            checkpoint, ema = other[0], False
         converted = _CONVERTERS[to](checkpoint, ema)
         if converted is None:
             raise UserError("it is in no known official form and not in Hugging Face's")

@@ -3,20 +3,23 @@
 `published.json` holds the table. A config names an entry as ``mpvit://NAME``.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
 
 from filelock import FileLock
 
 from mpvit.errors import UserError, did_you_mean
-from mpvit.files.download import download
-from mpvit.files.sha256 import check_sha256, sha256_in_name
+from mpvit.files.download import MOST_SECONDS, download
+from mpvit.files.sha256 import sha256_in_name
 
 #: What a name begins with where a file or an address could stand as well.
 PREFIX = 'mpvit://'
@@ -49,6 +52,7 @@ class Published:
     Attributes:
         name: Of a detector that of its config.
         of: 'backbone' (an ImageNet classifier) or 'detector'.
+        config: Of what it is a checkpoint of; that of the same name by default.
         model: What it is.
         published: What its authors measured with it.
         licence: Terms of the file.
@@ -61,6 +65,7 @@ class Published:
     published: str
     licence: str
     files: tuple[Address, ...]
+    config: str = ''
 
     def file_names(self) -> list[str]:
         """Names under which the file is looked for in the folder ``MPVIT_WEIGHTS``."""
@@ -78,33 +83,41 @@ def table() -> dict[str, Published]:
     }
 
 
-def entry_of(name: str, of: str | None = None) -> Published:
+def entry_of(name: str) -> Published:
     """An entry by its name, with or without ``mpvit://``.
 
-    Args:
-        name: Its name.
-        of: 'backbone' or 'detector' if it has to be one; None for any.
-
     Raises:
-        UserError: There is none, or it is of the other kind.
+        UserError: There is none.
     """
     name = name.removeprefix(PREFIX)
-    known = [key for key, entry in table().items() if of in (None, entry.of)]
-    if name in known:
-        return table()[name]
-    if name in table():
-        kinds = f'a {table()[name].of}, not a {of}'
-        raise UserError(f'the published weights {name} are of {kinds}; `mpvit weights` lists all')
-    hint = did_you_mean(name, known) or '; `mpvit weights` lists them'
-    raise UserError(f'there are no published weights {name}{hint}')
+    if name not in table():
+        hint = did_you_mean(name, table()) or '; `mpvit weights` lists them'
+        raise UserError(f'there are no published weights {name}{hint}')
+    return table()[name]
+
+
+def official(config: str) -> Published:
+    """What is published for a config.
+
+    Raises:
+        UserError: Nothing is.
+    """
+    for entry in table().values():
+        if config == (entry.config or entry.name):
+            return entry
+    raise UserError(
+        f'{OFFICIAL}: nothing is published for config {config}; `mpvit weights` lists what is'
+    )
 
 
 def local_file(entry: Published) -> Path | None:
     """The file of an entry on this machine, in ``MPVIT_WEIGHTS`` or among the downloads.
 
     Raises:
-        UserError: ``MPVIT_WEIGHTS`` is no folder, or the file in it has another sha256.
+        UserError: ``MPVIT_WEIGHTS`` is no folder, or the file in it is none or another one.
     """
+    from mpvit.checkpoints.reading import check_file  # not at the top: it needs torch
+
     folder = os.environ.get(FOLDER)
     if folder:
         place = Path(folder).expanduser()
@@ -113,7 +126,7 @@ def local_file(entry: Published) -> Path | None:
         for name in entry.file_names():
             if (place / name).is_file():
                 sums = {address.file: address.sha256 for address in entry.files}
-                check_sha256(place / name, sums.get(name))
+                check_file(place / name, sums.get(name))
                 return place / name
     return next((p for a in entry.files if (p := download_place(a.url)).is_file()), None)
 
@@ -127,6 +140,8 @@ def fetch(entry: Published) -> Path:
     found = local_file(entry)
     if found is not None:
         return found
+    if not _is_first_process():
+        return _awaited(entry)
     reasons = []
     for address in entry.files:
         try:
@@ -139,13 +154,37 @@ def fetch(entry: Published) -> Path:
     )
 
 
+def _is_first_process() -> bool:
+    """Whether this is the process of a distributed run that downloads for its machine."""
+    names = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    return all(os.environ.get(name, '0') == '0' for name in names)
+
+
+def _awaited(entry: Published) -> Path:
+    """What the first process of this machine downloads; if it cannot, it says so and ends the run.
+
+    Raises:
+        UserError: Nothing came.
+    """
+    limit = time.monotonic() + len(entry.files) * MOST_SECONDS
+    while time.monotonic() < limit:
+        found = local_file(entry)
+        if found is not None:
+            return found
+        time.sleep(0.5)
+    raise UserError(f'{entry.name}: the first process of this machine did not download it')
+
+
 def download_place(url: str) -> Path:
     """Where the download of an address is kept: among torch's, in a folder for the whole address.
 
     Two addresses may end in the same name. One that names its sha256 needs no folder: it is where
     torch itself would keep it.
     """
-    name = Path(urlparse(url).path).name or 'download'
+    try:
+        name = Path(urlparse(url).path).name or 'download'
+    except ValueError as error:
+        raise UserError(f'{url} is no address: {error}') from error
     return _downloads() / ('' if sha256_in_name(name) else _key(url)) / name
 
 
@@ -159,9 +198,11 @@ def cached(url: str, sha256: str | None = None) -> Path:
     Raises:
         UserError: It cannot be had or is no checkpoint or another one; then nothing is kept.
     """
-    from mpvit.checkpoints.reading import check_file  # not at the top: it needs torch
+    from mpvit.checkpoints.reading import read  # not at the top: it needs torch
 
     path = download_place(url)
+    if path.is_file():
+        return path
     try:
         lock = _downloads() / '.locks' / _key(url)
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -170,10 +211,13 @@ def cached(url: str, sha256: str | None = None) -> Path:
                 sys.stderr.write(f'Downloading {url} to {path}\n')
                 path.parent.mkdir(exist_ok=True)
                 try:
-                    download(url, path, progress=True, check=lambda f: check_file(f, sha256, url))
+                    download(
+                        url, path, progress=True, check=partial(read, sha256=sha256, shown=url)
+                    )
                 except BaseException:
                     if path.parent.name == _key(url):
-                        path.parent.rmdir()
+                        with contextlib.suppress(OSError):
+                            path.parent.rmdir()
                     raise
     except OSError as error:
         raise UserError(f'{path} cannot be written: {error.strerror or error}') from error

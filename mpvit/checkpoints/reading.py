@@ -31,7 +31,10 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 def read(
-    path: str | os.PathLike[str], map_location: Any = 'cpu', sha256: str | None = None
+    path: str | os.PathLike[str],
+    map_location: Any = 'cpu',
+    sha256: str | None = None,
+    shown: str | None = None,
 ) -> dict[str, Any]:
     """Read a checkpoint of ours, of mmdet, or an official one, without executing anything in it.
 
@@ -45,6 +48,7 @@ def read(
             the beginning of its sha256.
         map_location: Device for the tensors, as for `torch.load`.
         sha256: Expected sha256 in hex, or its beginning; None for no check beyond the name's.
+        shown: What to call the file in errors, such as its address; None for the path.
 
     Returns:
         What the file holds.
@@ -54,19 +58,20 @@ def read(
             would have to execute code.
     """
     path = Path(path).expanduser()
-    head = check_file(path, sha256)
+    shown = shown or str(path)
+    head = check_file(path, sha256, shown)
     if _is_safetensors(head):
-        return _read_safetensors(path, map_location)
+        return _read_safetensors(path, map_location, shown)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             warnings.simplefilter('ignore')  # torch on the format of foreign files
             content = torch.load(path, map_location=map_location, weights_only=not trusted())
     except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error)) from error
+        raise _refusal(shown, str(error)) from error
     except Exception as error:  # whatever a damaged file leads the parsers to
-        raise _damaged(str(path), type(error).__name__) from error
+        raise _damaged(shown, type(error).__name__) from error
     if not isinstance(content, dict):
-        raise UserError(f'{path} is no checkpoint: it holds a {type(content).__name__}')
+        raise UserError(f'{shown} is no checkpoint: it holds a {type(content).__name__}')
     return content
 
 
@@ -156,12 +161,12 @@ def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b'{' and int.from_bytes(head[:8], 'little') <= _SAFETENSORS_HEADER
 
 
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+def _read_safetensors(path: Path, map_location: Any, shown: str) -> dict[str, Any]:
     device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
     try:
         return safetensors.torch.load_file(path, device)
     except Exception as error:
-        raise _damaged(str(path), str(error) or type(error).__name__) from error
+        raise _damaged(shown, str(error) or type(error).__name__) from error
 
 
 def _check_archive(path: Path, shown: str) -> None:
@@ -185,10 +190,10 @@ def _damaged(path: str, reason: str) -> UserError:
     )
 
 
-def _refusal(path: Path, message: str) -> UserError:
+def _refusal(path: str, message: str) -> UserError:
     named = _UNSAFE_GLOBAL.search(message)
     if named is None:
-        return _damaged(str(path), 'it cannot be unpickled')
+        return _damaged(path, 'it cannot be unpickled')
     return UserError(
         f'checkpoint {path} refused: it needs {named[1]}, which could execute code. '
         f'If you trust whoever made it, set {TRUST_VARIABLE}=1'

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpvit.checkpoints.published import OFFICIAL, PREFIX, entry_of, fetch, table
+from mpvit.checkpoints.published import OFFICIAL, PREFIX, entry_of, fetch, official, table
 from mpvit.config.names import find_config, is_model_file
 from mpvit.datasets.data_files import DataFiles
 from mpvit.errors import UserError, did_you_mean
@@ -41,13 +41,9 @@ def checkpoint(name: str) -> str:
 
 def backbone_weights(name: str) -> str:
     """Weights of a backbone: a file, a URL, or published ones by name."""
-    if name in table() and not os.path.isfile(name):
-        return PREFIX + entry_of(name, 'backbone').name
-    try:
-        return paths.existing_checkpoint(name)
-    except UserError as error:
-        known = [entry.name for entry in table().values() if entry.of == 'backbone']
-        raise UserError(f'{error}{did_you_mean(name, known, cutoff=0.8)}') from error
+    if name == OFFICIAL:
+        raise UserError('--pretrained official: the config names its weights already; leave it out')
+    return checkpoint(name)
 
 
 def fetch_published(arguments: dict[str, Any]) -> None:
@@ -66,15 +62,12 @@ def fetch_published(arguments: dict[str, Any]) -> None:
             config = arguments.get('config')
             if config is None:
                 raise UserError(f'{OFFICIAL}: of which config? name the weights (`mpvit weights`)')
-            name = Path(config).stem
-            if name not in table():
-                raise UserError(
-                    f'{OFFICIAL}: nothing is published for config {name}; `mpvit weights` lists '
-                    'what is'
-                )
-        classifies = 'in1k' in Path(arguments.get('config') or '').stem
-        of = None if key == 'source' or classifies else 'detector'
-        arguments[key] = str(fetch(entry_of(name, of)))
+            entry = official(Path(config).stem)
+        else:
+            entry = entry_of(name)
+            if key != 'source' and entry.of == 'backbone' and not entry.config:
+                raise UserError(f'{entry.name}: these are weights of a backbone, not of a detector')
+        arguments[key] = str(fetch(entry))
 
 
 def resumable(path: str) -> str:

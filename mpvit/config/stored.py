@@ -2,18 +2,42 @@
 
 import ast
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from mpvit.checkpoints.reading import read
+from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.errors import UserError
 from mpvit.files.paths import newest_config
 
-_SCOPES = ('mmdet', 'mmengine', 'mmcv', 'mmpretrain', 'mpvit')
-_SCOPED = re.compile(rf'({"|".join(_SCOPES)})\.\w+')
+# What a config names is called with what stands beside it, and mmengine imports whatever it does
+# not know; parts of mmdet evaluate strings or read pickles. So a stored config may name these only:
+# what shipped configs and the flags of commands use, and others known to be harmless.
+_TYPES = frozenset(
+    'Accuracy AdamW AnyWidthDINO AnyWidthDeformableDETR AspectRatioBatchSampler '
+    'AutocastOptimWrapper BN BroadcastL1Cost CenterCrop ChannelMapper CheckpointFitHook CoaT '
+    'CocoBoxMetric CocoDataset CocoMetric ConcatDataset ConstantLR CosineAnnealingLR CustomDataset '
+    'CutMix DefaultSampler DetDataPreprocessor DetLocalVisualizer DetTTAModel DetVisualizationHook '
+    'DigitsDataset DistSamplerSeedHook DurableCheckpointHook EMAHook '
+    'EarlyStoppingHook ExpMomentumEMA ExponentialLR FPN FiniteAmpOptimWrapper FiniteOptimWrapper '
+    'FiniteStepHook FocalLoss FocalLossCost GIoULoss GN GlobalAveragePooling HungarianAssigner '
+    'ImageClassifier ImageNet IoUCost IterTimerHook L1Loss LN LabelSmoothLoss LinearClsHead '
+    'LinearLR LoadAnnotations LoadImageFromFile LocalVisBackend LogProcessor LoggerHook '
+    'MLflowTracker MMDistributedDataParallel MPViT MergedOptimWrapperConstructor Mixup MultiStepLR '
+    'NumClassCheckHook OfficialCocoDataset OfficialDINOHead OfficialDeformableDETRHead '
+    'PackDetInputs PackInputs ParamSchedulerHook PhotoMetricDistortion PolyLR PortableRunner '
+    'Pretrained RandAugment RandomChoice RandomChoiceResize RandomCrop RandomErasing RandomFlip '
+    'RandomResize RandomResizedCrop RepeatAugSampler RepeatDataset ResNet Resize ResizeEdge '
+    'ResumableTrainLoop SGD ScreenHook SharedWeightsEMA ShortSideResize StepLR SyncBN '
+    'SyncBuffersHook TensorboardTracker TestLoop TestTimeAug TimmBackbone ToyDataset TruncNormal '
+    'UniversalVisualizer ValLoop VisualizationHook WandbTracker ZeroAPHook mmdet.MPViT nms'.split()
+)
+_NAMES_OF_TYPES = ('type', 'constructor', 'ema_type', 'runner_type')
+_SCOPES = ('mmdet', 'mmpretrain', 'mpvit')
+# Where parts of a run would write, other than in its work folder.
+_PLACES = ('out_dir', 'out_file_path', 'outfile_prefix', 'save_dir', 'test_out_dir')
+_MODULES = ('mpvit.register', 'mpvit.datasets.imagenet')
 
 
 def stored_config(checkpoint: Path) -> Config:
@@ -39,10 +63,15 @@ def stored_config(checkpoint: Path) -> Config:
         raise UserError(f'{checkpoint} does not say which config it was trained with; {hint}')
     try:
         entries = _literal(text)
-        _check_names(entries)
-    except (SyntaxError, ValueError, RecursionError) as error:
+        if not trusted():
+            _check_names(entries)
+        if not isinstance(entries.get('model'), dict):
+            raise ValueError('it has no model')
+        _drop_places(entries)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(
-            f'the config of {checkpoint} cannot be read as data: {error}; {hint}'
+            f'the config of {checkpoint} cannot be used as data: '
+            f'{error or type(error).__name__}; {hint}'
         ) from error
     name = str(beside or checkpoint.with_suffix('.py'))
     config = Config(entries, cfg_text=text, filename=name)
@@ -72,15 +101,21 @@ def _literal(text: str) -> dict[str, Any]:
     """
     entries = {}
     for node in ast.parse(text).body:
-        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+        if not (
+            isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and isinstance(target := node.targets[0], ast.Name)
+        ):
             raise ValueError(f'line {node.lineno} is more than a name and its value')
-        entries[node.targets[0].id] = _value(node.value)
+        entries[target.id] = _value(node.value)
     return entries
 
 
 def _value(node: ast.expr) -> Any:
     """A plain value, with ``dict(a=1)`` for a dict and the names of floats that are no numbers."""
     if isinstance(node, ast.Call) and not node.args and _name(node.func) == 'dict':
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError('a dict is unpacked into another')
         return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict):
         return {_value(k): _value(v) for k, v in zip(node.keys, node.values, strict=True) if k}
@@ -89,6 +124,8 @@ def _value(node: ast.expr) -> Any:
         return kind(_value(child) for child in node.elts)
     if _name(node) in ('inf', 'nan'):
         return float(_name(node))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand)
     return ast.literal_eval(node)
 
 
@@ -96,11 +133,21 @@ def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ''
 
 
+def _drop_places(value: Any) -> None:
+    """Leave out where something would be written."""
+    if isinstance(value, dict):
+        for place in _PLACES:
+            value.pop(place, None)
+    for child in value.values() if isinstance(value, dict) else value:
+        if isinstance(child, (dict, list, tuple)):
+            _drop_places(child)
+
+
 def _check_names(value: Any, key: str = '') -> None:
-    """Make sure that types are names in a registry: mmengine imports whatever has more dots.
+    """Make sure that nothing is named whose call could do harm.
 
     Raises:
-        ValueError: One is not, or a module of one's own is to be imported.
+        ValueError: A type is not among those known, or a module of one's own is to be imported.
     """
     if isinstance(value, dict):
         for inner, child in value.items():
@@ -108,9 +155,12 @@ def _check_names(value: Any, key: str = '') -> None:
     elif isinstance(value, (list, tuple, set)):
         for child in value:
             _check_names(child, key)
-    elif key == 'type' and isinstance(value, str) and '.' in value and not _SCOPED.fullmatch(value):
-        raise ValueError(f'type {value!r} is no name in a registry')
+    elif key in _NAMES_OF_TYPES and isinstance(value, str) and value not in _TYPES:
+        raise ValueError(
+            f'it names {value!r}, which is not known to be harmless ({TRUST_VARIABLE}=1 if you '
+            'trust it)'
+        )
     elif key in ('default_scope', '_scope_') and value not in _SCOPES:
         raise ValueError(f'the scope {value!r} is another project')
-    elif key == 'imports' and not str(value).startswith('mpvit.'):
+    elif key == 'imports' and value not in _MODULES:
         raise ValueError(f'it imports the module {value}, which is code')

@@ -1,11 +1,13 @@
 """Where the weights come from that the backbone of a training starts with."""
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from mpvit.checkpoints.published import PREFIX, entry_of, fetch
+from mpvit.checkpoints.reading import check_file
 from mpvit.engine.run_folder import candidates
 from mpvit.errors import UserError
 from mpvit.files.paths import existing_checkpoint
@@ -70,6 +72,8 @@ def initial_weights(cfg: Config) -> str | None:
         return None if given else f'Backbone {backbone.type}: from random numbers.'
     if not source.startswith(PREFIX):
         existing_checkpoint(source)
+        if '://' not in source:
+            check_file(Path(source))
         return f'Backbone {backbone.type}: from {source}.'
     entry = entry_of(source)
     try:

@@ -2,10 +2,14 @@
 
 import os
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, Any
@@ -74,7 +78,7 @@ def download(
     beside = path.with_name(path.name + UNFINISHED)
     limit = time.monotonic() + most_seconds
     try:
-        with _answer(url) as answer, beside.open('wb') as file:
+        with _answer(url, most_seconds) as answer, beside.open('wb') as file:
             length = int(answer.headers.get('Content-Length') or 0)
             bar = tqdm(
                 desc=path.name,
@@ -109,8 +113,33 @@ def download(
         beside.unlink(missing_ok=True)
 
 
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """The result of a call; one that takes too long goes on in a thread that nobody waits for.
+
+    A server that gives its headers a byte at a time never runs into the time limit of a socket.
+
+    Raises:
+        TimeoutError: It took too long.
+    """
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except FutureTimeout as error:
+        if outcome.done():  # the time limit of the socket
+            raise
+        raise TimeoutError(f'no answer after {seconds:g} s') from error
+
+
 @contextmanager
-def _answer(url: str) -> Iterator[Any]:
+def _answer(url: str, seconds: float) -> Iterator[Any]:
     """The open answer of a server; what goes wrong with it becomes one line."""
     try:
         # what a browser accepts, such as spaces, is not an address yet
@@ -119,7 +148,7 @@ def _answer(url: str) -> Iterator[Any]:
             raise ValueError('only http:// and https:// are read')
         request = urllib.request.Request(address, headers={'User-Agent': 'mpvit'})
         opener = urllib.request.build_opener(_SameScheme)
-        with opener.open(request, timeout=_SILENT_SECONDS) as answer:
+        with _within(seconds, partial(opener.open, request, timeout=_SILENT_SECONDS)) as answer:
             yield answer
     except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
         if isinstance(error, OSError) and error.filename and not isinstance(error, HTTPError):

@@ -105,7 +105,13 @@ class TimmBackbone(BaseModule):
         """
         given = self.init_cfg or {}
         if given.get('type') == _OWN:
-            self.model.load_state_dict(self._created(pretrained=True).state_dict())
+            try:
+                self.model.load_state_dict(self._created(pretrained=True).state_dict())
+            except UserError as error:
+                raise UserError(
+                    f'{error}; --pretrained FILE takes weights in the format of timm, '
+                    '--from-scratch starts without'
+                ) from error
         elif given.get('type') == 'Pretrained' and 'prefix' not in given:
             checkpoint = CheckpointLoader.load_checkpoint(given['checkpoint'], 'cpu')
             expected = self.model.state_dict()

@@ -60,7 +60,7 @@ class TimmMPViT(nn.Module):
         if in_chans != 3:
             first: Any = self.backbone.stem[0]
             first.conv = nn.Conv2d(in_chans, first.conv.out_channels, 3, 2, padding=1, bias=False)
-        self.backbone.init_weights()
+        self.backbone._init_from_scratch()  # mmengine's init_weights prints every parameter
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
         if num_classes:
             trunc_normal_(self.head.fc.weight, std=0.02)

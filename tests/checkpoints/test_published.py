@@ -8,7 +8,15 @@ import torch
 import web
 
 from mpvit.checkpoints import published
-from mpvit.checkpoints.published import Address, cached, entry_of, fetch, local_file, table
+from mpvit.checkpoints.published import (
+    Address,
+    cached,
+    entry_of,
+    fetch,
+    local_file,
+    official,
+    table,
+)
 from mpvit.config.names import shipped_configs
 from mpvit.config.reading import load_config
 from mpvit.errors import UserError
@@ -52,14 +60,18 @@ def test_every_published_recipe_starts_from_published_weights(name):
     start = load_config(name).model.backbone.init_cfg
     assert start.type == 'Pretrained'
     kind = {'mpvit': 'MPViT', 'coat': 'CoaT', 'r50': 'ResNet-50'}[name.split('_')[0]]
-    assert kind in entry_of(start.checkpoint, 'backbone').model
+    entry = entry_of(start.checkpoint)
+    assert entry.of == 'backbone'
+    assert kind in entry.model
 
 
-def test_unknown_and_wrong_names():
+def test_names_and_what_is_official():
     with pytest.raises(UserError, match='did you mean mpvit_small_in1k'):
         entry_of('mpvit_smal_in1k')
-    with pytest.raises(UserError, match='are of a backbone, not a detector'):
-        entry_of('mpvit_small_in1k', 'detector')
+    assert official('r50_ddetr_50e').name == 'r50_ddetr_50e'
+    assert official('mpvit_s_in1k_300e').name == 'mpvit_small_in1k'
+    with pytest.raises(UserError, match='nothing is published for config mpvit_t_ddetr_toy'):
+        official('mpvit_t_ddetr_toy')
 
 
 def test_a_folder_given_by_hand_goes_first(tmp_path, monkeypatch):
@@ -67,13 +79,16 @@ def test_a_folder_given_by_hand_goes_first(tmp_path, monkeypatch):
     given.mkdir()
     monkeypatch.setenv('MPVIT_WEIGHTS', str(given))
     for file in ('r50_ddetr_50e.safetensors', 'mpvit_tiny.pth'):
-        (given / file).write_bytes(b'x')
+        torch.save({}, given / file)
     assert local_file(entry_of('mpvit_tiny_in1k')) == given / 'mpvit_tiny.pth'
     assert local_file(entry_of('r50_ddetr_50e')) == given / 'r50_ddetr_50e.safetensors'
     assert local_file(entry_of('mpvit_small_in1k')) is None
-    (given / 'coat_small_7479cf9b.pth').write_bytes(b'another file')
+    torch.save({'other': torch.ones(1)}, given / 'coat_small_7479cf9b.pth')
     with pytest.raises(UserError, match='should by its name have 7479cf9b'):
         local_file(entry_of('coat_small_in1k'))
+    (given / 'mpvit_base.pth').write_text('<html>')
+    with pytest.raises(UserError, match='is a web page'):
+        local_file(entry_of('mpvit_base_in1k'))
     monkeypatch.setenv('MPVIT_WEIGHTS', str(tmp_path / 'none'))
     with pytest.raises(UserError, match='no such folder'):
         local_file(entry_of('mpvit_tiny_in1k'))
@@ -97,6 +112,36 @@ def test_addresses_in_turn_and_what_each_said(server, cache, capsys):
     (folder / 'good.pth').unlink()
     assert fetch(entry((dead,), (page,), (good,))) == path  # without asking again
     assert capsys.readouterr().err.count('Downloading') == 5
+
+
+@pytest.mark.parametrize('content', [b'\x1f\x8b00000', b'\x10' + bytes(7) + b'{"a": 1}'])
+def test_what_is_no_checkpoint_is_not_kept(content, server, cache):
+    folder, url = server
+    (folder / 'x.pth').write_bytes(content)
+    with pytest.raises(UserError, match=f'{url}/x.pth is truncated, damaged or no checkpoint'):
+        cached(f'{url}/x.pth')
+    assert files_in(cache) == []
+
+
+def test_addresses_that_are_none():
+    with pytest.raises(UserError, match='is no address'):
+        cached('http://[::1/x.pth')
+
+
+def test_one_process_of_a_machine_downloads_and_the_others_wait(server, cache, monkeypatch):
+    folder, url = server
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setattr(published, 'MOST_SECONDS', 0.6)
+    with pytest.raises(UserError, match='first process of this machine did not'):
+        fetch(entry((f'{url}/none.pth',)))
+    torch.save({'weight': torch.ones(1)}, folder / 'good.pth')
+    monkeypatch.setattr(published, 'MOST_SECONDS', 60)
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(fetch(entry((f'{url}/good.pth',)))))
+    waiting.start()
+    path = cached(f'{url}/good.pth')  # the first process
+    waiting.join()
+    assert found == [path]
 
 
 def test_wrong_sha256_is_not_kept(server, cache):

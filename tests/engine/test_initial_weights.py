@@ -71,7 +71,11 @@ def test_a_whole_checkpoint_goes_first(offline):
 
 def test_other_weights_and_none(offline):
     config = load_config('coat_s_ddetr_50e')
-    (offline / 'own.pth').write_bytes(b'')
+    (offline / 'own.pth').write_text('<!doctype html>')
+    set_initial_weights(config, pretrained=str(offline / 'own.pth'))
+    with pytest.raises(UserError, match='is a web page'):
+        initial_weights(config)
+    torch.save({}, offline / 'own.pth')
     assert set_initial_weights(config, pretrained=str(offline / 'own.pth')) is None
     assert str(offline / 'own.pth') in initial_weights(config)
     warning = set_initial_weights(config, from_scratch=True)

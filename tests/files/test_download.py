@@ -75,6 +75,11 @@ def test_a_server_that_never_ends(tmp_path):
         refused(url, tmp_path, 'more than 100 bytes', most_bytes=100)
 
 
+def test_headers_that_never_end(tmp_path):
+    with answering(HEAD, endless=b'X', pause=0.02) as url:
+        refused(url, tmp_path, 'no answer after 0.3 s', most_seconds=0.3)
+
+
 def test_a_server_that_falls_silent(tmp_path, monkeypatch):
     monkeypatch.setattr(module, '_SILENT_SECONDS', 0.2)
     with socket.create_server(('127.0.0.1', 0)) as listener:  # answers nobody

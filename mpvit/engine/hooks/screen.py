@@ -161,6 +161,12 @@ def _row(cells: Iterable[str | float]) -> str:
     return ''.join(f'{c:>8}' if isinstance(c, str) else f'{c:8.3f}' for c in cells)
 
 
+def _largest_lr(runner: Runner) -> float:
+    """The learning rate after the warm-up, as it was scaled with the batch."""
+    groups = runner.optim_wrapper.param_groups
+    return max(group.get('initial_lr', group['lr']) for group in groups)
+
+
 def _lr(runner: Runner) -> float:
     return max(group['lr'] for group in runner.optim_wrapper.param_groups)
 
@@ -182,7 +188,7 @@ def _summary(runner: Runner) -> Iterator[tuple[str, str]]:
     images = batch * runner.world_size * counts
     yield 'Batch', f'{images} images a step ({batch} x {runner.world_size} processes x {counts})'
     schedule = f'{len(runner.train_dataloader):,} x {runner.max_epochs} epochs'
-    yield 'Steps', f'{schedule}, lr up to {runner.optim_wrapper.optimizer.defaults["lr"]:.2g}'
+    yield 'Steps', f'{schedule}, lr up to {_largest_lr(runner):.2g}'
     yield 'Device', f'{_device()}, {_precision(runner)}'
     yield 'Outputs', _short(runner.work_dir)
     if runner.iter:
