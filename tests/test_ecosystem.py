@@ -50,10 +50,10 @@ def _scope_of_the_test():
 )
 def test_a_shipped_config_by_name_from_any_folder(root, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = mpvit.get_config(name, ['max_epochs=3'])
+    config = mpvit.get_config(name, ['train_cfg.max_epochs=3'])
     assert Path(config.filename).samefile(root / 'configs/deformable_detr/mpvit_s_ddetr_50e.py')
     assert config.model.backbone.arch == 'small'
-    assert (config.max_epochs, config.work_dir) == (3, 'work_dirs/mpvit_s_ddetr_50e')
+    assert (config.train_cfg.max_epochs, config.work_dir) == (3, 'work_dirs/mpvit_s_ddetr_50e')
 
 
 def test_a_file_goes_before_a_shipped_config(tmp_path, monkeypatch):

@@ -135,6 +135,7 @@ def test_initialisation_of_the_detector_is_the_official_one():
     init_default_scope('mmdet')
     torch.manual_seed(0)
     config = load_config(ROOT / 'configs' / 'deformable_detr' / 'mpvit_s_ddetr_50e.py').model
+    config.backbone.init_cfg = None  # which would be downloaded
     model = MODELS.build(config)
     model.init_weights()
     offsets = model.encoder.layers[0].self_attn.sampling_offsets

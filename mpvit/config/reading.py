@@ -131,13 +131,10 @@ def _refuse_variable(entries: dict[str, Any], key: str) -> None:
     if name not in entries or name in _READ_ENTRIES or name in _OPTIONAL_ENTRIES:
         return
     value = entries[name]
-    telling = value if not isinstance(value, (bool, type(None))) else object()
-    places = [
-        place
-        for top in _READ_ENTRIES & entries.keys()
-        for place, found in _inner(entries[top], top)
-        if place.rpartition('.')[2] == name or (type(found) is type(value) and found == telling)
-    ]
+    inner = {place: v for t in _READ_ENTRIES & entries.keys() for place, v in _inner(entries[t], t)}
+    places = [place for place in inner if place.rpartition('.')[2] == name]
+    if not places and not isinstance(value, (bool, type(None))):
+        places = [place for place, v in inner.items() if type(v) is type(value) and v == value]
     if places:
         raise UserError(
             f'--cfg-options {key}: {name} is a variable of the config file, and its value was '

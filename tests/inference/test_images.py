@@ -206,11 +206,11 @@ def test_addresses_are_of_the_web(tmp_path):
 def test_addresses_as_a_browser_takes_them(monkeypatch):
     asked = []
 
-    def answer(request, timeout):
+    def answer(self, request, timeout):
         asked.append(request.full_url)
         raise http.client.BadStatusLine('nonsense')
 
-    monkeypatch.setattr(urllib.request, 'urlopen', answer)
+    monkeypatch.setattr(urllib.request.OpenerDirector, 'open', answer)
     for url in (
         'http://a.org/a b.jpg',
         'http://a.org/a%20b.jpg?x=1&y=2',

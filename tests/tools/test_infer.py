@@ -268,7 +268,7 @@ def test_help_and_missing_inputs_need_no_imports(root):
     done = subprocess.run(
         [sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True
     )
-    assert done.stdout == 'error: input none.jpg not found False\n'
+    assert (done.stdout, done.stderr) == ('1 False\n', 'error: input none.jpg not found\n')
 
 
 @pytest.mark.parametrize('place', ['in its work folder', 'alone'])
