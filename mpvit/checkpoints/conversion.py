@@ -26,7 +26,7 @@ from mpvit.checkpoints.coco_categories import COCO_IDS, COCO_NAMES, OFFICIAL_CHA
 from mpvit.checkpoints.compatibility import add_neck_biases, check_fit, missing_neck_biases
 from mpvit.checkpoints.formats import (
     Layout,
-    backbone_of,
+    backbone_and_head_of,
     classifier_from,
     layout_of,
     weights_of,
@@ -132,7 +132,7 @@ def to_official(checkpoint: Mapping[str, Any], ema: bool = False) -> tuple[dict[
         raise UserError(f'expected one of our checkpoints, found {layout or "unknown tensors"}')
     report = Report(layout)
     if layout.classifier:
-        weights = backbone_of(weights, head=True)
+        weights = backbone_and_head_of(weights)
     if layout.detector and (zeros := missing_neck_biases(weights)):
         weights = {**weights, **zeros}
         report.notes.append(f'{len(zeros)} biases that mmdet leaves out of the neck added (0)')

@@ -108,16 +108,9 @@ def classifier_from(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n if n.startswith('head.') else _BACKBONE + n: value for n, value in weights.items()}
 
 
-def backbone_of(weights: Mapping[str, Tensor], head: bool = False) -> dict[str, Tensor]:
-    """A classifier's tensors as those of its backbone alone, and of its head if wanted."""
-    kept = {n: value for n, value in weights.items() if head or not n.startswith('head.')}
-    return {n.removeprefix(_BACKBONE): value for n, value in kept.items()}
-
-
-def is_classifier(names: Iterable[str]) -> bool:
-    """Whether these are the names of an ImageNet classifier of MPViT, official or ours."""
-    layout = layout_of(names)
-    return layout is not None and layout.classifier
+def backbone_and_head_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `classifier_from`."""
+    return {n.removeprefix(_BACKBONE): value for n, value in weights.items()}
 
 
 def _unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,14 @@ _TYPES = frozenset(
 _NAMES_OF_TYPES = ('type', 'constructor', 'ema_type', 'runner_type')
 _SCOPES = ('mmdet', 'mmpretrain', 'mpvit')
 # Where parts of a run would write, other than in its work folder.
-_PLACES = ('out_dir', 'out_file_path', 'outfile_prefix', 'save_dir', 'test_out_dir')
+_PLACES = (
+    'filename_tmpl',
+    'out_dir',
+    'out_file_path',
+    'outfile_prefix',
+    'save_dir',
+    'test_out_dir',
+)
 _MODULES = ('mpvit.register', 'mpvit.datasets.imagenet')
 
 
@@ -71,7 +78,7 @@ def stored_config(checkpoint: Path) -> Config:
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise UserError(
             f'the config of {checkpoint} cannot be used as data: '
-            f'{error or type(error).__name__}; {hint}'
+            f'{str(error) or type(error).__name__}; {hint}'
         ) from error
     name = str(beside or checkpoint.with_suffix('.py'))
     config = Config(entries, cfg_text=text, filename=name)

@@ -68,6 +68,7 @@ def test_no_config_at_all(tmp_path):
     ("default_scope = 'evil'", "scope 'evil'"),
     ('a = (', 'never closed'),
     ('a = {[1]}', 'unhashable'),
+    ('a = ' + '-' * 50000 + '1', '(MemoryError|RecursionError|too)'),
     ('a = 1', 'model'),
     ('a = b = 1', 'more than a name'),
     ('a = dict(**dict(b=1))', 'unpacked'),
