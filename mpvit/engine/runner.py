@@ -20,6 +20,7 @@ from mpvit.checkpoints.reading import read
 from mpvit.engine.preemption import QuietWorker
 from mpvit.engine.run_folder import candidates
 from mpvit.errors import UserError
+from mpvit.models.detector import check_neck
 
 _POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, by which the learning rate grows
 
@@ -57,6 +58,19 @@ class PortableRunner(Runner):
                 )
             distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+
+    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
+        """Build the model, whose neck has to take what its backbone gives; see `Runner`.
+
+        Raises:
+            UserError: It does not (`mpvit.models.detector.check_neck`).
+        """
+        built = super().build_model(model)
+        if isinstance(model, dict):
+            # test-time augmentation wraps the detector
+            detector, settings = getattr(built, 'module', built), model.get('module', model)
+            check_neck(detector, settings, self.cfg.filename)
+        return built
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model for several processes; see `Runner.wrap_model`."""

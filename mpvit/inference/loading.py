@@ -23,6 +23,7 @@ from mpvit.config.stored import own_config_hint
 from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
+from mpvit.models.detector import check_neck
 from mpvit.models.exported import is_exported, load_exported
 
 
@@ -65,6 +66,7 @@ def load_detector(
     settings = copy.deepcopy(cfg.model)
     settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone
     model = revert_sync_batchnorm(MODELS.build(settings))
+    check_neck(model, settings, cfg.filename)
     content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
     add_neck_biases(content, model.state_dict())
     try:

@@ -33,6 +33,7 @@ from mpvit.model_info.measure import (
     predict,
 )
 from mpvit.model_info.operations import Count, Operations, count_operations
+from mpvit.models.detector import check_neck
 
 FULL = (800, 1333)  # the usual size in papers
 _PARTS = ('backbone', 'neck', 'encoder', 'decoder')  # and everything that ends with "head"
@@ -209,6 +210,7 @@ def random_detector(cfg: Config, initialise: bool = True) -> Any:
         settings.get('backbone', {}).pop(key, None)
     try:
         model = revert_sync_batchnorm(MODELS.build(settings))
+        check_neck(model, settings, cfg.filename)
         if initialise:
             model.init_weights()
     except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:

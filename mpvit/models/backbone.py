@@ -100,12 +100,19 @@ class Backbone(BaseModule):
 
 
 @torch.no_grad()
+def small_maps(backbone: nn.Module) -> tuple[torch.Tensor, ...]:
+    """Maps ``(1, channels, height, width)`` of a black image of 64 x 64 pixels."""
+    training = backbone.training
+    try:
+        maps: tuple[torch.Tensor, ...] = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    finally:
+        backbone.train(training)
+    return maps
+
+
 def output_channels(backbone: nn.Module) -> list[int]:
     """Channels of the maps that any backbone gives, found by running it on a small image."""
-    training = backbone.training
-    maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
-    backbone.train(training)
-    return [features.shape[1] for features in maps]
+    return [features.shape[1] for features in small_maps(backbone)]
 
 
 def resolve_arch(

@@ -1,14 +1,17 @@
 """What mmdet's Deformable DETR lacks: other widths, cheap memory, mixed precision."""
 
+import copy
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from mmdet.models import DeformableDETR
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from mpvit.models.backbone import output_channels
+from mpvit.errors import UserError
+from mpvit.models.backbone import output_channels, small_maps
 from mpvit.models.layers import run, without_autocast
 from mpvit.models.lean import use_lean_layers
 
@@ -77,3 +80,38 @@ class AnyWidthDeformableDETR(DeformableDETR):
         return DeformableDETR.get_proposal_pos_embed(
             proposals, num_pos_feats or self.embed_dims // 2, temperature
         )
+
+
+def check_neck(detector: Any, settings: Mapping[str, Any], config: str) -> None:
+    """Make sure that the neck of a detector takes what its backbone gives.
+
+    Without effect where the model has none of both, or where the backbone takes no small images.
+
+    Args:
+        detector: Any detector of mmdet, on the CPU.
+        settings: Its config, of which ``neck.in_channels`` is compared.
+        config: File of the config, for the error.
+
+    Raises:
+        UserError: The neck does not; with the channels that belong into the config.
+    """
+    neck = settings.get('neck')
+    wanted = neck.get('in_channels') if isinstance(neck, Mapping) else None
+    if not isinstance(wanted, (list, tuple)):
+        return
+    try:
+        maps = small_maps(detector.backbone)
+    except Exception:  # any backbone of any library: it may want larger images
+        return
+    given = [features.shape[1] for features in maps]
+    if given == list(wanted):
+        return
+    try:  # some necks count from the last map
+        with torch.no_grad():
+            copy.deepcopy(detector.neck).eval()(maps)
+    except (RuntimeError, AssertionError) as error:
+        auto = " or 'auto'" if isinstance(detector, AnyWidthDeformableDETR) else ''
+        raise UserError(
+            f'config {config}: model.neck.in_channels is {list(wanted)}, but model.backbone gives '
+            f'{given} channels; set model.neck.in_channels to {given}{auto}'
+        ) from error

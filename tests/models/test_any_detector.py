@@ -12,7 +12,10 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from torch import nn
 
+from mpvit.errors import UserError
+from mpvit.models.detector import check_neck
 from mpvit.models.mpvit import ARCHS
 
 NARROW = dict(embed_dims=(16, 24, 32, 40), num_layers=(1, 1, 1, 1), mlp_ratio=2)
@@ -129,6 +132,43 @@ def test_timm_backbones_in_our_detectors(root, tmp_path, base):
     model, losses = step(narrowed(whole))
     assert [conv.conv.in_channels for conv in model.neck.convs] == [80, 160, 320]
     assert 'd0.loss_cls' in losses or 'loss_cls' in losses
+
+
+def with_neck(**neck):
+    """A backbone with a neck, as in any detector."""
+    init_default_scope('mmdet')
+    backbone = dict(type='MPViT', arch=NARROW, out_indices=(1, 2))
+    settings = dict(backbone=backbone, neck=dict(out_channels=8, **neck))
+    return nn.ModuleDict({k: MODELS.build(part) for k, part in settings.items()}), settings
+
+
+def test_a_neck_that_does_not_fit_is_named():
+    fpn = dict(type='FPN', num_outs=3)
+    for channels in ([24, 32], [32, 40, 40]):
+        with pytest.raises(UserError, match=r'x.py: .* is \[.* gives \[32, 40\]') as told:
+            check_neck(*with_neck(**fpn, in_channels=channels), 'x.py')
+        assert 'auto' not in str(told.value)  # which RetinaNet does not know
+    check_neck(*with_neck(**fpn, in_channels=[32, 40]), 'x.py')
+
+
+def test_a_neck_that_counts_from_the_last_map_and_a_backbone_for_large_images_pass():
+    channels = dict(in_channels=[40, 32])
+    yolo = dict(type='YOLOV3Neck', num_scales=2, **channels)
+    model, settings = with_neck(type='FPN', num_outs=2, **channels)
+    model.backbone.forward = lambda image: 1 / 0
+    check_neck(model, settings, 'x.py')
+    settings['neck'] = dict(yolo, out_channels=[16, 8])
+    model = nn.ModuleDict(dict(backbone=Doubling(), neck=MODELS.build(settings['neck'])))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    check_neck(model, settings, 'x.py')
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+class Doubling(nn.Module):
+    """Two maps as YOLOv3 wants them, of which the second is half as large."""
+
+    def forward(self, image):
+        return torch.zeros(1, 32, 16, 16), torch.zeros(1, 40, 8, 8)
 
 
 def test_an_own_backbone_of_the_docs(root, monkeypatch, tmp_path):

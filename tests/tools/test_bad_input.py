@@ -153,6 +153,12 @@ def incomplete(*present: str) -> Command:
     return command
 
 
+def wrong_neck(place: Place) -> Path:
+    path = place.folder / 'wrong.py'
+    path.write_text(f"_base_ = '{place.config}'\nmodel = dict(neck=dict(in_channels=[256, 288]))")
+    return path
+
+
 def three_classes(content: dict) -> None:
     weights = content['state_dict']
     for name in [name for name in weights if 'cls_branches' in name]:
@@ -340,6 +346,18 @@ CASES: dict[str, tuple] = {
     'unknown sampler': (option('train_dataloader.sampler.type=NoSampler'), 'NoSampler'),
     'unknown optimizer': (option('optim_wrapper.optimizer.type=Adamw'), 'Adamw AdamW'),
     'argument of an optimizer': (option('optim_wrapper.optimizer.speed=3'), 'speed'),
+    'channels of the neck': (
+        option('model.neck.in_channels=32,48'),
+        'model.neck.in_channels [32, 48] [32, 40] auto',
+    ),
+    'too few channels of the neck': (
+        lambda place: evaluate(place, place.trained / 'epoch_2.pth', 'model.neck.in_channels=40,'),
+        'model.neck.in_channels [40] [32, 40]',
+    ),
+    'channels of the neck in inference': (
+        lambda place: ['infer', wrong_neck(place), place.trained / 'epoch_2.pth', 'docs'],
+        'model.neck.in_channels [256, 288] [32, 40]',
+    ),
     'number of classes': (option('model.bbox_head.num_classes=7'), 'num_classes 6 7'),
     'batch over the dataset': (option('train_dataloader.batch_size=64'), 'batch_size 8 64'),
     'no epoch': (option('train_cfg.max_epochs=0'), 'max_epochs'),
