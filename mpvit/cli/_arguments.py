@@ -6,12 +6,13 @@ never be right (status 2).
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mpvit.checkpoints.published import OFFICIAL, PREFIX, entry_of, fetch, official, table
 from mpvit.config.names import find_config, is_model_file
@@ -160,6 +161,12 @@ class Parser(argparse.ArgumentParser):
         if first is not None and is_model_file(words[first]):
             words.insert(first, words[first])
         return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End with a message, which tells where names of configs come from if none was given."""
+        if re.search(r'required: config\b', message, re.IGNORECASE):
+            message += ' (`mpvit configs` lists names of configs)'
+        super().error(message)
 
     def _first_positional(self, words: Sequence[str]) -> int | None:
         """Place of the first word that is no option and no option's value."""

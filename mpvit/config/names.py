@@ -50,8 +50,5 @@ def _meant_config(path: Path) -> str:
         folder = path.parent if path.parent.is_dir() else Path('configs/deformable_detr')
         choices |= {beside.name: str(folder / beside.name) for beside in folder.glob('*.py')}
     close = closest(f'{path.name.removesuffix(".py")}.py', choices)
-    if close:
-        return f'did you mean {choices[close]}?'
-    if Path('configs').is_dir():
-        return 'the configs are in configs/'
-    return '`mpvit configs` lists them'
+    hint = f'did you mean {choices[close]}? ' if close else ''
+    return f'{hint}`mpvit configs` lists all'

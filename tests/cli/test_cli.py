@@ -78,7 +78,8 @@ def test_unknown_commands(command):
     assert (result.returncode, result.stdout) == (2, '')
     assert result.stderr == 'error: there is no command trian; did you mean train?\n'
     assert '`mpvit --help` lists the commands' in command('frobnicate').stderr
-    assert 'did you mean infer?' in command('predict').stderr
+    for name in ('predict', 'detect'):
+        assert 'did you mean infer?' in command(name).stderr
 
 
 def test_configs(root, command):
@@ -90,6 +91,26 @@ def test_configs(root, command):
     wrong = command('configs', 'mpvit_s_ddetr_5e')
     assert (wrong.returncode, wrong.stdout) == (1, '')
     assert wrong.stderr.startswith('error: config mpvit_s_ddetr_5e not found; did you mean')
+
+
+@pytest.mark.parametrize(
+    ('words', 'status'),
+    [
+        ('train', 2),
+        ('test', 2),
+        ('infer', 2),
+        ('model_info', 2),
+        ('train zzzzzz', 1),
+        ('test zzzzzz.py none.pth', 1),
+        ('train mpvit_s_ddetr_50', 1),
+    ],
+)
+def test_who_names_no_config_is_told_where_names_are_listed(words, status, command, tmp_path):
+    (tmp_path / 'configs').mkdir()  # not those of the package
+    result = command(*words.split())
+    assert result.returncode == status
+    assert '`mpvit configs` lists' in result.stderr.splitlines()[-1]
+    assert ('did you mean mpvit_s_ddetr_50e?' in result.stderr) == ('mpvit_s' in words)
 
 
 @pytest.mark.parametrize(
