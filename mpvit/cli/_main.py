@@ -13,6 +13,7 @@ from types import ModuleType
 import mpvit
 import mpvit.cli
 from mpvit.cli import _arguments as types
+from mpvit.cli._builds import mixed_builds
 from mpvit.errors import UserError, did_you_mean
 
 USAGE = """usage: mpvit COMMAND [ARGUMENT ...]
@@ -24,6 +25,8 @@ commands:
 # What other projects call a command.
 _ELSEWHERE = dict(detect='infer', predict='infer', val='test', eval='test', evaluate='test')
 _ELSEWHERE |= dict(finetune='train', fit='train', convert='convert_checkpoint', info='model_info')
+# What is said in one line; of other errors the traceback is wanted.
+_SAID = (UserError, ModuleNotFoundError, OSError, MemoryError, RecursionError)
 SCRIPTS = Path(mpvit.__file__).parent / '.mim' / 'tools'  # dist_train.sh and so on
 
 
@@ -113,8 +116,8 @@ def behind_the_door(main: Callable[[], int | None]) -> int | None:
     except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (UserError, ModuleNotFoundError, OSError, MemoryError, RecursionError) as error:
-        if os.environ.get('MPVIT_DEBUG'):
+    except Exception as error:
+        if os.environ.get('MPVIT_DEBUG') or not (isinstance(error, _SAID) or mixed_builds(error)):
             raise
         rank = os.environ.get('RANK', '0')
         lines = _explain(error)
@@ -146,6 +149,8 @@ def _say_once(message: str) -> None:
 
 def _explain(error: BaseException) -> list[str]:
     """A line for each mistake."""
+    if mixed := mixed_builds(error):
+        return [mixed]
     if isinstance(error, UserError):
         return str(error).split('\n')
     if isinstance(error, ModuleNotFoundError):
