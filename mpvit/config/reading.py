@@ -55,6 +55,11 @@ def load_config(
         config = stored_config(path) if is_model_file(path) else _from_file(path)
     except UserError:  # of a module that it imports
         raise
+    except ImportError as error:
+        raise UserError(
+            f'cannot read config {path}: {_first(error)}; modules of custom_imports are looked for '
+            'beside the config and in PYTHONPATH'
+        ) from error
     except Exception as error:  # a config is code: anything may go wrong in it
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
     if edit is not None:
@@ -77,6 +82,13 @@ def _from_file(path: Path) -> Config:
     if beside not in sys.path:
         sys.path.append(beside)
     return Config.fromfile(path)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that others came of: mmengine's are long and do not say what was missing."""
+    while before := error.__cause__ or error.__context__:
+        error = before
+    return error
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_unknown_config_names_the_nearest(root):
         ('model = dict(', 'SyntaxError'),
         ("_base_ = './missing.py'", 'FileNotFoundError'),
         ('x = 1 / 0', 'ZeroDivisionError'),
-        ("custom_imports = dict(imports=['no_such_module'])", 'no_such_module'),
+        ("custom_imports = dict(imports=['no_such_module'])", "'no_such_module'; .* beside"),
     ],
 )
 def test_broken_config_says_where_and_why(tmp_path, text, message):
