@@ -36,6 +36,8 @@ def test_a_training_shows_what_matters(tiny_run, tmp_path):
     assert (tmp_path / 'work').glob(checkpoint.rpartition('/')[2])
     log = log_of(tmp_path / 'work')
     assert 'Hooks will be executed' in log  # and the rest is in the log file
+    assert 'Checkpoints will be saved' in log
+    assert 'FileClient' not in log  # mmengine's warning about what it calls itself
     shown = tiny_run('test', checkpoint, options=QUIET).out
     assert len(shown.splitlines()) <= 30
     assert re.search(r'AP +AP50', shown)

@@ -74,11 +74,11 @@ class DurableCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Find out what is there, and remove what an interrupted save left."""
-        logging.disable(logging.WARNING)  # mmengine's on its own way to name a folder
+        runner.logger.addFilter(_is_news)
         try:
             super().before_train(runner)
         finally:
-            logging.disable(logging.NOTSET)
+            runner.logger.removeFilter(_is_news)
         self._time = time.monotonic()
         if runner.iter:
             self.saved_step = runner.iter
@@ -251,6 +251,11 @@ def is_accumulating(runner: Runner) -> bool:
     """Whether gradients of the last steps wait for further ones before the weights change."""
     complete = getattr(runner.optim_wrapper, 'should_update', None)
     return complete is not None and not complete()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether it is not mmengine's warning about its own way to name a folder."""
+    return not any(name in record.getMessage() for name in ('FileClient', 'HardDiskBackend'))
 
 
 def _point(runner: Runner, path: str) -> None:
