@@ -107,6 +107,11 @@ score = number(float, 0, 1)
 count = number(int, 1, 1000)
 
 
+def batch_size(text: str) -> Any:
+    """A number of images, or 'auto'."""
+    return text if text == 'auto' else positive(text)
+
+
 def local_rank(text: str) -> None:
     """The process's number on its machine, which torchrun gives in the environment instead."""
     os.environ.setdefault('LOCAL_RANK', str(int(text)))

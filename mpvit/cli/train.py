@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     changes = parser.add_argument_group('in place of what the config says')
     for flag, kind, metavar, text in (
         ('--epochs', types.positive, 'N', 'length; the schedule moves along'),
-        ('--batch-size', types.positive, 'N', 'images of a step on each process'),
+        ('--batch-size', types.batch_size, 'N|auto', 'images on each process; auto: what fits'),
         ('--image-size', types.number(int, 32), 'PIXELS', 'longer side of the images'),
         ('--lr', types.number(float, 0), 'LR', 'learning rate, not scaled with the batch'),
         ('--freeze', types.number(int, 0), 'N', 'keep the stem and N stages of the backbone'),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.config import Config, ConfigDict
 
@@ -18,7 +18,8 @@ class TrainingFlags:
 
     Attributes:
         epochs: Length. Milestones and ends of schedules that count epochs move along.
-        batch_size: Images of a step on each process.
+        batch_size: Images of a step on each process; 'auto' leaves them to be found by
+            `mpvit.engine.batch_size.choose_batch`.
         image_size: Pixels of the longer side in the evaluation; all sizes of both pipelines change
             by the same factor.
         lr: Learning rate as it is, not scaled with the images of a step.
@@ -29,7 +30,7 @@ class TrainingFlags:
     """
 
     epochs: int | None = None
-    batch_size: int | None = None
+    batch_size: int | Literal['auto'] | None = None
     image_size: int | None = None
     lr: float | None = None
     freeze: int | None = None
@@ -85,8 +86,9 @@ def _moved(epoch: int, factor: float) -> int:
     return max(1, round(epoch * factor)) if epoch else 0
 
 
-def _set_batch_size(config: Config, batch_size: int) -> None:
-    config.train_dataloader.batch_size = batch_size
+def _set_batch_size(config: Config, batch_size: int | Literal['auto']) -> None:
+    if batch_size != 'auto':
+        config.train_dataloader.batch_size = batch_size
 
 
 def _set_image_size(config: Config, size: int) -> None:

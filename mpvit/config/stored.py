@@ -62,9 +62,7 @@ def stored_config(checkpoint: Path) -> Config:
     beside = newest_config(checkpoint.parent)
     text = beside.read_text(encoding='utf-8') if beside else None
     if checkpoint.suffix not in ('.onnx', '.xml'):
-        meta = read(checkpoint).get('meta')
-        inside = meta.get('cfg') if isinstance(meta, dict) else None
-        text = inside if isinstance(inside, str) else text
+        text = _text_inside(checkpoint) or text
     hint = f'name the config first: CONFIG {checkpoint}'
     if text is None:
         raise UserError(f'{checkpoint} does not say which config it was trained with; {hint}')
@@ -85,6 +83,26 @@ def stored_config(checkpoint: Path) -> Config:
     config.work_dir = str(checkpoint.parent) if beside else None
     config.load_from, config.resume = None, False
     return config
+
+
+def stored_entries(checkpoint: Path) -> dict[str, Any]:
+    """The entries of the config in a checkpoint, as plain values for looking at, not for building.
+
+    Empty if there is none that could be read.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
+    try:
+        return _literal(_text_inside(checkpoint) or '')
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return {}
+
+
+def _text_inside(checkpoint: Path) -> str | None:
+    meta = read(checkpoint).get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def own_config_hint(checkpoint: str | os.PathLike[str] | None, used: Config) -> str:

@@ -15,7 +15,7 @@ _LESS_MEMORY = (
     '--amp bf16 (docs/train.md, Speed and memory)'
 )
 # The text of the error, and what to say; {0} is the first group, else the first line of the error,
-# {less} and {workers} how to get by with less memory.
+# {less}, {auto} and {workers} how to get by with less memory.
 _FAULTS = (
     (
         r'out of shared memory|shared memory (?:object|file|limit)|allocate shared memory|shm_open'
@@ -32,9 +32,9 @@ _FAULTS = (
     ),
     (
         r'out of memory\. Tried to allocate ([\d.]+ \w+)',
-        'the GPU is out of memory (no room for {0}): {less}',
+        'the GPU is out of memory (no room for {0}): {auto}{less}',
     ),
-    (r'CUDA out of memory|CUDA error: out of memory', 'the GPU is out of memory: {less}'),
+    (r'CUDA out of memory|CUDA error: out of memory', 'the GPU is out of memory: {auto}{less}'),
     (
         r"MemoryError|can't allocate memory|not enough memory|Cannot allocate memory",
         'the machine is out of memory: {workers}{less}',
@@ -89,7 +89,9 @@ def explain(error: BaseException, less_memory: str | None = None) -> str | None:
             sentence = re.split(r'\.? *\n|\. ', str(error).strip())[0]
             detail = found[1] if found.groups() else sentence
             workers = '' if less_memory else 'lower num_workers of the dataloaders, or '
-            return line.format(detail, less=less_memory or _LESS_MEMORY, workers=workers)
+            auto = '' if less_memory else 'use --batch-size auto, '
+            less = less_memory or _LESS_MEMORY
+            return line.format(detail, less=less, auto=auto, workers=workers)
     return None
 
 

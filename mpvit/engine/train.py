@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
@@ -13,6 +14,7 @@ from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_amp, use_trackers
 from mpvit.datasets.annotations import forget
 from mpvit.datasets.data_files import DataFiles
+from mpvit.engine.batch_size import choose_batch
 from mpvit.engine.build import build_runner, check_data, explained, use_device
 from mpvit.engine.data_check import refuse_bad_data
 from mpvit.engine.hooks import detector_of
@@ -104,10 +106,16 @@ def train(
         existing_checkpoint(cfg.load_from)
     warning = set_initial_weights(cfg, pretrained, from_scratch)
     use_trackers(cfg, track, continued=bool(cfg.get('resume') and candidates(cfg.work_dir)))
-    return run_training(cfg, notes, warning)
+    auto_batch = flags is not None and flags.batch_size == 'auto'
+    return run_training(cfg, notes, warning, auto_batch)
 
 
-def run_training(cfg: Config, notes: Sequence[str] = (), warning: str | None = None) -> Runner:
+def run_training(
+    cfg: Config,
+    notes: Sequence[str] = (),
+    warning: str | None = None,
+    auto_batch: bool = False,
+) -> Runner:
     """Train from a finished config; everything it names is built before the first step.
 
     Writes ``run.json`` into the work folder (`mpvit.engine.run_folder.write_record`).
@@ -116,6 +124,7 @@ def run_training(cfg: Config, notes: Sequence[str] = (), warning: str | None = N
         cfg: Complete config with ``work_dir``.
         notes: Lines for the log.
         warning: Another one, as a warning.
+        auto_batch: Choose the batch size (`mpvit.engine.batch_size.choose_batch`).
 
     Raises:
         UserError: Data or weights are missing, the config does not build, or something ended the
@@ -129,6 +138,8 @@ def run_training(cfg: Config, notes: Sequence[str] = (), warning: str | None = N
             runner.logger.warning(warning)
         if whole_model(cfg):
             leave_to_checkpoint(detector_of(runner))
+        if auto_batch:
+            choose_batch(runner)
         with explained(cfg):
             _ = runner.train_loop, runner.val_loop
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -136,9 +147,19 @@ def run_training(cfg: Config, notes: Sequence[str] = (), warning: str | None = N
         refuse_bad_data(runner)
         forget()
         if is_main_process():
-            write_record(cfg, seed=runner.seed, processes=runner.world_size)
+            write_record(cfg, **_facts(runner))
         runner.train()
     return runner
+
+
+def _facts(runner: Runner) -> dict[str, Any]:
+    """What a record of the run should say that its config does not, or not alone."""
+    return dict(
+        seed=runner.seed,
+        processes=runner.world_size,
+        batch_size=runner.train_dataloader.batch_size,
+        accumulative_counts=getattr(runner.optim_wrapper, '_accumulative_counts', 1),
+    )
 
 
 def _check_files(cfg: Config) -> str | None:

@@ -65,6 +65,10 @@ def test_every_detector_takes_all_flags(name):
     assert config.randomness.seed == 7
 
 
+def test_a_batch_that_is_to_be_found_leaves_the_one_of_the_config():
+    assert changed('mpvit_s_ddetr_50e', batch_size='auto').train_dataloader.batch_size == 2
+
+
 def test_overrides_have_the_last_word():
     config = changed('mpvit_s_ddetr_50e', 'train_cfg.max_epochs=9', epochs=3)
     assert config.train_cfg.max_epochs == 9

@@ -69,6 +69,8 @@ def test_memory_of_a_gpu():
     line = explain(error)
     assert '20.00 GiB' in line
     assert 'train_dataloader.batch_size' in line
+    assert '--batch-size auto' in line
+    assert 'auto' not in explain(error, less_memory='use a smaller image')  # of a test
 
 
 @pytest.mark.parametrize(

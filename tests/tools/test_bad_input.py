@@ -273,6 +273,7 @@ COMMANDS: dict[int, dict[str, str]] = {
     2: {
         'train TOY --speed': '--speed',
         'train TOY --epochs 0': '--epochs',
+        'train TOY --batch-size most': '--batch-size most',
         'train TOY --name a/b': '--name a/b',
         'train TOY --name a --work-dir b': '--name --work-dir',
         'train TOY --from-scratch --pretrained setup.py': '--from-scratch --pretrained',
