@@ -39,10 +39,10 @@ def refuse_bad_data(runner: Runner) -> None:
 
 
 def _check(runner: Runner) -> None:
-    train, settings = _dataset(runner.cfg, 'train')
+    train, settings = coco_files(runner.cfg, 'train')
     if train is None:
         return
-    val, _ = _dataset(runner.cfg, 'val')
+    val, _ = coco_files(runner.cfg, 'val')
     problems = check_dataset(train, val, quick=True, **settings)
     refuse_fatal(problems)
     found = [problem for problem in problems if problem.severity in ('error', 'warning')]
@@ -50,7 +50,7 @@ def _check(runner: Runner) -> None:
         runner.logger.warning(_summary(found))
 
 
-def _dataset(cfg: Config, split: str) -> tuple[Split | None, dict[str, Any]]:
+def coco_files(cfg: Config, split: str) -> tuple[Split | None, dict[str, Any]]:
     """The files of a dataset and the settings of its check, if it is one in local COCO files."""
     loader = cfg.get(f'{split}_dataloader')
     leaves = list(leaf_datasets(loader.dataset)) if loader is not None else []

@@ -90,6 +90,14 @@ def whole_model(cfg: Config) -> str | None:
     return f'the checkpoint {cfg.load_from}' if cfg.get('load_from') else None
 
 
+def has_trained_backbone(cfg: Config) -> bool:
+    """Whether a backbone starts from weights, its own or those of a whole model."""
+    backbone = _backbone(cfg)
+    if whole_model(cfg) is not None or backbone is None:
+        return whole_model(cfg) is not None
+    return bool(_pretrained(backbone) or backbone.get('pretrained'))
+
+
 def leave_to_checkpoint(model: nn.Module) -> None:
     """Keep a built model from looking for the weights of its backbone, which a checkpoint has."""
     backbone: Any = getattr(model, 'backbone', None)

@@ -24,6 +24,7 @@ from mpvit.engine.initial_weights import (
     set_initial_weights,
     whole_model,
 )
+from mpvit.engine.outlook import warn_of_outlook
 from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import candidates, write_record
 from mpvit.errors import UserError, closest
@@ -145,6 +146,7 @@ def run_training(
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         _check_length(runner)
         refuse_bad_data(runner)
+        warn_of_outlook(runner)
         forget()
         if is_main_process():
             write_record(cfg, **_facts(runner))

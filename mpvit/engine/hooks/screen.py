@@ -26,6 +26,8 @@ from mpvit.engine.optimizer import AutocastOptimWrapper
 from mpvit.errors import listed
 
 _AP = 'coco/bbox_mAP'
+_WARM, _JUDGED = 5, 25  # steps after which the time of a step is taken, and judged
+_LONG = timedelta(days=1)
 #: Columns of the table of evaluations: title and metric.
 _COLUMNS = {
     'AP': _AP,
@@ -53,6 +55,7 @@ class ScreenHook(Hook):
     def __init__(self, seconds: float = 30) -> None:
         self._seconds = seconds
         self._start = self._said = time.monotonic()
+        self._warm = self._start
         self._first_step = 0
         self._result = ''
         self._bar: tqdm[Any] = tqdm(disable=True)
@@ -78,6 +81,7 @@ class ScreenHook(Hook):
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
         now = time.monotonic()
+        self._judge(runner, runner.iter + 1, now)
         if self._bar.disable and now - self._said >= self._seconds:
             self._said = now
             done = runner.iter + 1
@@ -87,6 +91,23 @@ class ScreenHook(Hook):
                 f'step {done}/{runner.max_iters}, {text}, {each:.2f} s a step, {rest} left',
                 sys.stderr,
             )
+
+    def _judge(self, runner: Runner, done: int, now: float) -> None:
+        """Warn once if the training takes long, which is not said of classifiers: they all do."""
+        if done - self._first_step == _WARM:
+            self._warm = now
+        if done - self._first_step != _JUDGED or is_of_classifier(runner.cfg):
+            return
+        each = (now - self._warm) / (_JUDGED - _WARM)
+        rest = timedelta(seconds=each * (runner.max_iters - done))
+        if rest > _LONG:
+            where, other = ('GPU', '') if get_device() == 'cuda' else ('CPU', ', on a GPU')
+            line = (
+                f'At {each:.2g} s a step this training takes {rest / _LONG:.1f} days on this '
+                f'{where}; shorter with fewer --epochs, a smaller --image-size or model{other}'
+            )
+            _say(line)
+            runner.logger.info(line)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Say that training pauses for an evaluation."""
