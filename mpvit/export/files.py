@@ -121,6 +121,7 @@ def _facts(model: Any, checkpoint: str, **settings: Any) -> dict[str, Any]:
     pixels = model.cfg.model.data_preprocessor
     pipeline = evaluated_dataset(model.cfg).get('pipeline') or []
     resize = [dict(step) for step in pipeline if 'size' in str(step.type)]
+    multiple = pixels.get('pad_size_divisor', 1)
     local = '://' not in checkpoint
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest() if local else None
     return dict(
@@ -128,10 +129,8 @@ def _facts(model: Any, checkpoint: str, **settings: Any) -> dict[str, Any]:
         **pixel_facts(pixels),
         normalisation='(pixel - mean) / std, inside of the graph',
         resize=json.loads(json.dumps(resize, default=str)),
-        padding=(
-            'right and below, any value; height and width to a multiple of '
-            f'{pixels.get("pad_size_divisor", 1)}'
-        ),
+        padding=f'right and below, any value; height and width to a multiple of {multiple}',
+        multiple=multiple,
         inputs=INPUTS,
         outputs=OUTPUTS,
         mpvit_version=__version__,
