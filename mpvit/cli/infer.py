@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'inputs',
         nargs='+',
         metavar='INPUT',
-        help="image, video, folder with all in it, pattern such as 'photos/**/*.jpg', or URL",
+        help="image, video, folder with all in it, pattern such as 'photos/**/*.jpg', URL, number "
+        'of a camera, or address of a stream',
     )
     text = 'new folder for the results (default: infer, infer_2, ... in work_dirs/<config name>)'
     types.option(parser, '--out', new_folder, 'DIR', text, dest='out_dir')

@@ -113,6 +113,15 @@ def download(
         beside.unlink(missing_ok=True)
 
 
+def content_type(url: str) -> str:
+    """What a server says that an address holds, such as ``'image/jpeg'``; empty if it does not."""
+    try:
+        with _answer(url, _SILENT_SECONDS) as answer:
+            return str(answer.headers.get_content_type())
+    except DownloadError:
+        return ''
+
+
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
     """The result of a call; one that takes too long goes on in a thread that nobody waits for.
 

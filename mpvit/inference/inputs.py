@@ -5,6 +5,7 @@ Standard library only, so that an input that is not there is answered at once.
 
 import glob
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,31 +17,43 @@ from mpvit.errors import UserError, did_you_mean
 from mpvit.files.download import download
 from mpvit.files.paths import IMAGES, VIDEOS, expanded, is_image, is_video
 
+# Addresses that are read as they come; and what an http address of that kind ends with.
+_STREAMS = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'srt', 'tcp', 'udp')
+_STREAM_FILES = ('.m3u8', '.mjpeg', '.mjpg')
 _SUFFIXES = ' '.join(sorted(IMAGES | VIDEOS))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image or a video is.
+    """Where an image, a video or a camera is.
 
     Attributes:
-        path: File or URL, as the user would write it.
+        path: File or URL, as the user would write it, or the number of a camera.
         name: Relative path for what is made of it: below the folder that was named, or the name of
             the file alone.
+        live: Whether it is a camera or a stream, whose frames come by themselves.
     """
 
     path: str
     name: str
+    live: bool = False
 
     @property
     def is_video(self) -> bool:
         """Whether it is named like a video."""
-        return is_video(self.name)
+        return self.live or is_video(self.name)
 
     @property
     def is_url(self) -> bool:
-        """Whether it has to be downloaded."""
+        """Whether it is an address."""
         return '://' in self.path
+
+    @property
+    def shown(self) -> str:
+        """What results and messages call it: without the password that an address may hold."""
+        if self.live and not self.is_url:
+            return f'camera {self.path}'
+        return re.sub(r'(?<=://)[^/]+@', '***@', self.path) if self.live else self.path
 
     @contextmanager
     def file(self) -> Iterator[str]:
@@ -71,10 +84,23 @@ def place_of(path: str | os.PathLike[str]) -> Place:
         parts = urlparse(text)
     except ValueError as error:  # such as http://[
         raise UserError(f'{text} is no address: {error}') from error
-    if parts.scheme not in ('http', 'https') or not parts.netloc:
-        raise UserError(f'{text}: only http:// and https:// are read; download the file first')
     name = Path(unquote(parts.path)).name
+    if parts.scheme in _STREAMS:
+        return as_stream(text)
+    if parts.scheme not in ('http', 'https') or not parts.netloc:
+        raise UserError(
+            f'{text}: only http://, https:// and streams ({", ".join(_STREAMS)}) are read; '
+            'download the file first'
+        )
+    if Path(name).suffix.lower() in _STREAM_FILES:
+        return as_stream(text)
     return Place(text, parts.netloc if name in ('', '..') else name)
+
+
+def as_stream(address: str) -> Place:
+    """The place of a stream, with a name made of its host and path."""
+    host_and_path = re.sub(r'^\w+://([^/]*@)?|[?#].*', '', address)
+    return Place(address, re.sub(r'\W+', '_', host_and_path).strip('_') or 'stream', live=True)
 
 
 def find(inputs: Iterable[str | os.PathLike[str]]) -> list[Place]:
@@ -82,9 +108,8 @@ def find(inputs: Iterable[str | os.PathLike[str]]) -> list[Place]:
 
     Args:
         inputs: Files; folders, searched with all folders in them, hidden ones excepted; patterns
-            such as ``photos/**/*.jpg``; addresses that begin with http:// or https://. What comes
-            from a folder or a pattern is ordered by name and has to be named like an image or a
-            video.
+            such as ``photos/**/*.jpg``; addresses; numbers of cameras. What comes from a folder or
+            a pattern is ordered by name and has to be named like an image or a video.
 
     Raises:
         UserError: One of them stands for nothing.
@@ -100,6 +125,8 @@ def _places(named: Place) -> Iterable[Place]:
     if named.is_url:
         return [named]
     path = Path(named.path)
+    if re.fullmatch(r'[0-9]{1,3}', named.path) and not path.exists():
+        return [Place(str(int(named.path)), f'camera_{int(named.path)}', live=True)]
     if path.is_dir():
         return _in_folder(path)
     return [named] if path.exists() else _matching(path)

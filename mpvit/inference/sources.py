@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -13,10 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from mpvit.errors import UserError
+from mpvit.files.download import content_type
+from mpvit.files.paths import is_image
 from mpvit.inference.images import Pixels, as_pixels, read_image
-from mpvit.inference.inputs import Place, find
+from mpvit.inference.inputs import Place, as_stream, find
+from mpvit.inference.live import live_frames
 from mpvit.inference.video import Moment, frames
 
+# Pictures one after the other, and playlists of HTTP live streaming.
+_STREAMED = ('multipart/x-mixed-replace', 'application/vnd.apple.mpegurl', 'application/x-mpegurl')
 _THREADS = min(4, os.cpu_count() or 1)
 T = TypeVar('T')
 R = TypeVar('R')
@@ -27,7 +33,7 @@ class Source:
     """One image and where it came from.
 
     Attributes:
-        path: File or URL; ``'image 3'`` for the fourth of images that are no files.
+        path: File or URL; ``'camera 0'``; ``'image 3'`` for the fourth of images that are no files.
         name: Relative path for what is made of it.
         image: Its pixels, RGB, ``(H, W, 3)``, as shown: turned as EXIF or video metadata say.
         moment: Where it stands in a video; None for an image.
@@ -60,7 +66,7 @@ def loaders(inputs: Any) -> Iterator[Loader]:
         else:
             places = []
             yield partial(_in_memory, given, f'image {number}')
-        for place in places:
+        for place in map(_seen, places):
             yield from _in_video(place) if place.is_video else [partial(_in_file, place)]
 
 
@@ -94,12 +100,21 @@ def _in_file(place: Place) -> Source:
         return Source(place.path, place.name, read_image(file, place.path))
 
 
+def _seen(place: Place) -> Place:
+    """The place, as that of a stream if the server says so; cameras seldom name a file."""
+    named = is_image(place.name) or place.is_video
+    if place.is_url and not named and content_type(place.path) in _STREAMED:
+        return as_stream(place.path)
+    return place
+
+
 def _in_video(place: Place) -> Iterator[Loader]:
     """Frames are decoded here, one after the other; the decoder has threads of its own."""
     try:
-        with place.file() as file:
-            for moment, pixels in frames(file, place.path):
-                yield partial(Source, place.path, place.name, pixels, moment)
+        with nullcontext() if place.live else place.file() as file:
+            found = frames(file, place.path) if file else live_frames(place)
+            for moment, pixels in found:
+                yield partial(Source, place.shown, place.name, pixels, moment)
     except UserError as error:
         yield partial(_fail, error)
 

@@ -72,7 +72,7 @@ def frames(
                 last = max(shown - first, last + 1)
                 yield (
                     Moment(number, length, rate, last, frame.duration or 0, unit),
-                    _upright(frame),
+                    upright(frame),
                 )
                 number += 1
     except (av.FFmpegError, OSError) as error:
@@ -137,7 +137,7 @@ def _length(stream: Any, rate: Fraction) -> int:
     return round((stream.duration * stream.time_base if stream.duration else whole) * rate)
 
 
-def _upright(frame: Any) -> Pixels:
+def upright(frame: Any) -> Pixels:
     """The pixels of a frame, turned by quarters as a phone that was held upright asks for."""
     pixels = frame.to_ndarray(format='rgb24')
     turns = frame.rotation / 90

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
+import cv2
 import numpy as np
 import pytest
 import turned
@@ -169,6 +171,42 @@ def test_interrupted(infer, photos, out, monkeypatch):
     assert len(load(out / 'images.json')['images']) == 2
     assert len(load(out / 'detections.json')) == 200
     assert len(list((out / 'annotated').iterdir())) == 2
+
+
+def test_a_camera_until_it_is_interrupted(infer, out, monkeypatch):
+    write = Outputs.add
+
+    class Camera:
+        def __init__(self, index):
+            assert index == 1
+
+        def isOpened(self):
+            return True
+
+        def read(self):
+            time.sleep(0.01)
+            return True, np.full((96, 128, 3), 90, np.uint8)
+
+        def release(self):
+            pass
+
+    def add(self, source, found):
+        write(self, source, found)
+        if self.count == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cv2, 'VideoCapture', Camera)
+    monkeypatch.setattr(Outputs, 'add', add)
+    result = infer(1, '--threshold', 0, status=130)
+    monkeypatch.undo()
+    assert '3 images or frames, 300 detections' in result.out
+    images = load(out / 'images.json')['images']
+    assert [(image['file_name'], image['frame']) for image in images] == [
+        ('camera 1', number) for number in range(3)
+    ]
+    assert len(load(out / 'detections.json')) == 300
+    written, _ = videos.read(out / 'annotated' / 'camera_1.mp4')
+    assert [frame.shape for frame in written] == [(96, 128, 3)] * 3
 
 
 def test_pictures_of_one_name_are_numbered(infer, photos, out, tmp_path):
