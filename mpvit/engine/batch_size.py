@@ -101,7 +101,8 @@ def _found(runner: Runner) -> tuple[int, int, str]:
     most = max(1, len(dataset) // runner.world_size)
     batch, counts = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
     if _device(runner).type != 'cuda':
-        return min(batch, most), counts, 'as in the config, since it is the GPU whose memory limits'
+        why = 'as in the config' if batch <= most else 'all images that there are'
+        return min(batch, most), counts, f'{why}; only the memory of a GPU is tried out'
     scaling = cfg.get('auto_scale_lr') or {}
     images = scaling.get('base_batch_size') or batch * counts * runner.world_size
     share = min(most, max(1, round(images / runner.world_size)))

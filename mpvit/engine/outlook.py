@@ -70,9 +70,10 @@ def _few_images(count: int, trained_backbone: bool) -> Iterator[str]:
         return
     start = "start from a detector's weights: --preset finetune (docs/finetune.md)"
     if trained_backbone:
-        yield f'{count:,} images are few if only the backbone was trained before; {start}'
+        what = 'few if only the backbone was trained before'
     else:
-        yield f'{count:,} images are too few to train a detector from random numbers; {start}'
+        what = 'too few to train a detector from random numbers'
+    yield f'{count:,} images with objects are {what}; {start}'
 
 
 def _scales(datasets: Iterable[Any]) -> Iterator[Scales]:

@@ -136,11 +136,13 @@ def test_not_even_one_image_fits(run, gpu):
         run('work', AUTO)
 
 
-def test_on_a_cpu_the_batch_of_the_config_stays(run, capsys):
+@pytest.mark.parametrize(
+    ('batch', 'line'), [(4, '4 a process, as in the config'), (16, '8 a process, all images')]
+)
+def test_on_a_cpu_the_batch_of_the_config_stays(run, capsys, batch, line):
     with pytest.raises(UserError, match='no training step'):
-        run('work', AUTO, ['train_dataloader.batch_size=16', 'train_cfg.max_epochs=0'])
-    # 8 images are all there are
-    assert '--batch-size auto: 8 a process, as in the config' in capsys.readouterr().out
+        run('work', AUTO, [f'train_dataloader.batch_size={batch}', 'train_cfg.max_epochs=0'])
+    assert f'--batch-size auto: {line}' in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_does_not_say(tmp_path):

@@ -57,9 +57,9 @@ def lines(*arguments, **entries):
 def test_few_images(data):
     layout = data(300, [200])
     (line,) = lines(layout)
-    assert re.match('300 images are too few .*random numbers.*--preset finetune', line)
+    assert re.match('300 images with objects are too few .*random numbers.*--preset finetune', line)
     (line,) = lines(layout, 'mpvit_t_ddetr_50e')  # with ImageNet weights
-    assert re.match('300 images are few .*backbone.*--preset finetune', line)
+    assert re.match('300 images with objects are few .*backbone.*--preset finetune', line)
     assert lines(layout, load_from='detector.pth') == []
 
 
