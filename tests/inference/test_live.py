@@ -1,5 +1,6 @@
 """Cameras and streams: what names them, which frames are taken, and how they end."""
 
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
+import videos
+import web
 
 from mpvit.errors import UserError
 from mpvit.inference.inputs import find
@@ -167,3 +170,17 @@ def test_no_camera_on_this_machine(capfd, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='camera 97 cannot be opened'):
         next(live_frames(find(['97'])[0]))
     assert capfd.readouterr().err == ''
+
+
+def test_a_playlist_cannot_name_files_of_this_machine(tmp_path):
+    clip = videos.write(tmp_path / 'private.mp4', videos.steps(9, 64, 48))
+    (tmp_path / 'www').mkdir()
+    for name, segment in (('own', clip.as_uri()), ('served', 'segment.mp4')):
+        text = f'#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{segment}\n#EXT-X-ENDLIST\n'
+        (tmp_path / 'www' / f'{name}.m3u8').write_text(text)
+    shutil.copy(clip, tmp_path / 'www' / 'segment.mp4')
+    with web.serving(tmp_path / 'www') as base:
+        assert [load() for load in loaders(f'{base}/served.m3u8')]
+        (load,) = loaders(f'{base}/own.m3u8')
+        with pytest.raises(UserError, match='own.m3u8 cannot be opened'):
+            load()
