@@ -5,9 +5,7 @@ and the splits of a VOC dataset, whose files have no list of classes, get the sa
 """
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from PIL import Image
 from mpvit.datasets.layout import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError, optional
 from mpvit.files.exif import orientation
+from mpvit.files.folders import written_whole
 from mpvit.files.paths import is_image
 
 
@@ -48,15 +47,11 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
     except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: broken XML
         raise UserError(f'{source} cannot be read as {kind}: {error}') from error
     lines = [f'{source} is in {kind} format']
-    work = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
     try:
-        _write(datasets, work)
-        work.chmod(0o755)
-        work.rename(target)
+        with written_whole(target) as work:
+            _write(datasets, work)
     except (OSError, ValueError) as error:
         raise UserError(f'{target} cannot be written: {error}') from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     for split, dataset in datasets.items():
         boxes = sum(len(found) for found in dataset.annotations.values())
         lines.append(f'{split}: {len(dataset)} images, {boxes} boxes')

@@ -7,8 +7,6 @@ different digits on them. The same seed gives the same files.
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from colorsys import hsv_to_rgb
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from tqdm import tqdm
 
 from mpvit.datasets.annotations import read_annotations
 from mpvit.errors import UserError, optional
+from mpvit.files.folders import written_whole
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
 #: A distinct colour per class for drawings, RGB in [0, 255].
@@ -107,19 +106,14 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
         what = 'a toy dataset drawn to another specification' if drawn else 'other files'
         raise UserError(f'{root} holds {what}; delete it or name another folder')
     root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
     try:
-        for split_index, split in enumerate(_SPLITS):
-            _write_split(work, split, spec, np.random.default_rng([spec.seed, split_index]))
-        (work / _MARKER).write_text(json.dumps(asdict(spec), indent=2))
-        work.chmod(0o755)
-        try:
-            work.rename(root)
-        except OSError:
-            if not _is_complete(root, spec):  # another process may have been faster
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with written_whole(root) as work:
+            for split_index, split in enumerate(_SPLITS):
+                _write_split(work, split, spec, np.random.default_rng([spec.seed, split_index]))
+            (work / _MARKER).write_text(json.dumps(asdict(spec), indent=2))
+    except OSError:
+        if not _is_complete(root, spec):  # another process may have been faster
+            raise
     return root
 
 
