@@ -19,7 +19,10 @@ def sha256_in_name(name: str) -> str | None:
 
 
 def check_sha256(
-    path: str | os.PathLike[str], expected: str | None = None, shown: str | None = None
+    path: str | os.PathLike[str],
+    expected: str | None = None,
+    shown: str | None = None,
+    what: str = 'checkpoint',
 ) -> None:
     """Make sure that a file is the one that its name and its publisher say.
 
@@ -27,6 +30,7 @@ def check_sha256(
         path: File.
         expected: Its sha256 in hex, or the beginning; None for what its name says alone.
         shown: What to call the file, such as its address; its last part is the name that counts.
+        what: What it should be.
 
     Raises:
         UserError: It is another file, or ``expected`` is no sha256.
@@ -43,7 +47,7 @@ def check_sha256(
             given = 'by its name ' if prefix == named else ''
             remedy = 'download it again' + (', or rename it if it is yours' if given else '')
             raise UserError(
-                f'checkpoint {shown} has the sha256 {actual}, but should {given}have {prefix}; it '
+                f'{what} {shown} has the sha256 {actual}, but should {given}have {prefix}; it '
                 f'is damaged or another file; {remedy}'
             )
 

@@ -519,6 +519,8 @@ def test_wrong_flags_answer_at_once(root):
         (f'test {TOY} setup.py --data setup.py', 'setup.py folder'),
         ('convert_dataset none new', 'none'),
         ('convert_dataset docs tests', 'tests'),
+        ('data trees docs', 'docs'),
+        ('data toy setup.py', 'setup.py'),
     ],
 )
 def test_what_arguments_and_files_tell_is_answered_at_once(root, arguments, helps):
