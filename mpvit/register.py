@@ -15,12 +15,14 @@ import warnings
 import mmdet.registry
 import mmengine.runner.checkpoint
 import mmengine.runner.runner
+import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio import register_handler
 from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 from mmengine.runner import CheckpointLoader
 
+from mpvit import processors
 from mpvit.ops import mmcv_bridge
 
 MMDET = ('mmdet.datasets', 'mmdet.evaluation', 'mmdet.models')
@@ -56,6 +58,15 @@ def use_large_pages() -> None:
     PyTorch reads the variable at the first tensor; without effect if there was one already.
     """
     os.environ.setdefault('THP_MEM_ALLOC_ENABLE', '1')
+
+
+def leave_busy_processors() -> None:
+    """Use a thread less for every processor that other processes keep busy.
+
+    ``OMP_NUM_THREADS``, which torchrun sets too, goes first.
+    """
+    if 'OMP_NUM_THREADS' not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), processors.threads()))
 
 
 def import_mmdet() -> None:
@@ -147,3 +158,4 @@ read_safely()
 write_durably()
 forget_annotations_before_forks()
 format_configs_once()
+leave_busy_processors()  # last: until here it was measured what others do

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import mpvit
 import mpvit.cli
+from mpvit import processors
 from mpvit.cli import _arguments as types
 from mpvit.cli._builds import mixed_builds
 from mpvit.errors import UserError, did_you_mean
@@ -85,6 +86,7 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
         arguments: Its command line; None for that of the process.
         program: What the usage calls it; None for the name of the script.
     """
+    processors.watch()
     command = load(name)
 
     def call() -> int | None:

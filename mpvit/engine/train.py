@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.registry import OPTIMIZERS
@@ -26,7 +28,7 @@ from mpvit.engine.initial_weights import (
 )
 from mpvit.engine.outlook import warn_of_outlook
 from mpvit.engine.run_errors import explained_faults
-from mpvit.engine.run_folder import candidates, write_record
+from mpvit.engine.run_folder import Run, candidates, write_record
 from mpvit.errors import UserError, closest
 from mpvit.files.paths import existing_checkpoint
 
@@ -133,6 +135,7 @@ def run_training(
     """
     source = _check_files(cfg)
     _check_optimizer(cfg)
+    _keep_threads(cfg)
     with explained_faults(cfg.work_dir):
         runner = build_runner(cfg, [*notes, source] if source else notes)
         if warning:
@@ -159,9 +162,18 @@ def _facts(runner: Runner) -> dict[str, Any]:
     return dict(
         seed=runner.seed,
         processes=runner.world_size,
+        threads=torch.get_num_threads(),
         batch_size=runner.train_dataloader.batch_size,
         accumulative_counts=getattr(runner.optim_wrapper, '_accumulative_counts', 1),
     )
+
+
+def _keep_threads(cfg: Config) -> None:
+    """Go on with as many threads as a resumed training had: their number changes the last bits."""
+    record = Run(Path(cfg.work_dir)).training if cfg.get('resume') else {}
+    threads = record.get('threads')
+    if isinstance(threads, int) and threads > 0 and 'OMP_NUM_THREADS' not in os.environ:
+        torch.set_num_threads(threads)
 
 
 def _check_files(cfg: Config) -> str | None:
