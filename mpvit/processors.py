@@ -3,7 +3,7 @@
 Standard library only: this runs before PyTorch is loaded. PyTorch divides its work among threads
 that wait for one another. With a thread for every processor and another busy process on one of
 them, all wait for the slowest, and they wait by spinning: a training step takes 4 times as long as
-alone. With a thread less it takes 1.7 times as long (docs/benchmarks.md).
+alone. With a thread less it takes 1.3 times as long (docs/benchmarks.md).
 """
 
 import math

@@ -116,3 +116,24 @@ def test_a_real_neighbour_is_seen():
         neighbour.kill()
         neighbour.wait()
     assert float(out.stdout) > 0.8
+
+
+@pytest.mark.parametrize(('resume', 'variable', 'expected'), [
+    ('auto', None, [3]),
+    ('auto', '1', []),  # said by the user
+    (False, None, []),
+])  # fmt: skip
+def test_a_resumed_training_keeps_its_threads(tmp_path, monkeypatch, resume, variable, expected):
+    import torch
+    from mmengine.config import Config
+
+    from mpvit.engine import train
+
+    (tmp_path / 'run.json').write_text('{"threads": 3}')
+    asked = []
+    monkeypatch.setattr(torch, 'set_num_threads', asked.append)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if variable:
+        monkeypatch.setenv('OMP_NUM_THREADS', variable)
+    train._keep_threads(Config(dict(work_dir=str(tmp_path), resume=resume)))
+    assert asked == expected

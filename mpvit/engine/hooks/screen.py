@@ -24,6 +24,7 @@ from mpvit.config.reading import is_of_classifier
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import AutocastOptimWrapper
 from mpvit.errors import listed
+from mpvit.processors import available
 
 _AP = 'coco/bbox_mAP'
 _WARM, _JUDGED = 5, 25  # steps after which the time of a step is taken, and judged
@@ -219,7 +220,7 @@ def _summary(runner: Runner) -> Iterator[tuple[str, str]]:
 def _device() -> str:
     if get_device() == 'cuda':
         return torch.cuda.get_device_name()
-    return f'{get_device().upper()}, {torch.get_num_threads()} threads'
+    return f'{get_device().upper()}, {torch.get_num_threads()} threads for {available()} processors'
 
 
 def _precision(runner: Runner) -> str:
