@@ -22,7 +22,10 @@ from pathlib import Path
 from string import Template
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTSIDE = re.compile(r'(?i)^(http|https|no|all)_proxy$|^UV_(DEFAULT_)?INDEX|^PIP_(INDEX|EXTRA|TR)')
+OUTSIDE = re.compile(
+    r'(?i)^(http|https|no|all)_proxy$'
+    r'|^UV_(DEFAULT_)?INDEX|^PIP_(INDEX|EXTRA|TRUSTED)|^(UV|PIP)_.*TIMEOUT$'
+)
 CERTIFICATES = ('SSL_CERT_FILE', 'PIP_CERT', 'REQUESTS_CA_BUNDLE')
 TOY = 'mpvit_t_ddetr_toy'
 
