@@ -185,12 +185,12 @@ def _row(cells: Iterable[str | float]) -> str:
 
 def _largest_lr(runner: Runner) -> float:
     """The learning rate after the warm-up, as it was scaled with the batch."""
-    groups = runner.optim_wrapper.param_groups
+    groups = runner.optim_wrapper.optimizer.param_groups
     return max(group.get('initial_lr', group['lr']) for group in groups)
 
 
 def _lr(runner: Runner) -> float:
-    return max(group['lr'] for group in runner.optim_wrapper.param_groups)
+    return max(group['lr'] for group in runner.optim_wrapper.optimizer.param_groups)
 
 
 def _summary(runner: Runner) -> Iterator[tuple[str, str]]:
