@@ -24,14 +24,14 @@ from mpvit.files import paths
 def config(name: str) -> str:
     """A config file, the name of one that comes with the package, or a checkpoint that has one."""
     name = paths.expanded(name)
-    if is_model_file(name):
+    if is_model_file(name) or (os.path.isdir(name) and paths.best_checkpoint(Path(name))):
         return paths.existing_checkpoint(name)
     find_config(name)
     return name
 
 
 def checkpoint(name: str) -> str:
-    """A checkpoint file or URL, or published weights by name (`mpvit weights`)."""
+    """A checkpoint file, work folder or URL, or published weights by name (`mpvit weights`)."""
     if name == OFFICIAL or name in table():
         return name if os.path.isfile(name) else PREFIX + name
     try:
@@ -152,7 +152,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes a checkpoint without a config before it for both.
+    """A parser that takes a checkpoint, or a work folder, without a config before it for both.
 
     The config is then the one that the checkpoint was trained with (`mpvit.config.stored`).
     """
@@ -163,8 +163,12 @@ class Parser(argparse.ArgumentParser):
         """Parse a command line."""
         words = list(sys.argv[1:] if args is None else args)
         first = self._first_positional(words) if self.names_detector else None
-        if first is not None and is_model_file(words[first]):
-            words.insert(first, words[first])
+        if first is not None:
+            place = Path(paths.expanded(words[first]))
+            best = paths.best_checkpoint(place) if place.is_dir() else None
+            words[first] = str(best or words[first])
+            if is_model_file(words[first]):
+                words.insert(first, words[first])
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -186,14 +190,14 @@ class Parser(argparse.ArgumentParser):
 
 def add_detector(parser: Any) -> None:
     """A config and its checkpoint."""
-    text = 'config file, or name of one; may be left out if the checkpoint holds it'
+    text = 'config file, or name of one; may be left out, since a checkpoint holds its own'
     parser.add_argument('config', type=config, help=text)
     add_checkpoint(parser)
 
 
 def add_checkpoint(parser: Any) -> None:
     """A checkpoint."""
-    text = "file, URL, or name of published weights (`mpvit weights`); 'official': the config's"
+    text = "file, work folder (its best), URL, name (`mpvit weights`), or 'official': the config's"
     parser.add_argument('checkpoint', type=checkpoint, help=text)
     parser.names_detector = True
 

@@ -92,12 +92,29 @@ def existing_run(path: AnyPath) -> AnyPath:
 
 
 def existing_checkpoint(path: str) -> str:
-    """A checkpoint: a file, or a URL, which is not looked up.
+    """A checkpoint: a file; a URL, which is not looked up; or the best one of a work folder.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, or the folder has no checkpoint.
     """
-    return path if '://' in path else existing_file(path, 'checkpoint')
+    if '://' in path:
+        return path
+    folder = Path(expanded(path))
+    if not folder.is_dir():
+        return existing_file(path, 'checkpoint')
+    found = best_checkpoint(folder)
+    if found is None:
+        raise UserError(f'{path} is a folder without checkpoints; name a checkpoint')
+    return str(found)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of a work folder with the best evaluation, or else the newest one."""
+    for pattern in ('best_*.pth', 'epoch_*.pth', 'iter_*.pth'):
+        found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+        if found:
+            return found[-1]
+    return None
 
 
 def work_dir(path: str) -> str:
