@@ -20,6 +20,7 @@ _OFFICIAL = re.compile(r'(?:transformer\.decoder\.)?class_embed\.(\d+)\.(?:weigh
 _OURS = re.compile(r'bbox_head\.cls_branches\.(\d+)\.(?:weight|bias)')
 #: DINO's embedding of classes, from which denoising queries are made; a row for each class.
 _DENOISING = 'dn_query_generator.label_embedding.weight'
+_QUERIES = 'query_embedding.weight'  # a row for each query
 
 
 def class_layers(names: Iterable[str]) -> dict[str, bool]:
@@ -82,6 +83,21 @@ def class_names(checkpoint: Mapping[str, Any]) -> list[str] | None:
         return None
     names = dataset.get('classes', dataset.get('CLASSES'))
     return [str(name) for name in names] if isinstance(names, (list, tuple)) else None
+
+
+def with_queries(weights: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """A DINO's tensors for more queries: the learned ones again and again.
+
+    What a query looks for comes from the proposal that it is paired with, so any of them will do.
+
+    Args:
+        weights: Tensors of a checkpoint, by our names.
+        count: Queries of the model; nothing changes where the checkpoint has as many or more.
+    """
+    learned = weights.get(_QUERIES)
+    if _DENOISING not in weights or learned is None or not 0 < len(learned) < count:
+        return dict(weights)
+    return {**weights, _QUERIES: learned[torch.arange(count) % len(learned)]}
 
 
 def remap_classes(

@@ -2,14 +2,20 @@
 
 import argparse
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from mpvit.checkpoints.published import OFFICIAL, PREFIX, official
 from mpvit.cli import _arguments as types
+from mpvit.config.names import is_model_file
+from mpvit.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.add_run(parser)
+    text = 'finetune: a recipe for a trained detector and your own data (docs/finetune.md)'
+    parser.add_argument('--preset', choices=['finetune'], help=text)
     changes = parser.add_argument_group('in place of what the config says')
     for flag, kind, metavar, text in (
         ('--epochs', types.positive, 'N', 'length; the schedule moves along'),
@@ -72,6 +78,28 @@ def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
     """Refuse arguments that do not go together."""
     if given['name'] and given['work_dir']:
         parser.error('--name and --work-dir both say where outputs go; leave one out')
+    if not any(given[key] for key in ('load_from', 'pretrained', 'from_scratch')):
+        given['load_from'] = _start(given)
+
+
+def _start(given: dict[str, Any]) -> str | None:
+    """The detector to start from if none is named.
+
+    That is a checkpoint in the place of the config, and for fine-tuning the published one.
+    """
+    config = given['config']
+    if is_model_file(config):
+        return config
+    if given['preset'] is None or given['resume'] not in (None, 'auto'):
+        return None
+    try:
+        official(Path(config).stem)
+    except UserError as error:
+        raise UserError(
+            f'--preset finetune: no detector is published for {config}; name a checkpoint to start '
+            'from, in the place of the config or with --load-from (docs/finetune.md)'
+        ) from error
+    return PREFIX + OFFICIAL
 
 
 def run(name: str | None, **arguments: Any) -> None:

@@ -9,6 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mpvit.config.reading import leaf_datasets
 from mpvit.errors import UserError
 
+# What counts as a better AP; mmengine's default, 0.1, is far more than an evaluation gains.
+_BETTER = 1e-3
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -92,16 +94,27 @@ def _set_batch_size(config: Config, batch_size: int | Literal['auto']) -> None:
 
 
 def _set_image_size(config: Config, size: int) -> None:
+    old = long_side(config)
     pipelines = [d.pipeline for name in _LOADERS for d in leaf_datasets(config[name].dataset)]
-    old = max(_long_sides(pipelines[-1]), default=0)
-    if not old:
-        raise KeyError('a step that resizes')
     done: set[int] = set()
     for pipeline in [*pipelines, config.get('tta_pipeline') or []]:
         _resize(pipeline, size / old, done)
     preprocessor: Any = config.model.get('data_preprocessor') or {}
     if preprocessor.get('pad_size_divisor') == old:  # all images padded to one square
         preprocessor.pad_size_divisor = size
+
+
+def long_side(config: Config) -> int:
+    """Pixels of the longer side in a config's evaluation.
+
+    Raises:
+        KeyError: No step of its pipeline resizes.
+    """
+    (dataset, *_) = leaf_datasets(config.test_dataloader.dataset)
+    side = max(_long_sides(dataset.pipeline), default=0)
+    if not side:
+        raise KeyError('a step that resizes')
+    return side
 
 
 def _long_sides(step: Any) -> Iterator[int]:
@@ -147,8 +160,14 @@ def _set_frozen_stages(config: Config, stages: int) -> None:
 
 def _set_early_stop(config: Config, patience: int) -> None:
     monitor = config.default_hooks.checkpoint.save_best
-    hook = dict(type='EarlyStoppingHook', monitor=monitor, rule='greater', patience=patience)
-    config.custom_hooks = [*(config.get('custom_hooks') or []), ConfigDict(hook)]
+    hook = ConfigDict(
+        type='EarlyStoppingHook',
+        monitor=monitor,
+        rule='greater',
+        min_delta=_BETTER,
+        patience=patience,
+    )
+    config.custom_hooks = [*(config.get('custom_hooks') or []), hook]
 
 
 def _set_workers(config: Config, workers: int) -> None:

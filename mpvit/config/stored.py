@@ -20,18 +20,19 @@ _TYPES = frozenset(
     'CocoBoxMetric CocoDataset CocoMetric ConcatDataset ConstantLR CosineAnnealingLR CustomDataset '
     'CutMix DefaultSampler DetDataPreprocessor DetLocalVisualizer DetTTAModel DetVisualizationHook '
     'DigitsDataset DistSamplerSeedHook DurableCheckpointHook EMAHook '
-    'EarlyStoppingHook ExpMomentumEMA ExponentialLR FPN FiniteAmpOptimWrapper FiniteOptimWrapper '
-    'FiniteStepHook FocalLoss FocalLossCost GIoULoss GN GlobalAveragePooling HungarianAssigner '
-    'ImageClassifier ImageNet IoUCost IterTimerHook L1Loss LN LabelSmoothLoss LinearClsHead '
-    'LinearLR LoadAnnotations LoadImageFromFile LocalVisBackend LogProcessor LoggerHook '
-    'MLflowTracker MMDistributedDataParallel MPViT MergedOptimWrapperConstructor Mixup MultiStepLR '
-    'NumClassCheckHook OfficialCocoDataset OfficialDINOHead OfficialDeformableDETRHead '
+    'EarlyStoppingHook ExpMomentumEMA ExponentialLR FPN FilterAnnotations FiniteAmpOptimWrapper '
+    'FiniteOptimWrapper FiniteStepHook FocalLoss FocalLossCost GIoULoss GN GlobalAveragePooling '
+    'HungarianAssigner ImageClassifier ImageNet IoUCost IterTimerHook L1Loss LN LabelSmoothLoss '
+    'LinearClsHead LinearLR LoadAnnotations LoadImageFromFile LocalVisBackend LogProcessor '
+    'LoggerHook MLflowTracker MMDistributedDataParallel MPViT MergedOptimWrapperConstructor Mixup '
+    'MultiStepLR NumClassCheckHook OfficialCocoDataset OfficialDINOHead OfficialDeformableDETRHead '
     'PackDetInputs PackInputs ParamSchedulerHook PhotoMetricDistortion PolyLR PortableRunner '
     'Pretrained RandAugment RandomChoice RandomChoiceResize RandomCrop RandomErasing RandomFlip '
     'RandomResize RandomResizedCrop RepeatAugSampler RepeatDataset ResNet Resize ResizeEdge '
     'ResumableTrainLoop SGD ScreenHook SharedWeightsEMA ShortSideResize StepLR SyncBN '
     'SyncBuffersHook TensorboardTracker TestLoop TestTimeAug TimmBackbone ToyDataset TruncNormal '
-    'UniversalVisualizer ValLoop VisualizationHook WandbTracker ZeroAPHook mmdet.MPViT nms'.split()
+    'UniversalVisualizer ValLoop VisualizationHook WandbTracker YOLOXHSVRandomAug ZeroAPHook '
+    'mmdet.MPViT nms'.split()
 )
 _NAMES_OF_TYPES = ('type', 'constructor', 'ema_type', 'runner_type')
 _SCOPES = ('mmdet', 'mmpretrain', 'mpvit')

@@ -11,11 +11,14 @@ from mmengine.dist import is_main_process
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
+from mpvit.config.finetune import finetune
 from mpvit.config.flags import TrainingFlags
+from mpvit.config.names import find_config, is_model_file
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_amp, use_trackers
 from mpvit.datasets.annotations import forget
 from mpvit.datasets.data_files import DataFiles
+from mpvit.datasets.layout import Layout
 from mpvit.engine.batch_size import choose_batch
 from mpvit.engine.build import build_runner, check_data, explained, use_device
 from mpvit.engine.data_check import refuse_bad_data
@@ -41,6 +44,7 @@ def train(
     *,
     data: DataFiles | None = None,
     work_dir: str | None = None,
+    preset: str | None = None,
     amp: str | None = None,
     auto_scale_lr: str | None = None,
     resume: str | None = None,
@@ -58,7 +62,9 @@ def train(
     Args:
         config: Config file.
         data: Files of a dataset to train on; None, or nothing named, for those of the config.
-        work_dir: Folder for outputs; None for ``work_dirs/<config name>``.
+        work_dir: Folder for outputs; None for ``work_dirs/<config name>``, and to fine-tune for
+            ``work_dirs/<config name>_finetune``.
+        preset: 'finetune' for the recipe of `mpvit.config.finetune`, before the ``flags``; or None.
         amp: Mixed precision, see `enable_amp`; None for none.
         auto_scale_lr: How the learning rate follows the images of a step: 'linear', 'sqrt' or
             'off'; None for what the config says.
@@ -85,8 +91,7 @@ def train(
     if device is not None:
         use_device(device)
     layout = data.for_training() if data else None
-    edit = flags.apply if flags else None
-    cfg, notes = config_on(layout, config, cfg_options, work_dir, edit)
+    cfg, notes = _config(config, layout, cfg_options, work_dir, preset, flags)
     cfg.launcher = launcher
     if amp:
         enable_amp(cfg, amp)
@@ -111,6 +116,30 @@ def train(
     use_trackers(cfg, track, continued=bool(cfg.get('resume') and candidates(cfg.work_dir)))
     auto_batch = flags is not None and flags.batch_size == 'auto'
     return run_training(cfg, notes, warning, auto_batch)
+
+
+def _config(
+    config: str | os.PathLike[str],
+    layout: Layout | None,
+    options: Sequence[str],
+    work_dir: str | None,
+    preset: str | None,
+    flags: TrainingFlags | None,
+) -> tuple[Config, list[str]]:
+    """The config, changed by data, recipe, flags and overrides in this order; lines for the log."""
+    recipe: list[str] = []
+
+    def edit(cfg: Config) -> None:
+        if preset == 'finetune':
+            recipe.append(finetune(cfg))
+        if flags is not None:
+            flags.apply(cfg)
+
+    if work_dir is None and (preset or is_model_file(config)):
+        # a checkpoint's config is of another run, whose folder stays as it is
+        work_dir = f'work_dirs/{find_config(config).stem}_{preset or "own"}'
+    cfg, notes = config_on(layout, config, options, work_dir, edit)
+    return cfg, [*notes, *recipe]
 
 
 def run_training(

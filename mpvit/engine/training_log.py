@@ -73,7 +73,7 @@ def read_history(work_dir: str | os.PathLike[str], name: str = '') -> History:
     if not logs:
         raise UserError(
             f'{work} has no log of a training (*/vis_data/scalars.json); name the work folder of '
-            'one, such as work_dirs/mpvit_t_ddetr_toy'
+            'one, such as work_dirs/mpvit_t_dino_toy'
         )
     epochs = max((record.get('epoch', 0) for record in training), default=0)
     # in a training by epochs evaluations log the epoch as their step

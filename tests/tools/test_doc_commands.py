@@ -122,6 +122,8 @@ def test_arguments_are_those_of_the_tools(page, monkeypatch, capsys):
         if call is None or call[0] == '--help':
             continue
         name, arguments = call
+        # a work folder stands for its best checkpoint, but only where it is there
+        arguments = [re.sub(r'^work_dirs/\w+$', 'best.pth', word) for word in arguments]
         whole = whole and not any(word.startswith('[') or '...' in word for word in arguments)
         try:
             with monkeypatch.context() as patch:

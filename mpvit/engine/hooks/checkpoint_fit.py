@@ -15,6 +15,7 @@ from mpvit.checkpoints.class_layers import (
     class_names,
     refines_boxes,
     remap_classes,
+    with_queries,
 )
 from mpvit.checkpoints.compatibility import add_neck_biases, check_fit
 from mpvit.checkpoints.formats import weights_of
@@ -34,7 +35,7 @@ class CheckpointFitHook(Hook):
     mmengine loads what matches and goes on with random numbers for the rest, which shows as an
     AP of 0 much later. Only the class layers may differ, in a training that starts from
     ``load_from``: classes of the same name keep their weights, others are trained from scratch,
-    and a line says so. What cannot be resumed is refused.
+    and a line says so; and a DINO may have more queries. What cannot be resumed is refused.
     """
 
     priority = 'VERY_HIGH'
@@ -55,6 +56,8 @@ class CheckpointFitHook(Hook):
         if training and runner._resume:
             _check_resumable(checkpoint, classes)
         elif training:
+            queries = getattr(model, 'num_queries', 0)
+            checkpoint['state_dict'] = with_queries(weights_of(checkpoint), queries)
             line = _match_classes(checkpoint, model.state_dict(), classes)
             if line:
                 runner.logger.warning(line)

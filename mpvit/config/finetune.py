@@ -1,0 +1,187 @@
+"""A config changed so that it fine-tunes a detector on a dataset: `mpvit train --preset finetune`.
+
+The published recipes train on 118,000 images for days. Here weights of a trained detector learn
+other classes from 50 to 50,000 images: a short schedule, images and crops sized by the objects,
+stronger augmentation, an average of the weights, and an end when nothing improves any more.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+
+from mpvit.config.flags import TrainingFlags, long_side
+from mpvit.config.reading import leaf_datasets, refuse_classifier
+from mpvit.datasets.annotations import read_annotations
+from mpvit.errors import UserError
+
+_STEP = 64  # pixels, of which sizes are multiples
+_OBJECT = 24  # pixels that a smaller object should have: three cells of the finest map, stride 8
+# Pixels up to which a config for smaller images is enlarged, and down to which others are shrunk;
+# on a CPU
+_USUAL, _SLOW = 640, 256
+_EVALUATIONS = 10
+_PATIENCE = 4  # evaluations without a better AP
+_FEW = 5000  # images up to which the stem and the first stage keep their weights
+_LR = 0.75  # of the config's learning rate
+_BATCHES = 64  # steps that an epoch should have at least, where a batch of 4 gives them
+_WARM_UP = 40  # steps
+_MOMENTUM = 0.02  # of the average: over about the last 50 steps
+# class layers start anew: theirs is all of the config's
+_NEW_LAYERS = ConfigDict(cls_branches=ConfigDict(lr_mult=1 / _LR))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the recipe depends on of a training set.
+
+    Attributes:
+        images: With objects.
+        small: A smaller object (the lower quartile of the square roots of the areas), as a part of
+            the longer side of its image.
+        most: Objects of the image with the most.
+    """
+
+    images: int
+    small: float
+    most: int
+
+    @classmethod
+    def of(cls, config: Config) -> 'Facts':
+        """Those of a config's training data.
+
+        Raises:
+            UserError: It is not one COCO file, or no box can be used.
+        """
+        datasets = list(leaf_datasets(config.train_dataloader.dataset))
+        if len(datasets) != 1 or not datasets[0].get('ann_file'):
+            raise UserError('--preset finetune needs one annotation file; name the data by --data')
+        root = datasets[0].get('data_root') or ''
+        truth = read_annotations(os.path.join(root, datasets[0].ann_file), strict=False)
+        sides = np.nanmax(truth.sizes, axis=1, initial=0)
+        kept = truth.usable & (sides[truth.image_row] > 0)
+        if not kept.any():
+            raise UserError(f'annotation file {truth.file} has no box to train on')
+        rows, boxes = truth.image_row[kept], truth.clipped[kept]
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        counts = np.bincount(rows)
+        return cls(
+            images=int((counts > 0).sum()),
+            small=float(np.quantile(np.sqrt(areas) / sides[rows], 0.25)),
+            most=int(counts.max()),
+        )
+
+
+def finetune(config: Config) -> str:
+    """Change a config, which has its data already, in place.
+
+    Returns:
+        A line that says what was chosen.
+
+    Raises:
+        UserError: The data have nothing to train on, or the config is of a classifier.
+    """
+    refuse_classifier(config)
+    facts = Facts.of(config)
+    slow = get_device() == 'cpu'
+    size = image_size(facts, long_side(config), _SLOW if slow else _USUAL)
+    epochs = epochs_for(facts.images, slow)
+    frozen = 1 if facts.images <= _FEW else None
+    loader = config.train_dataloader
+    batch = min(loader.batch_size, max(4, facts.images // _BATCHES))
+    flags = TrainingFlags(batch_size=batch, image_size=size, freeze=frozen, early_stop=_PATIENCE)
+    flags.apply(config)
+    _augment(config, size)
+    _add_queries(config, facts.most)
+    _set_schedule(config, epochs)
+    return (
+        f'Fine-tuning on {facts.images:,} images with objects: {epochs} epochs at {size} px, '
+        f'{config.model.num_queries} queries'
+    )
+
+
+def image_size(facts: Facts, own: int, usual: int = _USUAL) -> int:
+    """The longer side of the images in pixels, so that smaller objects have `_OBJECT` pixels.
+
+    Args:
+        facts: Of the training set.
+        own: Longer side in the config: a detector finds objects best at sizes that it has seen, so
+            the size stays between that and the usual one.
+        usual: What the device computes in useful time.
+    """
+    wanted = _STEP * round(_OBJECT / facts.small / _STEP)
+    return min(max(wanted, min(own, usual)), max(own, usual))
+
+
+def epochs_for(images: int, slow: bool = False) -> int:
+    """Length of the schedule: 4 times as many images, half the epochs.
+
+    Args:
+        images: In the training set.
+        slow: The device is a CPU, where a third of the epochs has to do.
+    """
+    return max(8, round((320 if slow else 900) / math.sqrt(images)))
+
+
+def _augment(config: Config, size: int) -> None:
+    """Flips, sizes, crops and colours in place of the config's steps."""
+    for dataset in leaf_datasets(config.train_dataloader.dataset):
+        load = dataset.pipeline[0]
+        steps = [
+            load,
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='RandomFlip', prob=0.5),
+            dict(
+                type='RandomResize',
+                scale=(size, size),
+                ratio_range=(0.8, 1.25),
+                resize_type='Resize',
+                keep_ratio=True,
+                backend='pillow',  # filters where it shrinks, as in the evaluation
+            ),
+            dict(type='RandomCrop', crop_size=(size, size), allow_negative_crop=True),
+            dict(type='FilterAnnotations', min_gt_bbox_wh=(3, 3), keep_empty=False),
+            # not PhotoMetricDistortion, which swaps the colour channels of half of the images
+            dict(type='YOLOXHSVRandomAug'),
+            dict(type='PackDetInputs'),
+        ]
+        dataset.pipeline = [ConfigDict(step) for step in steps]
+
+
+def _add_queries(config: Config, most: int) -> None:
+    """At least twice as many queries as objects, where queries come from proposals.
+
+    A two-stage Deformable DETR has no weights for each query, and those of a DINO are repeated
+    (`mpvit.checkpoints.class_layers.with_queries`).
+    """
+    model = config.model
+    if model.get('as_two_stage'):
+        model.num_queries = max(model.num_queries, 10 * math.ceil(most / 5))
+        test = model.setdefault('test_cfg', ConfigDict())
+        test.max_per_img = max(test.get('max_per_img', 100), model.num_queries)
+
+
+def _set_schedule(config: Config, epochs: int) -> None:
+    """Warm-up and cosine, about ten evaluations, an average of the weights."""
+    config.train_cfg.max_epochs = epochs
+    config.train_cfg.val_interval = max(1, epochs // _EVALUATIONS)
+    wrapper = config.optim_wrapper
+    wrapper.optimizer.lr *= _LR
+    settings = wrapper.setdefault('paramwise_cfg', ConfigDict())
+    settings.setdefault('custom_keys', ConfigDict()).update(_NEW_LAYERS)
+    config.setdefault('auto_scale_lr', ConfigDict()).update(enable=True, rule='sqrt')
+    config.param_scheduler = [
+        ConfigDict(type='LinearLR', start_factor=0.02, by_epoch=False, end=_WARM_UP),
+        ConfigDict(
+            type='CosineAnnealingLR',
+            by_epoch=True,
+            T_max=epochs,
+            eta_min_ratio=0.01,
+            convert_to_iter_based=True,
+        ),
+    ]
+    hook = dict(type='EMAHook', ema_type='SharedWeightsEMA', momentum=_MOMENTUM)
+    config.custom_hooks = [*(config.get('custom_hooks') or []), ConfigDict(hook)]
