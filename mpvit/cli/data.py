@@ -34,5 +34,5 @@ def run(name: str, target: str | None) -> None:
     for split, files in find_training_data(root).splits.items():
         table = read_annotations(files.ann_file)
         print(f'{split}: {len(table.images)} images, {len(table.annotations)} boxes')
-    words = ['mpvit_t_ddetr_toy', '--data', str(root), '--out', f'out/{root.name}']
+    words = ['mpvit_t_dino_toy', '--data', str(root), '--out', f'out/{root.name}']
     print(f'look at it: mpvit browse_dataset {shlex.join(words)}')

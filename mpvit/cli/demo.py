@@ -10,7 +10,7 @@ from pathlib import Path
 from mpvit.cli import _arguments as types
 from mpvit.files.paths import work_dir
 
-CONFIG = 'mpvit_t_ddetr_toy'
+CONFIG = 'mpvit_t_dino_toy'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
