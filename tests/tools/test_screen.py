@@ -50,3 +50,8 @@ def test_on_a_terminal_there_is_a_bar(tiny_run, trained, monkeypatch, name):
     result = tiny_run(name, *words, options=QUIET)
     assert re.search(f'{name}ing: +100%', result.err)
     assert 'step 1/' not in result.out
+
+
+def test_a_training_that_ends_early_says_so(tiny_run):
+    result = tiny_run('train', '--epochs', '4', '--early-stop', '1', options=QUIET)
+    assert re.search(r'^Ended at step [46] of 8 after ', result.out, re.MULTILINE)

@@ -129,7 +129,9 @@ class ScreenHook(Hook):
         """Close the bar; say what came out and what can be done with it."""
         self._bar.close()
         seconds = round(time.monotonic() - self._start)
-        _say(f'Finished after {timedelta(seconds=seconds)}. Log: {_short(runner._log_dir)}')
+        done, wanted = runner.iter, runner.max_iters
+        ended = 'Finished' if done >= wanted else f'Ended at step {done:,} of {wanted:,}'
+        _say(f'{ended} after {timedelta(seconds=seconds)}. Log: {_short(runner._log_dir)}')
         for line in _next_commands(runner):
             _say(line)
 
