@@ -26,7 +26,14 @@ def config(name: str) -> str:
     name = paths.expanded(name)
     if is_model_file(name) or (os.path.isdir(name) and paths.best_checkpoint(Path(name))):
         return paths.existing_checkpoint(name)
-    find_config(name)
+    try:
+        find_config(name)
+    except UserError:
+        if os.path.isdir(name):
+            raise UserError(
+                f'{name} is a folder without checkpoints; name a config or a checkpoint'
+            ) from None
+        raise
     return name
 
 
@@ -133,7 +140,10 @@ def choice(parser: Any, flag: str, values: Sequence[str], text: str) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Arguments of trainings and tests."""
-    parser.add_argument('config', type=config, help='config file, or name of one (`mpvit configs`)')
+    text = (
+        'config: a file, a name (`mpvit configs`), or the checkpoint or work folder of a training'
+    )
+    parser.add_argument('config', type=config, help=text)
     text = 'folder for outputs (default: work_dirs/<config name>)'
     option(parser, '--work-dir', paths.work_dir, 'DIR', text)
     add_options(parser)
@@ -159,13 +169,17 @@ class Parser(argparse.ArgumentParser):
 
     names_detector = False  # whether CONFIG and CHECKPOINT are among the arguments
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{'allow_abbrev': False, **kwargs})
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse a command line."""
         words = list(sys.argv[1:] if args is None else args)
         first = self._first_positional(words) if self.names_detector else None
         if first is not None:
-            place = Path(paths.expanded(words[first]))
-            best = paths.best_checkpoint(place) if place.is_dir() else None
+            place, following = Path(paths.expanded(words[first])), words[first + 1 : first + 2]
+            is_run = place.is_dir() and not any(map(is_model_file, following))
+            best = paths.best_checkpoint(place) if is_run else None
             words[first] = str(best or words[first])
             if is_model_file(words[first]):
                 words.insert(first, words[first])

@@ -78,7 +78,12 @@ def check(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
     """Refuse arguments that do not go together."""
     if given['name'] and given['work_dir']:
         parser.error('--name and --work-dir both say where outputs go; leave one out')
-    if not any(given[key] for key in ('load_from', 'pretrained', 'from_scratch')):
+    if given['preset'] and (given['from_scratch'] or given['pretrained']):
+        parser.error('--preset finetune starts from a trained detector; leave the other out')
+    in_place = given['name'] is None and given['work_dir'] is None
+    if is_model_file(given['config']) and given['resume'] == 'auto' and in_place:
+        given['work_dir'] = str(Path(given['config']).parent)
+    elif not any(given[key] for key in ('load_from', 'pretrained', 'from_scratch')):
         given['load_from'] = _start(given)
 
 
@@ -97,7 +102,8 @@ def _start(given: dict[str, Any]) -> str | None:
     except UserError as error:
         raise UserError(
             f'--preset finetune: no detector is published for {config}; name a checkpoint to start '
-            'from, in the place of the config or with --load-from (docs/finetune.md)'
+            'from, in the place of the config or with --load-from, such as '
+            'work_dirs/mpvit_t_dino_toy, which `make demo` leaves (docs/finetune.md)'
         ) from error
     return PREFIX + OFFICIAL
 

@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
-from mpvit.config.flags import TrainingFlags, long_side
+from mpvit.config.flags import TrainingFlags, long_side, set_hook
 from mpvit.config.reading import leaf_datasets, refuse_classifier
 from mpvit.datasets.annotations import read_annotations
 from mpvit.errors import UserError
@@ -60,7 +60,10 @@ class Facts:
         if len(datasets) != 1 or not datasets[0].get('ann_file'):
             raise UserError('--preset finetune needs one annotation file; name the data by --data')
         root = datasets[0].get('data_root') or ''
-        truth = read_annotations(os.path.join(root, datasets[0].ann_file), strict=False)
+        file = os.path.join(root, datasets[0].ann_file)
+        if '://' not in file and not os.path.isfile(file):
+            raise UserError(f'--preset finetune: no file {file}; name your dataset by --data DIR')
+        truth = read_annotations(file, strict=False)
         sides = np.nanmax(truth.sizes, axis=1, initial=0)
         kept = truth.usable & (sides[truth.image_row] > 0)
         if not kept.any():
@@ -75,8 +78,12 @@ class Facts:
         )
 
 
-def finetune(config: Config) -> str:
+def finetune(config: Config, epochs: int | None = None) -> str:
     """Change a config, which has its data already, in place.
+
+    Args:
+        config: Config of a detector; one that was changed before stays as it is but for its data.
+        epochs: Length; None for what `epochs_for` says.
 
     Returns:
         A line that says what was chosen.
@@ -88,18 +95,21 @@ def finetune(config: Config) -> str:
     facts = Facts.of(config)
     slow = get_device() == 'cpu'
     size = image_size(facts, long_side(config), _SLOW if slow else _USUAL)
-    epochs = epochs_for(facts.images, slow)
+    epochs = epochs or epochs_for(facts.images, slow)
     frozen = 1 if facts.images <= _FEW else None
     loader = config.train_dataloader
     batch = min(loader.batch_size, max(4, facts.images // _BATCHES))
+    _scale_lr(config, batch)
     flags = TrainingFlags(batch_size=batch, image_size=size, freeze=frozen, early_stop=_PATIENCE)
     flags.apply(config)
     _augment(config, size)
     _add_queries(config, facts.most)
     _set_schedule(config, epochs)
+    kept = '' if frozen is None else ', stem and first stage frozen'
     return (
         f'Fine-tuning on {facts.images:,} images with objects: {epochs} epochs at {size} px, '
-        f'{config.model.num_queries} queries'
+        f'batch {batch}, {config.model.num_queries} queries{kept}; ends after {_PATIENCE} '
+        'evaluations without a better AP'
     )
 
 
@@ -164,15 +174,23 @@ def _add_queries(config: Config, most: int) -> None:
         test.max_per_img = max(test.get('max_per_img', 100), model.num_queries)
 
 
+def _scale_lr(config: Config, batch: int) -> None:
+    """The learning rate for a batch, from which it follows that of other numbers of processes."""
+    wrapper = config.optim_wrapper
+    settings = wrapper.setdefault('paramwise_cfg', ConfigDict())
+    keys = settings.setdefault('custom_keys', ConfigDict())
+    scaling = config.setdefault('auto_scale_lr', ConfigDict())
+    if not _NEW_LAYERS.keys() <= keys.keys():  # not one that was fine-tuned before
+        wrapper.optimizer.lr *= _LR
+        keys.update(_NEW_LAYERS)
+    wrapper.optimizer.lr *= math.sqrt(batch / scaling.get('base_batch_size', batch))
+    scaling.update(enable=True, rule='sqrt', base_batch_size=batch)
+
+
 def _set_schedule(config: Config, epochs: int) -> None:
     """Warm-up and cosine, about ten evaluations, an average of the weights."""
     config.train_cfg.max_epochs = epochs
     config.train_cfg.val_interval = max(1, epochs // _EVALUATIONS)
-    wrapper = config.optim_wrapper
-    wrapper.optimizer.lr *= _LR
-    settings = wrapper.setdefault('paramwise_cfg', ConfigDict())
-    settings.setdefault('custom_keys', ConfigDict()).update(_NEW_LAYERS)
-    config.setdefault('auto_scale_lr', ConfigDict()).update(enable=True, rule='sqrt')
     config.param_scheduler = [
         ConfigDict(type='LinearLR', start_factor=0.02, by_epoch=False, end=_WARM_UP),
         ConfigDict(
@@ -183,5 +201,4 @@ def _set_schedule(config: Config, epochs: int) -> None:
             convert_to_iter_based=True,
         ),
     ]
-    hook = dict(type='EMAHook', ema_type='SharedWeightsEMA', momentum=_MOMENTUM)
-    config.custom_hooks = [*(config.get('custom_hooks') or []), ConfigDict(hook)]
+    set_hook(config, ConfigDict(type='EMAHook', ema_type='SharedWeightsEMA', momentum=_MOMENTUM))

@@ -167,7 +167,13 @@ def _set_early_stop(config: Config, patience: int) -> None:
         min_delta=_BETTER,
         patience=patience,
     )
-    config.custom_hooks = [*(config.get('custom_hooks') or []), hook]
+    set_hook(config, hook)
+
+
+def set_hook(config: Config, hook: ConfigDict) -> None:
+    """Add a hook to a config in the place of one of the same type."""
+    others = [h for h in config.get('custom_hooks') or [] if h.type != hook.type]
+    config.custom_hooks = [*others, hook]
 
 
 def _set_workers(config: Config, workers: int) -> None:

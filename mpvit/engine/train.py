@@ -33,7 +33,7 @@ from mpvit.engine.outlook import warn_of_outlook
 from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import Run, candidates, write_record
 from mpvit.errors import UserError, closest
-from mpvit.files.paths import existing_checkpoint
+from mpvit.files.paths import existing_checkpoint, newest_config
 
 # how often torchrun or Slurm started the job again
 _RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
@@ -131,13 +131,15 @@ def _config(
 
     def edit(cfg: Config) -> None:
         if preset == 'finetune':
-            recipe.append(finetune(cfg))
+            recipe.append(finetune(cfg, flags.epochs if flags else None))
         if flags is not None:
             flags.apply(cfg)
 
     if work_dir is None and (preset or is_model_file(config)):
         # a checkpoint's config is of another run, whose folder stays as it is
-        work_dir = f'work_dirs/{find_config(config).stem}_{preset or "own"}'
+        path = find_config(config)
+        beside = newest_config(path.parent) if is_model_file(path) else None
+        work_dir = f'work_dirs/{(beside or path).stem}_{preset or "own"}'
     cfg, notes = config_on(layout, config, options, work_dir, edit)
     return cfg, [*notes, *recipe]
 

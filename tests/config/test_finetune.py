@@ -1,5 +1,6 @@
 """The recipe of `--preset finetune`."""
 
+import copy
 import json
 
 import pytest
@@ -108,6 +109,21 @@ def test_an_evaluation_that_gains_little_goes_on():
     gains = [0.010, 0.015, 0.020, 0.025, 0.030, 0.0301, 0.0302]
     stops = [hook._check_stop_condition(ap)[0] for ap in gains]
     assert stops == [False] * 6 + [True]
+
+
+def test_a_fine_tuned_detector_is_fine_tuned_the_same_way(dataset):
+    once, _ = fine_tuned(dataset, 'mpvit_t_dino_toy')
+    twice = copy.deepcopy(once)
+    finetune(twice)
+    assert twice.optim_wrapper == once.optim_wrapper
+    assert [h.type for h in twice.custom_hooks] == [h.type for h in once.custom_hooks]
+    assert once.optim_wrapper.optimizer.lr == pytest.approx(2e-3 * 0.75 / 2)  # a batch of 4, not 16
+
+
+def test_a_longer_training_is_evaluated_as_often(dataset):
+    config, _ = fine_tuned(dataset, 'mpvit_t_dino_toy')
+    finetune(config, 400)
+    assert (config.train_cfg.max_epochs, config.train_cfg.val_interval) == (400, 40)
 
 
 def test_overrides_have_the_last_word(dataset):

@@ -38,6 +38,19 @@ def test_a_work_folder_stands_for_its_best_checkpoint(tuned, tool, tmp_path):
 
 def test_a_folder_without_checkpoints(refused, tmp_path):
     refused('test', 'mpvit_t_ddetr_toy', tmp_path, says=['without checkpoints'])
+    refused('test', tmp_path, tmp_path / 'x.pth', says=['without checkpoints'])
+
+
+def test_a_work_folder_resumes_itself(tuned, tool):
+    before = sorted(tuned.glob('epoch_*.pth'))
+    tool('train', tuned, '--resume')  # to its end, which was reached
+    assert sorted(tuned.glob('epoch_*.pth')) == before
+    assert 'resumed' in log_of(tuned)
+
+
+def test_weights_of_a_backbone_are_no_start(refused, trained):
+    words = (trained / 'epoch_2.pth', '--preset', 'finetune', '--from-scratch')
+    refused('train', *words, says=['trained detector'], status=2)
 
 
 def test_without_weights_to_start_from(refused, toy, tmp_path):
