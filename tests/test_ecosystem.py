@@ -69,8 +69,8 @@ def test_a_file_goes_before_a_shipped_config(tmp_path, monkeypatch):
         ('mpvit_s_ddetr_5e', 'did you mean mpvit_s_ddetr_50e?'),
         ('r50_ddetr_50.py', 'did you mean r50_ddetr_50e?'),
         ('mine/r50_ddetr_50.py', 'did you mean r50_ddetr_50e?'),
-        ('nothing', '`mpvit configs` lists them'),
-        ('', '`mpvit configs` lists them'),
+        ('nothing', '`mpvit configs` lists all'),
+        ('', '`mpvit configs` lists all'),
         ('mpvit_s_ddetr_50e.yaml', 'did you mean mpvit_s_ddetr_50e?'),
     ],
 )

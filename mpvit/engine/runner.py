@@ -20,7 +20,6 @@ from mpvit.checkpoints.reading import read
 from mpvit.engine.preemption import QuietWorker
 from mpvit.engine.run_folder import candidates
 from mpvit.errors import UserError
-from mpvit.models.detector import check_neck
 
 _POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, by which the learning rate grows
 
@@ -67,6 +66,9 @@ class PortableRunner(Runner):
         """
         built = super().build_model(model)
         if isinstance(model, dict):
+            # not at the top: mmdet's models can be imported only after `mpvit.register`
+            from mpvit.models.detector import check_neck
+
             # test-time augmentation wraps the detector
             detector, settings = getattr(built, 'module', built), model.get('module', model)
             check_neck(detector, settings, self.cfg.filename)

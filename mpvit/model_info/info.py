@@ -33,7 +33,6 @@ from mpvit.model_info.measure import (
     predict,
 )
 from mpvit.model_info.operations import Count, Operations, count_operations
-from mpvit.models.detector import check_neck
 
 FULL = (800, 1333)  # the usual size in papers
 _PARTS = ('backbone', 'neck', 'encoder', 'decoder')  # and everything that ends with "head"
@@ -205,6 +204,9 @@ def random_detector(cfg: Config, initialise: bool = True) -> Any:
         raise UserError(f'config {cfg.filename} has no model')
     refuse_classifier(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
+    # not at the top: mmdet's models can be imported only after `mpvit.register`
+    from mpvit.models.detector import check_neck
+
     settings = copy.deepcopy(cfg.model)
     for key in ('init_cfg', 'pretrained'):  # any weights will do
         settings.get('backbone', {}).pop(key, None)

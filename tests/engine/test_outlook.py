@@ -141,7 +141,7 @@ def test_a_long_training_is_foretold(monkeypatch, capsys, seconds, steps, days):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(screen.time, 'monotonic', lambda: clock.now)
     logged = []
-    wrapper = SimpleNamespace(param_groups=[dict(lr=0.1)])
+    wrapper = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[dict(lr=0.1)]))
     history = SimpleNamespace(mean=lambda window: 1.0)
     runner = SimpleNamespace(
         iter=0,

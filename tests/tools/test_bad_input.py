@@ -202,7 +202,7 @@ CLASSIFIER = {
 # commands that need no dataset: words of their messages, by exit status
 COMMANDS: dict[int, dict[str, str]] = {
     1: {
-        'train configs': 'configs found',
+        'train configs': 'configs folder checkpoints',
         'train TOY --amp fp16': '--amp bf16',
         'train TOY --device tpu': '--device tpu cuda:N',
         'train TINY --data DIR/none': 'DIR/none',
