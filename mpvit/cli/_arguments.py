@@ -98,7 +98,7 @@ def number(
 
     def parse(text: str) -> float:
         value = kind(text)
-        if not low <= value <= (value if high is None else high):
+        if not low <= value <= (sys.float_info.max if high is None else high):
             wanted = f'{low:g} or more' if high is None else f'from {low:g} to {high:g}'
             raise argparse.ArgumentTypeError(f'choose {wanted}, got {text}')
         return value

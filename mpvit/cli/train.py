@@ -22,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ('--batch-size', types.batch_size, 'N|auto', 'images on each process; auto: what fits'),
         ('--image-size', types.number(int, 32), 'PIXELS', 'longer side of the images'),
         ('--lr', types.number(float, 0), 'LR', 'learning rate, not scaled with the batch'),
-        ('--freeze', types.number(int, 0), 'N', 'keep the stem and N stages of the backbone'),
+        (
+            '--freeze',
+            types.number(int, -1),
+            'N',
+            'keep stem and N stages of the backbone, -1 none',
+        ),
         ('--early-stop', types.positive, 'N', 'end after N evaluations without a better AP'),
         ('--workers', types.number(int, 0, 256), 'N', 'processes that load images'),
         ('--seed', types.number(int, 0, 2**32 - 1), 'N', 'seed of all random numbers'),

@@ -16,6 +16,7 @@ from mmengine.device import get_device
 from mpvit.config.flags import TrainingFlags, long_side, set_hook
 from mpvit.config.reading import leaf_datasets, refuse_classifier
 from mpvit.datasets.annotations import read_annotations
+from mpvit.datasets.check import Scales
 from mpvit.errors import UserError
 
 _STEP = 64  # pixels, of which sizes are multiples
@@ -64,7 +65,7 @@ class Facts:
         if '://' not in file and not os.path.isfile(file):
             raise UserError(f'--preset finetune: no file {file}; name your dataset by --data DIR')
         truth = read_annotations(file, strict=False)
-        sides = np.nanmax(truth.sizes, axis=1, initial=0)
+        sides = np.nan_to_num(truth.sizes).max(1, initial=0)
         kept = truth.usable & (sides[truth.image_row] > 0)
         if not kept.any():
             raise UserError(f'annotation file {truth.file} has no box to train on')
@@ -82,7 +83,7 @@ def finetune(config: Config, epochs: int | None = None) -> str:
     """Change a config, which has its data already, in place.
 
     Args:
-        config: Config of a detector; one that was changed before stays as it is but for its data.
+        config: Config of a detector; of one that was fine-tuned before the rates stay.
         epochs: Length; None for what `epochs_for` says.
 
     Returns:
@@ -103,7 +104,7 @@ def finetune(config: Config, epochs: int | None = None) -> str:
     flags = TrainingFlags(batch_size=batch, image_size=size, freeze=frozen, early_stop=_PATIENCE)
     flags.apply(config)
     _augment(config, size)
-    _add_queries(config, facts.most)
+    _add_queries(config, facts.most, size)
     _set_schedule(config, epochs)
     kept = '' if frozen is None else ', stem and first stage frozen'
     return (
@@ -138,6 +139,9 @@ def epochs_for(images: int, slow: bool = False) -> int:
 
 def _augment(config: Config, size: int) -> None:
     """Flips, sizes, crops and colours in place of the config's steps."""
+    scales = Scales.of_pipeline(next(leaf_datasets(config.test_dataloader.dataset)).pipeline)
+    # limits of the longer and the shorter side, around which images are resized: the evaluation's
+    scale = (size, scales.high) if scales else (size, size)
     for dataset in leaf_datasets(config.train_dataloader.dataset):
         load = dataset.pipeline[0]
         steps = [
@@ -146,7 +150,7 @@ def _augment(config: Config, size: int) -> None:
             dict(type='RandomFlip', prob=0.5),
             dict(
                 type='RandomResize',
-                scale=(size, size),
+                scale=scale,
                 ratio_range=(0.8, 1.25),
                 resize_type='Resize',
                 keep_ratio=True,
@@ -161,15 +165,18 @@ def _augment(config: Config, size: int) -> None:
         dataset.pipeline = [ConfigDict(step) for step in steps]
 
 
-def _add_queries(config: Config, most: int) -> None:
+def _add_queries(config: Config, most: int, size: int) -> None:
     """At least twice as many queries as objects, where queries come from proposals.
+
+    Not more than DINO's 900, and half as many as the finest map, of stride 8, has points.
 
     A two-stage Deformable DETR has no weights for each query, and those of a DINO are repeated
     (`mpvit.checkpoints.class_layers.with_queries`).
     """
     model = config.model
     if model.get('as_two_stage'):
-        model.num_queries = max(model.num_queries, 10 * math.ceil(most / 5))
+        wanted = min(10 * math.ceil(most / 5), 900, (size // 8) ** 2 // 2)
+        model.num_queries = max(model.num_queries, wanted)
         test = model.setdefault('test_cfg', ConfigDict())
         test.max_per_img = max(test.get('max_per_img', 100), model.num_queries)
 

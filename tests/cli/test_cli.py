@@ -1,5 +1,6 @@
 """The command `mpvit`, as another process: it is the tools, found wherever they are installed."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 import mpvit
+from mpvit.cli import _arguments as types
 from mpvit.cli._main import commands
 
 
@@ -141,3 +143,9 @@ def test_a_reader_that_has_seen_enough(root):
     result = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
     assert 'Traceback' not in result.stderr
     assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize('text', ['inf', 'nan', '-1'])
+def test_numbers_are_finite_and_in_range(text):
+    with pytest.raises(argparse.ArgumentTypeError, match='choose 0 or more'):
+        types.number(float, 0)(text)

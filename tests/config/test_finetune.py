@@ -126,6 +126,21 @@ def test_a_longer_training_is_evaluated_as_often(dataset):
     assert (config.train_cfg.max_epochs, config.train_cfg.val_interval) == (400, 40)
 
 
+def test_training_images_are_as_large_as_those_of_the_evaluation(dataset):
+    for name, scale in (('mpvit_s_ddetr_50e', (154, 256)), ('mpvit_t_dino_toy', (256, 256))):
+        config, _ = fine_tuned(dataset, name)
+        (test,) = [s for s in config.test_dataloader.dataset.pipeline if 'Resize' in s.type]
+        train = config.train_dataloader.dataset.pipeline
+        (resize,) = [s for s in train if s.type == 'RandomResize']
+        assert sorted(resize.scale) == sorted(test.scale) == list(scale)
+
+
+def test_not_more_queries_than_proposals(dataset, monkeypatch):
+    monkeypatch.setattr(Facts, 'of', lambda config: facts(most=5000))
+    config, _ = fine_tuned(dataset, 'mpvit_t_dino_toy')
+    assert config.model.num_queries == 512  # of the 1,280 points of a map of 256 px
+
+
 def test_overrides_have_the_last_word(dataset):
     config, _ = fine_tuned(dataset, 'mpvit_t_ddetr_toy', 'train_cfg.max_epochs=3')
     assert config.train_cfg.max_epochs == 3

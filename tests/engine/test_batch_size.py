@@ -19,6 +19,7 @@ from mpvit.engine.batch_size import largest_batch, untouched
 from mpvit.engine.train import train
 from mpvit.errors import UserError
 
+pytestmark = pytest.mark.usefixtures('one_thread')
 AUTO = TrainingFlags(batch_size='auto')
 
 
@@ -61,15 +62,6 @@ def test_random_numbers_buffers_and_gradients_stay(monkeypatch):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads wait for each other on a busy machine, and images this small gain nothing by them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

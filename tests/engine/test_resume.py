@@ -20,19 +20,11 @@ from mpvit.engine.runner import newest_checkpoint
 from mpvit.engine.train import train
 from mpvit.errors import UserError
 
+pytestmark = pytest.mark.usefixtures('one_thread')
 # how the workers are run changes nothing
 ALONE = ('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False')
 LASTING = ('train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True')
 FRESH = ('train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=False')
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads wait for each other on a busy machine, and images this small gain nothing by them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -184,6 +185,7 @@ def test_two_processes_paused_killed_and_restarted(two, tmp_path):
     script.send_signal(signal.SIGTERM)
     assert script.wait(300) == 0, output()[-3000:]
     assert logged('Paused after step')()
+    assert re.search(r'mpvit train .*work --resume', output())  # what to do next
     pointed = Path((work / 'last_checkpoint').read_text())
     assert read(pointed)['meta']['iter'] < 16
 

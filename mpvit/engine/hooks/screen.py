@@ -245,6 +245,8 @@ def _next_commands(runner: Runner) -> Iterator[str]:
     config = _short(Path(runner.work_dir) / Path(runner.cfg.filename or 'config.py').name)
     model = _short(path)
     yield 'Next:'
+    if runner.iter < runner.max_iters and not runner.train_loop.stop_training:  # it was paused
+        yield f'  mpvit train {config} --work-dir {_short(runner.work_dir)} --resume'
     yield f'  mpvit test {config} {model}'
     if classifies:
         yield f'  mpvit train CONFIG --pretrained {model}'
