@@ -7,7 +7,7 @@ stronger augmentation, an average of the weights, and an end when nothing improv
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
@@ -79,12 +79,12 @@ class Facts:
         )
 
 
-def finetune(config: Config, epochs: int | None = None) -> str:
+def finetune(config: Config, flags: TrainingFlags | None = None) -> str:
     """Change a config, which has its data already, in place.
 
     Args:
         config: Config of a detector; of one that was fine-tuned before the rates stay.
-        epochs: Length; None for what `epochs_for` says.
+        flags: What the user chose; the recipe chooses the rest.
 
     Returns:
         A line that says what was chosen.
@@ -95,21 +95,32 @@ def finetune(config: Config, epochs: int | None = None) -> str:
     refuse_classifier(config)
     facts = Facts.of(config)
     slow = get_device() == 'cpu'
-    size = image_size(facts, long_side(config), _SLOW if slow else _USUAL)
-    epochs = epochs or epochs_for(facts.images, slow)
-    frozen = 1 if facts.images <= _FEW else None
-    loader = config.train_dataloader
-    batch = min(loader.batch_size, max(4, facts.images // _BATCHES))
+    given = flags or TrainingFlags()
+    size = given.image_size or image_size(facts, long_side(config), _SLOW if slow else _USUAL)
+    epochs = given.epochs or epochs_for(facts.images, slow)
+    frozen = given.freeze
+    if frozen is None and facts.images <= _FEW:
+        frozen = 1
+    batch = given.batch_size
+    if not isinstance(batch, int):  # 'auto' is found later
+        batch = min(config.train_dataloader.batch_size, max(4, facts.images // _BATCHES))
+    patience = given.early_stop or _PATIENCE
     _scale_lr(config, batch)
-    flags = TrainingFlags(batch_size=batch, image_size=size, freeze=frozen, early_stop=_PATIENCE)
-    flags.apply(config)
+    replace(
+        given,
+        epochs=None,  # set below, with the schedule
+        batch_size=batch,
+        image_size=size,
+        freeze=frozen,
+        early_stop=patience,
+    ).apply(config)
     _augment(config, size)
     _add_queries(config, facts.most, size)
     _set_schedule(config, epochs)
-    kept = '' if frozen is None else ', stem and first stage frozen'
+    kept = ', stem and first stage frozen' if frozen == 1 else ''
     return (
         f'Fine-tuning on {facts.images:,} images with objects: {epochs} epochs at {size} px, '
-        f'batch {batch}, {config.model.num_queries} queries{kept}; ends after {_PATIENCE} '
+        f'batch {batch}, {config.model.num_queries} queries{kept}; ends after {patience} '
         'evaluations without a better AP'
     )
 

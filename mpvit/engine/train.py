@@ -64,7 +64,8 @@ def train(
         data: Files of a dataset to train on; None, or nothing named, for those of the config.
         work_dir: Folder for outputs; None for ``work_dirs/<config name>``, and to fine-tune for
             ``work_dirs/<config name>_finetune``.
-        preset: 'finetune' for the recipe of `mpvit.config.finetune`, before the ``flags``; or None.
+        preset: 'finetune' for the recipe of `mpvit.config.finetune`, which chooses what the
+            ``flags`` leave open; or None.
         amp: Mixed precision, see `enable_amp`; None for none.
         auto_scale_lr: How the learning rate follows the images of a step: 'linear', 'sqrt' or
             'off'; None for what the config says.
@@ -131,8 +132,8 @@ def _config(
 
     def edit(cfg: Config) -> None:
         if preset == 'finetune':
-            recipe.append(finetune(cfg, flags.epochs if flags else None))
-        if flags is not None:
+            recipe.append(finetune(cfg, flags))
+        elif flags is not None:
             flags.apply(cfg)
 
     if work_dir is None and (preset or is_model_file(config)):

@@ -122,7 +122,7 @@ def test_a_fine_tuned_detector_is_fine_tuned_the_same_way(dataset):
 
 def test_a_longer_training_is_evaluated_as_often(dataset):
     config, _ = fine_tuned(dataset, 'mpvit_t_dino_toy')
-    finetune(config, 400)
+    finetune(config, TrainingFlags(epochs=400))
     assert (config.train_cfg.max_epochs, config.train_cfg.val_interval) == (400, 40)
 
 
@@ -139,6 +139,29 @@ def test_not_more_queries_than_proposals(dataset, monkeypatch):
     monkeypatch.setattr(Facts, 'of', lambda config: facts(most=5000))
     config, _ = fine_tuned(dataset, 'mpvit_t_dino_toy')
     assert config.model.num_queries == 512  # of the 1,280 points of a map of 256 px
+
+
+def test_what_the_user_chose_stays_and_is_said(dataset):
+    chosen = TrainingFlags(epochs=7, batch_size=2, image_size=320, lr=1e-3, freeze=-1, early_stop=9)
+    lines = []
+    config, _ = config_on(
+        find_training_data(dataset),
+        'mpvit_t_dino_toy',
+        edit=lambda c: lines.append(finetune(c, chosen)),
+    )
+    assert config.train_cfg.max_epochs == 7
+    assert config.train_dataloader.batch_size == 2
+    assert config.optim_wrapper.optimizer.lr == 1e-3
+    assert not config.auto_scale_lr.enable
+    assert config.model.backbone.frozen_stages == -1
+    (stop,) = [h for h in config.custom_hooks if h.type == 'EarlyStoppingHook']
+    assert stop.patience == 9
+    train = config.train_dataloader.dataset.pipeline
+    assert next(s for s in train if s.type == 'RandomCrop').crop_size == (320, 320)
+    (line,) = lines
+    for fact in ('7 epochs', '320 px', 'batch 2', 'after 9 evaluations'):
+        assert fact in line
+    assert 'frozen' not in line
 
 
 def test_overrides_have_the_last_word(dataset):
