@@ -16,8 +16,8 @@ from PIL import Image
 from mpvit.datasets.layout import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError, optional
 from mpvit.files.exif import orientation
-from mpvit.files.folders import written_whole
 from mpvit.files.paths import is_image
+from mpvit.files.writing import whole_folder
 
 
 def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[str]:
@@ -48,7 +48,7 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
         raise UserError(f'{source} cannot be read as {kind}: {error}') from error
     lines = [f'{source} is in {kind} format']
     try:
-        with written_whole(target) as work:
+        with whole_folder(target) as work:
             _write(datasets, work)
     except (OSError, ValueError) as error:
         raise UserError(f'{target} cannot be written: {error}') from error

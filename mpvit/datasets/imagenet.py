@@ -8,9 +8,7 @@ import contextlib
 import importlib
 import io
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +19,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from mpvit.errors import UserError, optional
+from mpvit.files.writing import NotWritten, whole_folder
 
 # Needs transformers before version 5, and nothing here needs it.
 _MULTIMODAL = 'mmpretrain.models.multimodal'
@@ -61,25 +60,26 @@ def write_digits(root: str | os.PathLike[str]) -> Path:
         UserError: The folder holds something else, or scikit-learn is not installed.
     """
     root = Path(root)
-    if all((root / split / str(_DIGITS - 1)).is_dir() for split in _SPLITS):
+    if _is_complete(root):
         return root
     if root.exists() and any(root.iterdir()):
         raise UserError(f'{root} holds other files than digits; name another folder')
     digits = optional('sklearn.datasets', 'the digits', 'demo').load_digits()
     pixels = (digits.images * (255 / 16)).round().astype(np.uint8)  # (1797, 8, 8)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
     try:
-        for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
-            folder = work / _SPLITS[number % 5 == 0] / str(label)
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(folder / f'{number:04d}.png')
-        work.chmod(0o755)
-        with contextlib.suppress(OSError):  # another process was faster
-            work.rename(root)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with whole_folder(root) as work:
+            for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
+                folder = work / _SPLITS[number % 5 == 0] / str(label)
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(folder / f'{number:04d}.png')
+    except NotWritten:
+        if not _is_complete(root):  # another process may have been faster
+            raise
     return root
+
+
+def _is_complete(root: Path) -> bool:
+    return all((root / split / str(_DIGITS - 1)).is_dir() for split in _SPLITS)
 
 
 @DATASETS.register_module()

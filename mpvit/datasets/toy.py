@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mpvit.datasets.annotations import read_annotations
 from mpvit.errors import UserError, optional
-from mpvit.files.folders import written_whole
+from mpvit.files.writing import NotWritten, whole_folder
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
 #: A distinct colour per class for drawings, RGB in [0, 255].
@@ -105,13 +105,12 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
         drawn = (root / _MARKER).is_file()
         what = 'a toy dataset drawn to another specification' if drawn else 'other files'
         raise UserError(f'{root} holds {what}; delete it or name another folder')
-    root.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with written_whole(root) as work:
+        with whole_folder(root) as work:
             for split_index, split in enumerate(_SPLITS):
                 _write_split(work, split, spec, np.random.default_rng([spec.seed, split_index]))
             (work / _MARKER).write_text(json.dumps(asdict(spec), indent=2))
-    except OSError:
+    except NotWritten:
         if not _is_complete(root, spec):  # another process may have been faster
             raise
     return root

@@ -15,8 +15,8 @@ from PIL import Image
 
 from mpvit.datasets.tiles import tiles
 from mpvit.errors import UserError
-from mpvit.files.folders import written_whole
 from mpvit.files.wheels import Wheel, contents, fetched
+from mpvit.files.writing import NotWritten, check_writable, whole_folder
 
 CLASSES = ('tree',)
 WHEEL = Wheel(
@@ -49,16 +49,16 @@ def write_trees_dataset(root: str | os.PathLike[str]) -> Path:
         return root
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise UserError(f'{root} holds other files; delete it or name another folder')
+    check_writable(root, folder=True)
     names = [f'{photo}{suffix}' for photo in _PHOTOS.values() for suffix in ('.png', '.xml')]
     files = contents(fetched(WHEEL), [*names, _LICENCE])
-    root.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with written_whole(root) as work:
+        with whole_folder(root) as work:
             for split, photo in _PHOTOS.items():
                 _write_split(work, split, files[f'{photo}.png'], files[f'{photo}.xml'])
             (work / 'LICENSE').write_bytes(files[_LICENCE])
             (work / _MARKER).write_text(_origin())
-    except OSError:
+    except NotWritten:
         if not _is_complete(root):  # another process may have been faster
             raise
     return root

@@ -13,8 +13,8 @@ from zipfile import BadZipFile, ZipFile
 from filelock import FileLock
 
 from mpvit.errors import UserError
-from mpvit.files.folders import written_whole
 from mpvit.files.sha256 import check_sha256
+from mpvit.files.writing import whole_folder
 
 _MOST_SECONDS = 1800
 _MOST_BYTES = 64 * 2**20  # of one file, unpacked
@@ -86,7 +86,7 @@ def _download(wheel: Wheel) -> None:
     folder = wheel.place.parent
     package = f'{wheel.package}=={wheel.version}'
     sys.stderr.write(f'Downloading {package} to {folder}\n')
-    with written_whole(folder) as work:
+    with whole_folder(folder) as work:
         # a source distribution would be run to learn what it needs
         options = f'--no-deps --only-binary :all: --no-cache-dir --no-input --dest {work}'.split()
         command = [*_pip(), 'download', '--quiet', '--disable-pip-version-check', *options, package]

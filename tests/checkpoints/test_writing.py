@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,10 +36,11 @@ def test_killed_while_writing(tmp_path, count):
 
     assert in_a_child(lambda: write_durably(path, write)) == -signal.SIGKILL
     assert path.read_bytes() == OLD
-    assert (tmp_path / 'epoch_1.pth.tmp').read_bytes() == NEW[:count]
+    (left,) = tmp_path.glob('.mpvit-*/epoch_1.pth')
+    assert left.read_bytes() == NEW[:count]
     write_durably(path, lambda file: file.write(NEW))  # what was left is no obstacle
     assert path.read_bytes() == NEW
-    assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
+    assert [p.name for p in tmp_path.glob('*.pth')] == ['epoch_1.pth']
 
 
 @pytest.mark.parametrize('call', ['fsync', 'replace'])
@@ -50,11 +52,15 @@ def test_killed_around_the_rename(tmp_path, monkeypatch, call):
     def kill(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def moved_and_killed(source, target):
+        os.replace(source, target)
+        kill()
+
     def act():
         if call == 'fsync':
             monkeypatch.setattr(os, 'fsync', kill)
         else:  # the folder's turn comes after the rename
-            monkeypatch.setattr('mpvit.checkpoints.writing._sync_folder', kill)
+            monkeypatch.setattr(Path, 'replace', moved_and_killed)
         write_durably(path, lambda file: file.write(NEW))
 
     assert in_a_child(act) == -signal.SIGKILL

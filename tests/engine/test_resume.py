@@ -163,15 +163,17 @@ def test_full_disk_ends_a_training_only_at_its_end(run, tmp_path, monkeypatch):
     assert 'No best checkpoint at step 2' in log
     assert checkpoints(work) == ['epoch_2.pth']
     assert len(list(work.glob('best_*.pth'))) == 1  # of the second evaluation
-    assert not list(work.glob('*.tmp'))
+    assert not list(work.glob('.mpvit-*'))
 
-    (work / 'epoch_3.pth.tmp').write_bytes(b'left by a kill')
+    (work / '.mpvit-x').mkdir()  # left by a kill
+    (work / '.mpvit-x' / 'epoch_3.pth').write_bytes(b'half')
     with monkeypatch.context() as patch:
         failing(patch, 1)
         _, error = run(work, *short, 'train_cfg.max_epochs=3', resume='auto', ends=UserError)
     assert str(error).startswith('the end of the training is lost')
     assert str(error).endswith(f'the last complete one is {work / "epoch_2.pth"}')
     assert checkpoints(work) == ['epoch_2.pth']
+    assert not list(work.glob('.mpvit-*'))
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, save_checkpoint
 from torch import Tensor, nn
 
-from mpvit.checkpoints.writing import TEMPORARY, NotSaved, check_finite, write_durably
+from mpvit.checkpoints.writing import NotSaved, check_finite, write_durably
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.run_folder import POINTER
 from mpvit.errors import UserError
+from mpvit.files.writing import remove_unfinished
 
 EVALUATED = 'evaluated_iter'  # in the message hub: the step of the last evaluation
 _BEST = ('best_ckpt_path', 'best_ckpt_path_dict')  # attributes of mmengine's hook
@@ -84,8 +85,7 @@ class DurableCheckpointHook(CheckpointHook):
             self.saved_step = runner.iter
             self.last_ckpt = runner.message_hub.get_info('last_ckpt')
         if is_main_process():
-            for leftover in Path(self.out_dir).glob(f'*.pth{TEMPORARY}'):
-                leftover.unlink(missing_ok=True)
+            remove_unfinished(self.out_dir)
             if not runner.iter:  # older checkpoints in the folder are not of this training
                 _point(runner, '')
 
