@@ -11,12 +11,13 @@ _MIXED = re.compile(
 )
 _VERSION = re.compile(r"__version__ = '((\d+)\.(\d+)\.(\d+)[^+']*(?:\+([\w.]+))?)'")
 _PUBLISHED = re.compile(r'cpu|cu\d+|rocm[\d.]+')  # builds that PyTorch's own index has
+_LONGEST = 10_000  # characters of an error that are looked at
 _INDEX = 'https://download.pytorch.org/whl'
 
 
 def mixed_builds(error: BaseException) -> str | None:
     """A line for what torch or torchvision raise where they are of different builds, else None."""
-    text = ' '.join(str(error).split())
+    text = ' '.join(str(error)[:_LONGEST].split())
     found = [_version(name) for name in ('torch', 'torchvision')]
     if isinstance(error, ModuleNotFoundError) or not _MIXED.search(text) or None in found:
         return None

@@ -15,7 +15,8 @@ _LESS_MEMORY = (
     '--amp bf16 (docs/train.md, Speed and memory)'
 )
 # The text of the error, and what to say; {0} is the first group, else the first line of the error,
-# {less}, {auto} and {workers} how to get by with less memory.
+# {less}, {auto} and {workers} how to get by with less memory. The patterns take time in proportion
+# to the text: none has a repetition that is tried from every character.
 _FAULTS = (
     (
         r'out of shared memory|shared memory (?:object|file|limit)|allocate shared memory|shm_open'
@@ -43,13 +44,16 @@ _FAULTS = (
         r'No space left on device|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos',
         'no space left to write a file: free some and go on',
     ),
-    (
-        r'(?is)(?=.*(?:gloo|nccl|ProcessGroup|TCPStore|Dist\w+Error))(?:.*(?:connect|closed|reset'
-        r'|abort|time.?out|timed out|broken pipe|remote process|heartbeat))',
-        'another process of this run ended or cannot be reached ({0}); its own output has the '
-        'cause',
-    ),
 )
+# Words of torch's distributed errors, of which one of each is in the text of the error.
+_DISTRIBUTED = 'gloo nccl processgroup tcpstore distbackenderror distnetworkerror diststoreerror'
+_GONE = (
+    'connect,closed,reset,abort,timeout,time out,time-out,timed out,broken pipe,remote process,'
+    'heartbeat'
+)
+_PEER = 'another process of this run ended or cannot be reached ({0}); its own output has the cause'
+_LONGEST = 2**20  # characters of an error that are looked at, and
+_SHOWN = 300  # of its first sentence that are said
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -82,17 +86,32 @@ def explain(error: BaseException, less_memory: str | None = None) -> str | None:
     """What happened and what to do about it, in one line, or None if it is something else."""
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return f'no space left to write {error.filename or "a file"}: free some and go on'
-    text = '\n'.join(reversed([f'{type(e).__name__}: {e}' for e in _chain(error)]))
+    texts = [f'{type(e).__name__}: {e}'[:_LONGEST] for e in _chain(error)]
+    text = '\n'.join(reversed(texts))
+    line, detail = _line(text)
+    if line is None:
+        return None
+    if detail is None:
+        first = str(error)[:_SHOWN].strip().partition('\n')[0]
+        detail = first.partition('. ')[0].rstrip(' .')
+    return line.format(
+        detail,
+        less=less_memory or _LESS_MEMORY,
+        auto='' if less_memory else 'use --batch-size auto, ',
+        workers='' if less_memory else 'lower num_workers of the dataloaders, or ',
+    )
+
+
+def _line(text: str) -> tuple[str | None, str | None]:
+    """What to say of an error, and a detail of it, if there are."""
     for pattern, line in _FAULTS:
-        found = re.search(pattern, text)
-        if found:
-            sentence = re.split(r'\.? *\n|\. ', str(error).strip())[0]
-            detail = found[1] if found.groups() else sentence
-            workers = '' if less_memory else 'lower num_workers of the dataloaders, or '
-            auto = '' if less_memory else 'use --batch-size auto, '
-            less = less_memory or _LESS_MEMORY
-            return line.format(detail, less=less, auto=auto, workers=workers)
-    return None
+        if found := re.search(pattern, text):
+            return line, found[1] if found.groups() else None
+    lower = text.lower()
+    split = _DISTRIBUTED.split(), _GONE.split(',')
+    if all(any(word in lower for word in words) for words in split):
+        return _PEER, None
+    return None, None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -115,36 +115,6 @@ def test_who_names_no_config_is_told_where_names_are_listed(words, status, comma
     assert ('did you mean mpvit_s_ddetr_50e?' in result.stderr) == ('mpvit_s' in words)
 
 
-@pytest.mark.parametrize(
-    ('raised', 'helps'),
-    [
-        ('PermissionError(13, "Permission denied", "out.json")', 'out.json: Permission denied'),
-        ('OSError(28, "No space left on device")', 'No space left'),
-        ('RecursionError("maximum")', 'nested'),
-        ('MemoryError()', 'memory'),
-        ('ModuleNotFoundError(name="gradio")', 'gradio'),
-    ],
-)
-def test_what_ends_a_command_is_said_in_one_line(root, raised, helps):
-    code = f"""
-from mpvit.cli._main import behind_the_door
-def fail(): raise {raised}
-behind_the_door(fail)
-"""
-    result = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr.startswith('error: ')
-    assert helps in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-
-
-def test_a_reader_that_has_seen_enough(root):
-    command = f'{sys.executable} -m mpvit configs | head -n 1'
-    result = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
-    assert 'Traceback' not in result.stderr
-    assert len(result.stdout.splitlines()) == 1
-
-
 @pytest.mark.parametrize('text', ['inf', 'nan', '-1'])
 def test_numbers_are_finite_and_in_range(text):
     with pytest.raises(argparse.ArgumentTypeError, match='choose 0 or more'):

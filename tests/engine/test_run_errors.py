@@ -92,6 +92,20 @@ def test_texts_that_no_test_can_bring_about(text, helps):
     assert (helps in line) if helps else line is None
 
 
+@pytest.mark.parametrize('text', ['gloo ', 'connect ', 'DataLoader worker (pid 1', ' ', '\n', '.'])
+def test_a_long_error_is_read_at_once(text):
+    start = time.process_time()
+    line = explain(RuntimeError(text * 100_000))
+    assert time.process_time() - start < 1
+    assert line is None
+
+
+def test_a_line_stays_short():
+    line = explain(RuntimeError('NCCL error: closed ' + 'x' * 100_000))
+    assert line.startswith('another process')
+    assert len(line) < 500
+
+
 def test_full_disk():
     with pytest.raises(UserError, match='space'), explained_faults():
         Path('/dev/full').write_text('x')
