@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import parity_check
+import parity_encoding
 import parity_fill
 import torch
 from mmdet.registry import MODELS
@@ -59,7 +60,8 @@ class DetectorParity:
 
     Args:
         name: A key of `CONFIGS`.
-        double: Run in float64 and compare with the float64 numbers.
+        double: Run in float64 and compare with the float64 numbers, which were made with a float32
+            encoding of positions (`parity_encoding`).
     """
 
     def __init__(self, name: str, double: bool = False) -> None:
@@ -74,6 +76,8 @@ class DetectorParity:
         self.model = _build(self.config)
         self.model.load_state_dict(_with_all_channels(tensors))
         self.model.to(self.dtype)
+        if double:
+            parity_encoding.use_official(self.model.positional_encoding)
         self._prepare_batch()
         self.forward()
 

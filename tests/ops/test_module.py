@@ -79,6 +79,22 @@ def test_locations_keep_the_precision_of_the_reference_points():
     torch.testing.assert_close(locations.double(), expected, rtol=0, atol=1e-6)
 
 
+def test_locations_of_a_double_model_are_double_in_its_encoder_too():
+    """The encoder's reference points are float32 in every model; so are they in mmcv's sum."""
+    points, offsets = torch.rand(1, 5, 2, 2), torch.randn(1, 5, 4, 2, 3, 2).double()
+    locations = module.sampling_locations(points, offsets, SHAPES)
+    expected = points[:, :, None, :, None] + offsets / SHAPES.flip(1)[:, None]
+    assert locations.dtype == torch.float64
+    torch.testing.assert_close(locations, expected, rtol=0, atol=1e-15)
+    boxes = torch.rand(1, 5, 2, 4)
+    locations = module.sampling_locations(boxes, offsets, SHAPES)
+    halves = boxes[:, :, None, :, None, 2:] * 0.5 / 3
+    torch.testing.assert_close(
+        locations, boxes[:, :, None, :, None, :2] + offsets * halves.double(), rtol=0, atol=1e-7
+    )
+    assert locations.dtype == torch.float64
+
+
 def test_errors_name_what_is_wrong():
     attention, inputs = make_attention(), make_inputs()
     with pytest.raises(ValueError, match='needs reference_points'):

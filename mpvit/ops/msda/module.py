@@ -92,8 +92,9 @@ def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes
         spatial_shapes: ``(H, W)`` of every level.
 
     Returns:
-        Tensor of the shape of ``offsets``, of the type of the reference points: they keep float32
-        where the offsets have less.
+        Tensor of the shape of ``offsets``, of the wider type of the two: float32 where mixed
+        precision made the offsets smaller, and float64 in a model of float64, whose encoder has
+        reference points of float32.
 
     Raises:
         ValueError: The reference points have neither 2 nor 4 numbers.
@@ -107,12 +108,13 @@ def sampling_locations(reference_points: Tensor, offsets: Tensor, spatial_shapes
         """``(..., levels, 2)`` to ``(..., 1, levels * points * 2)``: long rows make it fast."""
         return tensor.unsqueeze(-2).expand(*tensor.shape[:-1], points, 2).flatten(-3).unsqueeze(-2)
 
-    start = per_sample(reference_points[..., :2])
-    flat = offsets.flatten(-3).to(reference_points.dtype)
+    wider = torch.promote_types(reference_points.dtype, offsets.dtype)
+    reference_points = reference_points.to(wider)
+    start, flat = per_sample(reference_points[..., :2]), offsets.flatten(-3).to(wider)
     if numbers == 2:
         if not isinstance(spatial_shapes, Tensor):  # exporting
             return (start + flat / per_sample(_widths_and_heights(spatial_shapes))).view_as(offsets)
-        sizes = spatial_shapes.flip(-1).to(reference_points.dtype)
+        sizes = spatial_shapes.flip(-1).to(wider)
         locations = torch.addcdiv(start, flat, per_sample(sizes))
     else:
         locations = torch.addcmul(
