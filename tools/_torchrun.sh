@@ -33,8 +33,6 @@ command=("$python" -m mpvit.engine.torchrun --nnodes="$nodes"
     --nproc-per-node="${@:positionals+1:1}" "${rendezvous[@]}"
     ${MAX_RESTARTS:+--max-restarts="$MAX_RESTARTS"}
     "$tools/$tool" "${arguments[@]}" --launcher pytorch)
-# a new store for every restart: in a shared one torch 2.13 finds the addresses of dead processes
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 if [[ $tool != train.py ]]; then
     exec "${command[@]}"
 fi

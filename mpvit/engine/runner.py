@@ -45,8 +45,10 @@ class PortableRunner(Runner):
         """Set up processes; on a machine without GPUs, over gloo.
 
         Raises:
-            UserError: The processes were not started in a way that numbers them.
+            UserError: The processes were not started in a way that numbers them, or in one that
+                restarts them so that they do not find each other.
         """
+        _check_restarts()
         if self.distributed and get_device() == 'cpu' and not distributed.is_initialized():
             if self.launcher == 'slurm':
                 _take_rank_from_slurm()
@@ -178,6 +180,23 @@ class PortableRunner(Runner):
             if console_level and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(max(handler.level, logging.getLevelName(console_level)))
         return logger
+
+
+def _check_restarts() -> None:
+    """Refuse restarts of torchrun that find the addresses of dead processes.
+
+    They do in the store of torchrun, which keeps what the dead ones wrote. It is a race: whoever
+    is faster than the process whose address it needs fails, or waits until the timeout.
+    `mpvit.engine.torchrun` does without that store.
+    """
+    env = os.environ
+    restarts = env.get('TORCHELASTIC_MAX_RESTARTS', '0')
+    if restarts != '0' and env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
+        raise UserError(
+            f'torchrun --max-restarts={restarts}: a restarted process would connect to dead ones; '
+            f'start with MAX_RESTARTS={restarts} mpvit dist_train, or set '
+            'TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --rdzv-backend=c10d'
+        )
 
 
 def _take_rank_from_slurm() -> None:

@@ -4,18 +4,27 @@ Run as ``python -m mpvit.engine.torchrun`` in the place of ``python -m torch.dis
 """
 
 import logging
+import os
 import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
+OWN_STORE = 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE'
+
 
 def main() -> None:
     """Start the processes; exit with 1 if one of them fails.
 
-    One that ends by itself has said why. One that was killed has not, so a line names the signal.
+    After a restart the processes meet in a store of their own. In torchrun's, which outlives them,
+    torch 2.13 would read the addresses of dead processes: gloo's listeners and NCCL's unique id
+    (pytorch/pytorch#135712, #167288).
+
+    A process that ends by itself has said why. One that was killed has not, so a line names the
+    signal.
     """
+    os.environ[OWN_STORE] = '1'
     # its own report on a failed process, which is that of the exception below
     logging.getLogger('torch.distributed.elastic.multiprocessing.api').setLevel(logging.CRITICAL)
     try:

@@ -1,10 +1,12 @@
-"""What the learning rate is multiplied with, and the line that says so."""
+"""What the learning rate is multiplied with and the line that says so; restarts refused."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mpvit.engine.runner import PortableRunner, lr_factor
 from mpvit.errors import UserError
@@ -52,3 +54,19 @@ def test_a_config_is_formatted_again_only_where_it_changed():
     assert config.pretty_text is config.pretty_text
     config.a = 2
     assert '2' in config.pretty_text
+
+
+@pytest.mark.parametrize(
+    ('restarts', 'shared', 'refused'),
+    [('3', 'True', True), ('3', 'False', False), ('0', 'True', False)],
+)
+def test_torchrun_is_refused_where_its_restart_would_fail(monkeypatch, restarts, shared, refused):
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', restarts)
+    monkeypatch.setenv('TORCHELASTIC_USE_AGENT_STORE', shared)
+    started = []
+    monkeypatch.setattr(Runner, 'setup_env', lambda self, env_cfg: started.append(self))
+    runner = object.__new__(PortableRunner)
+    runner._distributed = False
+    with pytest.raises(UserError, match='MAX_RESTARTS=3') if refused else nullcontext():
+        runner.setup_env({})
+    assert started == ([] if refused else [runner])
