@@ -18,7 +18,7 @@ import mmengine.runner.runner
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.fileio import register_handler
+from mmengine.fileio import LocalBackend, register_handler
 from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 from mmengine.runner import CheckpointLoader
 
@@ -122,10 +122,13 @@ def read_safely() -> None:
 
 
 def write_durably() -> None:
-    """Have `Runner.save_checkpoint` write files that are whole or not there."""
+    """Have mmengine write checkpoints, detections and pictures that are whole or not there."""
     from mpvit.engine.hooks.checkpoint import write_checkpoint
+    from mpvit.files.writing import write
 
     mmengine.runner.runner.save_checkpoint = write_checkpoint
+    LocalBackend.put = lambda backend, obj, filepath: write(filepath, obj)
+    LocalBackend.put_text = lambda backend, obj, filepath, encoding='utf-8': write(filepath, obj)
 
 
 def forget_annotations_before_forks() -> None:

@@ -145,7 +145,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('config', type=config, help=text)
     text = 'folder for outputs (default: work_dirs/<config name>)'
-    option(parser, '--work-dir', paths.work_dir, 'DIR', text)
+    option(parser, '--work-dir', paths.output_folder, 'DIR', text)
     add_options(parser)
     launchers = ['none', 'pytorch', 'slurm', 'mpi']
     choice(parser, '--launcher', launchers, 'how several processes were started')

@@ -7,14 +7,14 @@ import argparse
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import work_dir
+from mpvit.files.paths import output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('config', type=types.config, help='config file, or name of one')
     place: Any = dict(dest='sheets', required=True)
-    types.option(parser, '--out', work_dir, 'DIR', 'folder for the sheets', **place)
+    types.option(parser, '--out', output_folder, 'DIR', 'folder for the sheets', **place)
     types.choice(parser, '--split', ['train', 'val'], 'which images')
     types.option(parser, '--count', types.count, 'N', 'images', 12)
     text = 'how often each image is augmented (default: 3 for train, 1 for val)'

@@ -14,6 +14,7 @@ from typing import Any
 from mpvit.cli import _arguments as types
 from mpvit.datasets.data_files import DataFiles
 from mpvit.files.paths import new_file, new_picture
+from mpvit.files.writing import write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--quick', action='store_true', help='read only a sample of the images')
     option = partial(types.option, parser)
-    option('--workers', types.positive, 'N', 'threads (default: one for each CPU core)')
+    option('--workers', types.number(int, 1, 256), 'N', 'threads (default: one for each CPU core)')
     option('--json', new_file, 'FILE', 'write all that was found as JSON')
     option('--picture', new_picture, 'FILE.png', 'draw histograms and the worst samples')
     option('--fix', new_file, 'FILE', 'write a repaired copy of the training file')
@@ -71,7 +72,7 @@ def run(
     )
     print(check.text_report(found))
     if files['json']:
-        Path(files['json']).write_text(json.dumps(check.json_report(found), indent=1) + '\n')
+        write(files['json'], json.dumps(check.json_report(found), indent=1) + '\n')
     if files['picture']:
         from mpvit.visualization.dataset_picture import draw_picture
 

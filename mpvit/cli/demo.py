@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import work_dir
+from mpvit.files.paths import output_folder
 
 CONFIG = 'mpvit_t_dino_toy'
 
@@ -16,7 +16,7 @@ CONFIG = 'mpvit_t_dino_toy'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.option(parser, '--config', types.config, 'CONFIG', 'config file or name', CONFIG)
-    types.option(parser, '--work-dir', work_dir, 'DIR', 'folder for outputs')
+    types.option(parser, '--work-dir', output_folder, 'DIR', 'folder for outputs')
 
 
 def run(config: str, work_dir: str | None) -> None:

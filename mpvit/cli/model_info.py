@@ -7,10 +7,10 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from mpvit.cli import _arguments as types
 from mpvit.files.paths import new_file
+from mpvit.files.writing import write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,4 +69,4 @@ def run(
                 print(f'\n{model.name}: not counted, for want of a formula: {calls}')
     if target:
         content = [asdict(model) for model in models]
-        Path(target).write_text(json.dumps(content, indent=1) + '\n')
+        write(target, json.dumps(content, indent=1) + '\n')

@@ -7,6 +7,7 @@ from typing import Any
 
 from mpvit.cli import _arguments as types
 from mpvit.files.paths import existing_file, existing_folder, existing_run, new_file
+from mpvit.files.writing import check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,11 +84,12 @@ def _errors(
     from mpvit.evaluation.result_files import read_results
     from mpvit.visualization.error_pictures import draw_errors
 
+    folder = Path(target) if target else Path(work_dir or '') / 'errors'
+    check_writable(folder, folder=True)
     if val_ann is not None and detections is not None:
         results = read_results(val_ann, detections, val_images or '')
     else:
         results = find_run(work_dir or '').results()
-    folder = Path(target) if target else Path(work_dir or '') / 'errors'
     study = Analysis(results, threshold)
     for path in draw_errors(study, folder, suffix=f'.{format}', count=count):
         print(path)

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import expanded, pickle_file
+from mpvit.files.paths import output_folder, pickle_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--classwise', action='store_true', help='also report every class')
     text = 'write the raw detections as a pickle'
     types.option(parser, '--out', pickle_file, 'FILE.pkl', text)
-    types.option(parser, '--show-dir', expanded, 'DIR', 'write pictures with the detections')
+    types.option(parser, '--show-dir', output_folder, 'DIR', 'write pictures with the detections')
     types.add_inference(parser)
     types.add_data(parser, 'val')
 

@@ -19,6 +19,7 @@ from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
 from mpvit.evaluation.result_files import Results, read_results
 from mpvit.files.paths import existing_run, newest_config
+from mpvit.files.writing import write
 
 RECORD = 'run.json'
 METRICS = 'metrics.json'
@@ -185,8 +186,7 @@ def write_metrics(
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> Path:
-    path.write_text(json.dumps(record, indent=2, default=float) + '\n')
-    return path
+    return write(path, json.dumps(record, indent=2, default=float) + '\n')
 
 
 def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:

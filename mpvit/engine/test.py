@@ -17,6 +17,7 @@ from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import data_of, write_metrics
 from mpvit.errors import UserError
 from mpvit.files.paths import existing_checkpoint
+from mpvit.files.writing import check_writable
 from mpvit.models.exported import is_exported, use_exported
 
 _OF_BOXES = ('CocoBoxMetric', 'CocoMetric')
@@ -115,6 +116,7 @@ def run_test(
         UserError: Data is missing, the config does not build, the checkpoint does not fit, or
             something ended the run from outside (`mpvit.engine.run_errors`).
     """
+    check_writable(cfg.work_dir, folder=True)
     check_data(cfg, 'test')
     keep_detections(cfg)
     settings = dict(dtype=dtype, compile=compile, fold=fold)

@@ -34,6 +34,7 @@ from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import Run, candidates, write_record
 from mpvit.errors import UserError, closest
 from mpvit.files.paths import existing_checkpoint, newest_config
+from mpvit.files.writing import check_writable
 
 # how often torchrun or Slurm started the job again
 _RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
@@ -165,6 +166,7 @@ def run_training(
         UserError: Data or weights are missing, the config does not build, or something ended the
             run from outside (`mpvit.engine.run_errors`).
     """
+    check_writable(cfg.work_dir, folder=True)
     source = _check_files(cfg)
     _check_optimizer(cfg)
     _keep_threads(cfg)

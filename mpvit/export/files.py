@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from mpvit.errors import UserError
 from mpvit.export.comparison import Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
 from mpvit.files.paths import expanded, new_file
+from mpvit.files.writing import whole_file
 from mpvit.inference.loading import evaluated_dataset, load_detector
 from mpvit.models.exported import (
     SECTION,
@@ -88,19 +88,15 @@ def export(
     facts = _facts(reference, checkpoint, size=size, batch=batch, dtype=dtype, attention=attention)
     half = dtype == 'fp16' and format == 'onnx'
     model = load_detector(config, checkpoint, dtype='fp16') if half else reference
-    try:
-        folder = tempfile.TemporaryDirectory(dir=file.parent, prefix='.export-')
-    except OSError as error:
-        raise UserError(f'{file} cannot be written: {error.strerror}') from error
-    with folder as place:
-        part = Path(place) / file.name
+    with whole_file(file, new=True) as part:
         onnx_file = part.with_suffix('.onnx')
         write_onnx(model, onnx_file, facts, size=size, batch=batch, attention=attention)
         if format == 'openvino':
             _write_openvino(onnx_file, part, facts, compress=dtype == 'fp16')
         found = verify(reference, load_exported(reference.cfg, part), dtype)
         for path in paths_of(part):
-            os.replace(path, file.with_name(path.name))
+            if path != part:  # the weights of OpenVINO
+                path.replace(file.with_name(path.name))
     return file, found
 
 

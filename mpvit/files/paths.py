@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mpvit.errors import UserError
+from mpvit.files.writing import check_writable
 
 AnyPath = TypeVar('AnyPath', bound=str | os.PathLike[str])
 #: Suffixes of files that are taken for images, and for videos, where a folder is searched. A file
@@ -129,17 +130,29 @@ def work_dir(path: str) -> str:
     return path
 
 
+def output_folder(path: str) -> str:
+    """A folder for outputs, as `work_dir`, that can be written; it is not made yet.
+
+    Raises:
+        UserError: It is a file or cannot be written.
+    """
+    path = work_dir(path)
+    check_writable(path, folder=True)
+    return path
+
+
 def new_file(path: AnyPath) -> AnyPath:
     """A file or folder to write.
 
     Raises:
-        UserError: It exists, or its parent does not.
+        UserError: It exists, its parent does not, or it cannot be written.
     """
     path = expanded(path)
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise UserError(f'{path} exists already; choose another name')
-    if not Path(path).parent.is_dir():
+    if not os.path.isdir(Path(path).parent):
         raise UserError(f'{path}: there is no folder {Path(path).parent}')
+    check_writable(path)
     return path
 
 
@@ -147,13 +160,14 @@ def new_folder(path: AnyPath) -> AnyPath:
     """A folder for results, which need not exist.
 
     Raises:
-        UserError: It is a file or not empty.
+        UserError: It is a file or not empty, or cannot be written.
     """
     path = expanded(path)
-    if Path(path).exists() and not Path(path).is_dir():
-        raise UserError(f'--out {path} is a file; name a new folder')
-    if Path(path).is_dir() and any(Path(path).iterdir()):
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UserError(f'--out {path} is no folder; name a new one')
+    if os.path.isdir(path) and any(Path(path).iterdir()):
         raise UserError(f'--out {path} is not empty; name a new folder')
+    check_writable(path, folder=True)
     return path
 
 
@@ -161,13 +175,14 @@ def new_picture(path: AnyPath) -> AnyPath:
     """A picture to write; its folder need not exist.
 
     Raises:
-        UserError: It exists, or is of a type that cannot be drawn.
+        UserError: It exists, is of a type that cannot be drawn, or cannot be written.
     """
     path = expanded(path)
     if Path(path).suffix.lower() not in _DRAWN:
         raise UserError(f'{path}: a picture ends in {", ".join(_DRAWN[:-1])} or {_DRAWN[-1]}')
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise UserError(f'{path} exists already; choose another name')
+    check_writable(path)
     return path
 
 
@@ -175,9 +190,10 @@ def pickle_file(path: str) -> str:
     """A file for raw detections.
 
     Raises:
-        UserError: It is named like something else than a pickle.
+        UserError: It is named like something else than a pickle, or cannot be written.
     """
     path = expanded(path)
     if Path(path).suffix not in ('.pkl', '.pickle'):
         raise UserError(f'--out {path}: the file is a pickle; name it .pkl')
+    check_writable(path)
     return path

@@ -5,12 +5,14 @@ before is as it was. A kill leaves what was unfinished beside it, in a hidden fo
 """
 
 import errno
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mpvit.errors import UserError
 
@@ -98,6 +100,25 @@ def write(target: AnyPath, content: str | bytes, *, new: bool = False) -> Path:
             content = content.encode(errors='backslashreplace')
         beside.write_bytes(content)
     return Path(target)
+
+
+def write_picture(target: AnyPath, picture: Any, **options: Any) -> Path:
+    """Write an image of Pillow in the format that the suffix names, as `whole_file` does.
+
+    Args:
+        target: File.
+        picture: Image.
+        **options: As for Pillow's ``Image.save``.
+
+    Returns:
+        ``target``.
+    """
+    from PIL import Image  # commands that answer at once do without
+
+    content = io.BytesIO()  # since Pillow does not say that a disk is full
+    kind = Image.registered_extensions()[Path(target).suffix.lower()]
+    picture.save(content, kind, **options)
+    return write(target, content.getvalue())
 
 
 def remove_unfinished(folder: AnyPath) -> None:

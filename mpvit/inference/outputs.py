@@ -4,8 +4,8 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from mpvit.checkpoints.coco_categories import category_ids
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError, optional
 from mpvit.files.paths import new_folder
+from mpvit.files.writing import whole_file
 from mpvit.inference.detections import Detections
 from mpvit.inference.detector import Detector
 from mpvit.inference.inputs import find
@@ -123,15 +124,12 @@ class Outputs(ExitStack):
         self._ids = category_ids(classes)
         categories = [dict(id=i, name=n) for i, n in zip(self._ids, classes, strict=True)]
         head = json.dumps(dict(info=info, categories=categories, annotations=[]))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:  # all or none
             results, images, table = (
-                self.enter_context(_opened(folder / name))
+                opened.enter_context(_whole(folder / name))
                 for name in ('detections.json', 'images.json', 'detections.csv')
             )
-        except OSError as error:
-            self.close()  # those that could be opened
-            raise UserError(f'{folder} cannot be written: {error.strerror}') from error
+            self.enter_context(opened.pop_all())
         self._results = _Array(results, '[')
         self._images = _Array(images, f'{head[:-1]}, "images": [', ']}\n')
         for array in (self._results, self._images):
@@ -141,6 +139,10 @@ class Outputs(ExitStack):
         self._pictures = Pictures(folder / 'annotated') if pictures else None
         if self._pictures is not None:
             self.callback(self._pictures.close)
+
+    def __exit__(self, *error: Any) -> None:
+        """Finish the files, also after an error: what was found until then is kept."""
+        super().__exit__(None, None, None)
 
     def add(self, source: Source, found: Detections) -> None:
         """Write what was found in an image, or in the next frame of a video."""
@@ -173,9 +175,15 @@ def _summary(outputs: Outputs, threshold: float) -> str:
     )
 
 
-def _opened(path: Path) -> IO[str]:
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[str]]:
+    """A file that has its name when it is finished."""
     # file names that are not UTF-8 become what JSON writes for them
-    return path.open('w', encoding='utf-8', errors='backslashreplace', newline='')
+    with (
+        whole_file(path) as beside,
+        beside.open('w', encoding='utf-8', errors='backslashreplace', newline='') as file,
+    ):
+        yield file
 
 
 class _Array:

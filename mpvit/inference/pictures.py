@@ -1,13 +1,16 @@
 """The folder of pictures and videos with detections drawn in."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from mpvit.files.writing import whole_file, write_picture
 from mpvit.inference.detections import Detections
 from mpvit.inference.drawing import draw
 from mpvit.inference.sources import Source
-from mpvit.inference.video import VideoWriter
+from mpvit.inference.video import Moment, VideoWriter
 
 _JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')
 
@@ -23,6 +26,7 @@ class Pictures:
         self._folder = folder
         self._taken: set[str] = set()
         self._video: VideoWriter | None = None
+        self._unfinished = ExitStack()
         self._path = folder
 
     def add(self, source: Source, found: Detections) -> Path:
@@ -32,20 +36,19 @@ class Pictures:
             self.close()
             suffix = PurePosixPath(source.name).suffix.lower()
             self._path = self._free_path(source.name, '.jpg' if suffix in _JPEG else '.png')
-            Image.fromarray(drawn).save(self._path, quality=95)
-            return self._path
+            return write_picture(self._path, Image.fromarray(drawn), quality=95)
         if self._video is None or source.moment.frame == 0:
             self.close()
             self._path = self._free_path(source.name, '.mp4')
-            self._video = VideoWriter(self._path, source.moment, found.size)
+            video = _whole_video(self._path, source.moment, found.size)
+            self._video = self._unfinished.enter_context(video)
         self._video.write(drawn, source.moment)
         return self._path
 
     def close(self) -> None:
         """Finish the video that is being written."""
-        if self._video is not None:
-            self._video.close()
-            self._video = None
+        self._video = None
+        self._unfinished.close()
 
     def _free_path(self, name: str, suffix: str) -> Path:
         wanted = PurePosixPath(name).with_suffix(suffix)
@@ -54,6 +57,11 @@ class Pictures:
             number += 1
             chosen = wanted.with_stem(f'{wanted.stem}_{number}')
         self._taken.add(str(chosen).lower())
-        path = self._folder / chosen
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return self._folder / chosen
+
+
+@contextmanager
+def _whole_video(path: Path, first: Moment, size: tuple[int, int]) -> Iterator[VideoWriter]:
+    """A video that has its name when it is finished."""
+    with whole_file(path) as beside, closing(VideoWriter(beside, first, size, path)) as video:
+        yield video

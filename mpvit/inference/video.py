@@ -86,14 +86,21 @@ class VideoWriter:
     """Writes an MP4 file in H.264, frame by frame. Sound is not copied.
 
     Frames are scaled to the size, width and height in pixels; the first moment tells rate and unit.
+    Errors call the file by the name if given.
 
     Raises:
         UserError: The file cannot be written, or PyAV is missing.
     """
 
-    def __init__(self, path: str | os.PathLike[str], first: Moment, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        first: Moment,
+        size: tuple[int, int],
+        name: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._av = optional('av', 'videos')
-        self._path = os.fspath(path)
+        self._path, self._name = os.fspath(path), os.fspath(name or path)
         with self._explained(), ExitStack() as opened:
             self._file = opened.enter_context(
                 self._av.open(self._path, 'w', options={'movflags': '+faststart'})
@@ -126,7 +133,7 @@ class VideoWriter:
             if isinstance(error, OSError):  # such as a full disk, which the caller explains
                 raise
             reason = error.strerror or error
-            raise UserError(f'{self._path} cannot be written as a video: {reason}') from error
+            raise UserError(f'{self._name} cannot be written as a video: {reason}') from error
 
 
 def _length(stream: Any, rate: Fraction) -> int:

@@ -26,6 +26,7 @@ from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.build import check_data
 from mpvit.errors import UserError
+from mpvit.files.writing import write_picture
 from mpvit.inference.detector import class_labels
 from mpvit.inference.drawing import Box
 from mpvit.inference.images import Pixels
@@ -148,8 +149,8 @@ def draw_sheets(
         columns = len(shown[0])
         title = 'annotated' if columns == 1 else 'annotated | as the detector is fed'
         captions = [panel.title for panel in panels]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sheet(pictures, captions, columns, _SIDE, title, _legend(shown, names)).save(target)
+        drawn = sheet(pictures, captions, columns, _SIDE, title, _legend(shown, names))
+        write_picture(target, drawn)
     return list(targets)
 
 

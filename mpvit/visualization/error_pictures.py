@@ -16,6 +16,7 @@ from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.evaluation.outcomes import OUTCOMES
 from mpvit.evaluation.result_files import read_results
 from mpvit.files.exif import orientation
+from mpvit.files.writing import write, write_picture
 from mpvit.inference.drawing import Box
 from mpvit.inference.images import Pixels, from_pillow, open_image
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
@@ -180,8 +181,7 @@ def contact_sheet(
     analysis = Analysis(read_results(annotations, detections, images), threshold)
     total = len(analysis.results.files)
     chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
-    image_sheet(Photos(analysis, 280), chosen, '', columns).save(target)
-    return Path(target)
+    return write_picture(target, image_sheet(Photos(analysis, 280), chosen, '', columns))
 
 
 def image_sheet(photos: Photos, images: Sequence[int], title: str, columns: int = 4) -> Image.Image:
@@ -227,11 +227,8 @@ def draw_errors(
     Yields:
         The files, each when it is written. Image files that could not be read are drawn as blanks.
     """
-    numbers = folder / 'errors.json'
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(analysis.as_record(), indent=1, ensure_ascii=False) + '\n'
-    numbers.write_text(text, encoding='utf-8')
-    yield numbers
+    yield write(folder / 'errors.json', text)
     for name, (draw, _) in CHARTS.items():
         yield save(draw(analysis), folder / f'{name}{suffix}')
     photos = Photos(analysis)
@@ -239,13 +236,9 @@ def draw_errors(
         # four, or so many that a sheet is not much higher than wide: a JPEG has 65,500 pixels
         columns = max(4, math.isqrt(len(chosen)))
         drawn = image_sheet(photos, chosen, f'The {name} images.', columns)
-        yield _saved(drawn, folder / f'{name}_images.jpg')
-    yield _saved(mistake_sheet(photos, min(count, 10)), folder / 'mistakes.jpg')
-
-
-def _saved(picture: Image.Image, path: Path) -> Path:
-    picture.save(path, quality=85)
-    return path
+        yield write_picture(folder / f'{name}_images.jpg', drawn, quality=85)
+    drawn = mistake_sheet(photos, min(count, 10))
+    yield write_picture(folder / 'mistakes.jpg', drawn, quality=85)
 
 
 def _corners(box: np.ndarray) -> np.ndarray:

@@ -63,7 +63,6 @@ def show_queries(
     with explained_faults(less_memory='use a smaller image, or --device cpu'):
         model = load_detector(config, checkpoint, chosen_device(device))
         points = record(model, picture, layer)
-    Path(figure).parent.mkdir(parents=True, exist_ok=True)
     save(draw_sheet(picture, points, top), Path(figure))
     return [points.name(detection) for detection in range(min(top, len(points.boxes)))]
 

@@ -22,6 +22,7 @@ from mpvit.errors import UserError
 from mpvit.evaluation.analysis import Analysis
 from mpvit.evaluation.coco import STATS
 from mpvit.evaluation.error_types import ERROR_TYPES
+from mpvit.files.writing import check_writable, write
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.curves import draw_curves
 from mpvit.visualization.error_pictures import Photos
@@ -68,9 +69,11 @@ def write_report(
         The file, and what is missing in it.
 
     Raises:
-        UserError: The folder holds no run at all.
+        UserError: The folder holds no run at all, or the file cannot be written.
     """
     run = find_run(work_dir)
+    target = Path(target) if target is not None else run.folder / 'report.html'
+    check_writable(target)
     history, no_history = _tried(lambda: read_history(run.folder))
     analysis, no_analysis = _tried(lambda: Analysis(run.results(), threshold))
     if history is None and analysis is None and not run.evaluation:
@@ -99,10 +102,8 @@ def write_report(
         files=_files(run),
         commands=_commands(run),
     )
-    target = Path(target) if target is not None else run.folder / 'report.html'
     html = template(Path(__file__).with_name('report.html')).render(page)
-    target.write_text(html, encoding='utf-8')
-    return target, [reason for reason in (no_history, no_analysis, *no_data) if reason]
+    return write(target, html), [reason for reason in (no_history, no_analysis, *no_data) if reason]
 
 
 def _tried(read: Callable[[], Any]) -> tuple[Any, str]:

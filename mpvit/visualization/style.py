@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from mpvit.datasets.palette import CLASSES
 from mpvit.errors import UserError
+from mpvit.files.writing import write
 
 FORMATS = ('.png', '.svg', '.pdf')
 _INK = '#0b0c0d'  # of text and lines; an SVG gets the colour of the page instead
@@ -119,8 +120,9 @@ def save(figure: Figure, path: Path) -> Path:
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
         metadata = {'Date': None} if path.suffix.lower() == '.svg' else None
-        figure.savefig(path, format=path.suffix[1:].lower(), metadata=metadata)
-    return path
+        content = io.BytesIO()
+        figure.savefig(content, format=path.suffix[1:].lower(), metadata=metadata)
+    return write(path, content.getvalue())
 
 
 def svg(figure: Figure, prefix: str) -> str:

@@ -1,25 +1,96 @@
 """The folder of results, apart from what the tests of the tool see of it."""
 
+import json
+import os
+import resource
+import signal
+from contextlib import contextmanager
+from fractions import Fraction
+
+import numpy as np
 import pytest
 
 from mpvit.errors import UserError
-from mpvit.inference import outputs
+from mpvit.inference.detections import Detections
 from mpvit.inference.outputs import Outputs
+from mpvit.inference.sources import Source
+from mpvit.inference.video import Moment, frames
+
+PIXELS = np.zeros((32, 48, 3), np.uint8)
+BOX = np.array([[1, 2, 30, 20]], np.float32)
+NAMES = ['detections.csv', 'detections.json', 'images.json']
 
 
-def test_no_file_stays_open_where_the_folder_cannot_be_written(tmp_path, monkeypatch):
-    files = []
+def found(count=1):
+    detections = np.repeat(BOX, count, 0), np.ones(count, np.float32), np.zeros(count, int)
+    return Detections(*detections, ('a',), (48, 32))
 
-    def opened(path):
-        files.append(original(path))
-        return files[-1]
 
-    original = outputs._opened
-    monkeypatch.setattr(outputs, '_opened', opened)
+def source(name, frame=None):
+    moment = None if frame is None else Moment(frame, 3, Fraction(5), frame, 1, Fraction(1, 5))
+    return Source(name, name, PIXELS, moment)
+
+
+@contextmanager
+def limited_files(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fill(folder, error):
+    with Outputs(folder, ('a',), {}, pictures=True) as outputs:
+        outputs.add(source('x.png'), found())
+        outputs.add(source('v.avi', 0), found())
+        outputs.add(source('v.avi', 1), found())
+        assert [path.name for path in folder.iterdir() if path.name[0] != '.'] == ['annotated']
+        raise error
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), SystemExit(143), UserError('lost')])
+def test_what_was_found_until_an_error_is_whole(tmp_path, error):
+    with pytest.raises(type(error)):
+        fill(tmp_path, error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['annotated', *NAMES]
+    assert len(json.loads((tmp_path / 'detections.json').read_text())) == 3
+    assert len(json.loads((tmp_path / 'images.json').read_text())['images']) == 3
+    assert len((tmp_path / 'detections.csv').read_text().splitlines()) == 4
+    assert len(list(frames(tmp_path / 'annotated' / 'v.mp4'))) == 2
+    assert sorted(os.listdir(tmp_path / 'annotated')) == ['v.mp4', 'x.png']
+
+
+def test_a_kill_leaves_no_half_of_a_file(tmp_path):
+    child = os.fork()
+    if child == 0:
+        try:
+            with Outputs(tmp_path, ('a',), {}, pictures=False) as outputs:
+                outputs.add(source('x.png'), found(1000))
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+    assert all(path.name.startswith('.mpvit-') for path in tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_file_and_leaves_no_half_of_it(tmp_path):
+    def write():
+        with Outputs(tmp_path, ('a',), {}, pictures=False) as outputs:
+            for _ in range(10):
+                outputs.add(source('x.png'), found(1000))
+
+    with limited_files(100_000), pytest.raises(UserError, match=r'detections\.json .*too large'):
+        write()
+    assert not (tmp_path / 'detections.json').exists()
+    assert not list(tmp_path.glob('.mpvit-*'))
+
+
+def test_a_folder_that_cannot_be_written_stays_as_it_was(tmp_path):
     (tmp_path / 'detections.csv').mkdir()
-    with pytest.raises(UserError, match='cannot be written: Is a directory'):
+    with pytest.raises(UserError, match=r'detections\.csv cannot be written .*folder'):
         Outputs(tmp_path, ('a',), {}, pictures=False)
-    assert [file.closed for file in files] == [True, True]
     with pytest.raises(TypeError):  # settings that JSON cannot hold
         Outputs(tmp_path, ('a',), dict(size=object()), pictures=False)
-    assert len(files) == 2
+    assert os.listdir(tmp_path) == ['detections.csv']

@@ -6,7 +6,6 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from mpvit.datasets.check.entries import box_faults
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.images import boxes_by_image, boxes_fit
 from mpvit.errors import UserError
+from mpvit.files.writing import write
 
 Changes = Counter[str]
 
@@ -33,16 +33,7 @@ def write_repaired(
     """
     content, changes = repair(table, facts)
     text = json.dumps(content, ensure_ascii=False)
-    try:
-        with open(target, 'x', encoding='utf-8') as file:
-            try:
-                file.write(text)
-                file.flush()
-            except OSError:
-                Path(target).unlink()  # no half of a file
-                raise
-    except OSError as error:
-        raise UserError(f'cannot write {target}: {error.strerror}') from error
+    write(target, text, new=True)
     return changes
 
 

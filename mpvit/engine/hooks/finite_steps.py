@@ -3,6 +3,7 @@
 They are left out by `mpvit.engine.optimizer.FiniteOptimWrapper`.
 """
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import FiniteOptimWrapper
 from mpvit.engine.run_folder import last_checkpoint
 from mpvit.errors import UserError
+from mpvit.files.writing import NotWritten, write
 
 _SHOWN = 8  # images named in a line
 _META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip')
@@ -150,7 +152,7 @@ class FiniteStepHook(Hook):
         )
         try:
             path = _dump(runner.work_dir, runner.iter + 1, self._batches, record)
-        except OSError as error:  # a full disk must not end what may well go on
+        except NotWritten as error:  # a full disk must not end what may well go on
             return f'{text}; the batch could not be written: {error}'
         return f'{text}; written to {path}'
 
@@ -159,15 +161,16 @@ def _dump(
     work_dir: str, iteration: int, batches: Sequence[Batch], record: Mapping[str, Any]
 ) -> Path:
     path = Path(work_dir) / 'nonfinite' / f'iter_{iteration}_rank_{get_rank()}.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = dict(
         iteration=iteration,
         rank=get_rank(),
         **record,
         batches=[dict(losses=_plain_losses(b.outputs), images=_images_of(b.data)) for b in batches],
     )
-    path.write_text(json.dumps(content, indent=2, default=str) + '\n')
-    torch.save([_tensors_of(batch.data) for batch in batches], path.with_suffix('.pt'))
+    write(path, json.dumps(content, indent=2, default=str) + '\n')
+    tensors = io.BytesIO()
+    torch.save([_tensors_of(batch.data) for batch in batches], tensors)
+    write(path.with_suffix('.pt'), tensors.getvalue())
     return path
 
 
