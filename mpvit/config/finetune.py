@@ -66,7 +66,7 @@ class Facts:
             raise UserError(f'--preset finetune: no file {file}; name your dataset by --data DIR')
         truth = read_annotations(file, strict=False)
         sides = np.nan_to_num(truth.sizes).max(1, initial=0)
-        kept = truth.usable & (sides[truth.image_row] > 0)
+        kept = truth.trained & (sides[truth.image_row] > 0)
         if not kept.any():
             raise UserError(f'annotation file {truth.file} has no box to train on')
         rows, boxes = truth.image_row[kept], truth.clipped[kept]

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -26,9 +26,13 @@ from mpvit.errors import UserError
 
 #: Objects are small below the first of these areas in pixels and large from the second on.
 SIZE_LIMITS = (32**2, 96**2)
+#: Marks of an annotation that are 0 or 1 where they are there.
+FLAGS = ('iscrowd', 'ignore')
 _LISTS = ('images', 'annotations', 'categories')
 _CLOCK_TICK = 10**8  # ns within which a file may be written twice with one time stamp
 _MOST_KEPT = 3  # files: of training, validation and test
+_INT64 = 2**63  # ids beyond do not fit into the arrays of an evaluation
+_LONGEST = 2**24  # pixels of a side; float32 holds every integer up to here
 AnyPath = str | os.PathLike[str]
 Entry = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -110,10 +114,13 @@ class Annotations:
 
     @cached_property
     def sizes(self) -> Floats:
-        """Stated width and height of the images, ``(M, 2)``; NaN if not positive numbers."""
+        """Stated width and height of the images, ``(M, 2)``.
+
+        NaN if not positive numbers up to 16,777,216, above any image.
+        """
         columns = [[image.get(key) for image in self.images] for key in ('width', 'height')]
         sizes = np.column_stack([numbers(column) for column in columns])
-        sizes[~(sizes > 0).all(1)] = np.nan
+        sizes[~((sizes > 0) & (sizes <= _LONGEST)).all(1)] = np.nan
         return sizes
 
     @cached_property
@@ -134,7 +141,8 @@ class Annotations:
     def areas(self) -> Floats:
         """Areas of the objects as annotated, or else of their boxes, in pixels, ``(N,)``."""
         area = numbers([entry.get('area') for entry in self.annotations])
-        return np.where(np.isnan(area), self.boxes[:, 2:].prod(1), area)
+        with np.errstate(over='ignore'):
+            return np.where(np.isnan(area), self.boxes[:, 2:].prod(1), area)
 
     @cached_property
     def image_row(self) -> Ints:
@@ -151,6 +159,11 @@ class Annotations:
         """Which annotations are crowds, ``(N,)``."""
         return np.array([bool(entry.get('iscrowd')) for entry in self.annotations], bool)
 
+    @cached_property
+    def ignored(self) -> Mask:
+        """Which annotations are marked to be left out of training (``ignore``), ``(N,)``."""
+        return np.array([bool(entry.get('ignore')) for entry in self.annotations], bool)
+
     @property
     def image_sizes(self) -> Floats:
         """The stated size of the image of each annotation, ``(N, 2)``; NaN if it is not known."""
@@ -163,7 +176,7 @@ class Annotations:
         Those without area within the image have ``x2 <= x1`` or ``y2 <= y1``.
         """
         ends = np.nan_to_num(self.image_sizes, nan=np.inf)
-        with np.errstate(invalid='ignore'):  # infinite ones
+        with np.errstate(invalid='ignore', over='ignore'):  # infinite ones
             start, end = self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]
         return np.hstack([start.clip(0, ends), end.clip(0, ends)])
 
@@ -180,12 +193,49 @@ class Annotations:
 
     @property
     def usable(self) -> Mask:
-        """Which boxes a detector is trained on or tested with, ``(N,)``; duplicates count."""
+        """Which boxes a detector is tested with, ``(N,)``; duplicates count."""
         return np.asarray(self.has_area & ~self.crowd & self.listed)
 
-    def class_counts(self) -> dict[str, int]:
-        """Usable boxes of every category, in the file's order."""
-        counts = np.bincount(self.category_row[self.usable], minlength=len(self.categories))
+    @property
+    def trained(self) -> Mask:
+        """Which boxes a detector of all categories is trained on, ``(N,)``; duplicates count."""
+        return np.asarray(self.usable & ~self.ignored)
+
+    def used(
+        self,
+        classes: Sequence[str] | None = None,
+        filter_cfg: Mapping[str, Any] | None = None,
+        training: bool = True,
+    ) -> tuple[Mask, Mask]:
+        """What a dataset takes of the file.
+
+        Args:
+            classes: Names of its classes; None for all categories.
+            filter_cfg: mmdet's: with ``filter_empty_gt`` an image needs an annotation of a class,
+                whatever its box, with ``min_size`` so many pixels on its shorter side. Only
+                trainings leave images out.
+            training: Boxes with ``ignore`` are left out; COCO's evaluation counts them.
+
+        Returns:
+            Which images, ``(M,)``, and which boxes, ``(N,)``; crowds are none.
+        """
+        wanted = [classes is None or name in classes for name in self.names]
+        of_class = np.array([*wanted, False], bool)[self.category_row]
+        images, limits = np.ones(len(self.images), bool), filter_cfg if training else None
+        if limits and limits.get('filter_empty_gt'):
+            images[:] = False
+            images[self.image_row[of_class & self.listed]] = True
+        if limits and limits.get('min_size'):
+            with np.errstate(invalid='ignore'):  # unknown sizes
+                images &= self.sizes.min(1) >= limits['min_size']
+        boxes = (self.trained if training else self.usable) & of_class
+        boxes[boxes] = images[self.image_row[boxes]]
+        return images, boxes
+
+    def class_counts(self, boxes: Mask | None = None) -> dict[str, int]:
+        """Boxes of every category in the file's order: the usable ones, or those given ``(N,)``."""
+        chosen = self.usable if boxes is None else boxes
+        counts = np.bincount(self.category_row[chosen], minlength=len(self.categories))
         return dict(zip(self.names, counts.tolist(), strict=True))
 
     def faults(self) -> Iterator[tuple[str, int, str]]:
@@ -206,7 +256,7 @@ class Annotations:
             entry = self.annotations[row]
             raise self.malformed_error(
                 f'annotation {entry["id"]} (image {entry["image_id"]}) has the bbox '
-                f'{entry.get("bbox")!r}, not four finite numbers'
+                f'{short(entry.get("bbox"))}, not four finite numbers'
             )
 
     def malformed_error(self, reason: str) -> UserError:
@@ -335,14 +385,25 @@ def _image_fault(entry: Any) -> str | None:
     fault = _id_fault(entry, 'id')
     if fault is None:
         name = entry.get('file_name')
-        if type(name) is not str or not name or '\0' in name:
+        if type(name) is not str or not name or '\0' in name or not _encodes(name):
             return f'file_name is {short(name)}'
     return fault
 
 
+def _encodes(name: str) -> bool:
+    """Whether a file can be called so: half of a surrogate pair, which JSON allows, cannot."""
+    return name.isascii() or not any('\ud800' <= letter <= '\udfff' for letter in name)
+
+
 def annotation_fault(entry: Any) -> str | None:
     """What makes an annotation unusable besides its box, or None."""
-    return _id_fault(entry, 'id', 'image_id', 'category_id')
+    fault = _id_fault(entry, 'id', 'image_id', 'category_id')
+    if fault is None:
+        for key in FLAGS:
+            # a text such as "false" would count as true
+            if entry.get(key, 0) not in (0, 1, None):
+                return f'{key} is {short(entry[key])}, not 0 or 1'
+    return fault
 
 
 def _category_fault(entry: Any) -> str | None:
@@ -356,8 +417,11 @@ def _id_fault(entry: Any, *keys: str) -> str | None:
     if type(entry) is not dict:
         return 'is no object'
     for key in keys:
-        if type(entry.get(key)) is not int:
-            return f'{key} is {short(entry.get(key))}, not an integer'
+        id_ = entry.get(key)
+        if type(id_) is not int:
+            return f'{key} is {short(id_)}, not an integer'
+        if not -_INT64 <= id_ < _INT64:
+            return f'{key} is {short(id_)}, not an integer of 64 bits'
     return None
 
 
@@ -368,7 +432,10 @@ FAULTS: dict[str, Callable[[Any], str | None]] = dict(
 
 def short(value: Any) -> str:
     """A value as text of limited length."""
-    text = 'missing' if value is None else repr(value)
+    try:
+        text = 'missing' if value is None else repr(value)
+    except RecursionError:
+        text = f'a deeply nested {type(value).__name__}'
     return text if len(text) <= 60 else text[:57] + '...'
 
 

@@ -38,6 +38,8 @@ class OfficialCocoDataset(CocoDataset):
     """
 
     _skipped: SkippedImages | None = None
+    #: Boxes of the images that the filters leave, without crowds; known once the file is read.
+    box_count: int | None = None
 
     def __init__(
         self, *args: Any, masks: bool = False, max_skipped_images: int = 0, **kwargs: Any
@@ -123,12 +125,19 @@ class OfficialCocoDataset(CocoDataset):
             )
         return sorted(infos, key=lambda info: info['img_id'])
 
+    def filter_data(self) -> list[dict[str, Any]]:
+        """Leave out images, and count the boxes of the others; see `CocoDataset.filter_data`."""
+        kept: list[dict[str, Any]] = super().filter_data()
+        if not kept:  # mmengine's packing of the records takes at least one
+            raise UserError(f'annotation file {self.ann_file}: filter_cfg leaves no image')
+        self.box_count = sum(not one['ignore_flag'] for info in kept for one in info['instances'])
+        return kept
+
     def _records(self, truth: Annotations) -> Iterator[dict[str, Any]]:
         raw: list[list[Entry]] = [[] for _ in truth.images]
         instances: list[list[Entry]] = [[] for _ in truth.images]
         labels = np.array([self.cat2label.get(a['category_id'], -1) for a in truth.annotations])
-        counted = (truth.image_row >= 0) & (labels >= 0)
-        counted &= ~np.array([bool(a.get('ignore')) for a in truth.annotations], bool)
+        counted = (truth.image_row >= 0) & (labels >= 0) & ~truth.ignored
         truth.refuse_odd_boxes(counted)
         columns = (truth.image_row, labels, counted & truth.has_area, truth.clipped, truth.crowd)
         rows = zip(*(column.tolist() for column in columns), strict=True)

@@ -17,7 +17,7 @@ def official_size(
     low, high = min(height, width), max(height, width)
     # the order of the operations matters: it decides about the last pixel
     if longest is not None and high / low * short > longest:
-        short = round(longest * low / high)
+        short = max(1, round(longest * low / high))  # the official code stops at 0
     if low == short:
         return height, width
     if width < height:

@@ -54,7 +54,7 @@ def outlook(cfg: Config) -> Iterator[str]:
     if train is None:
         return
     truth = read_annotations(train.ann_file, strict=False)
-    counts = np.bincount(truth.image_row[truth.usable], minlength=len(truth.images))
+    counts = np.bincount(truth.image_row[truth.trained], minlength=len(truth.images))
     (dataset,) = leaf_datasets(cfg.train_dataloader.dataset)
     made_for = str(dataset.type).rpartition('.')[2] == _MADE_FOR
     if not made_for and whole_model(cfg) is None:
@@ -87,7 +87,7 @@ def _scales(datasets: Iterable[Any]) -> Iterator[Scales]:
 
 def _small_objects(truth: Annotations, scales: Scales) -> Iterator[str]:
     known = np.isfinite(truth.sizes[:, 0])  # NaN for both sides or neither
-    boxes = truth.clipped[keep := truth.usable & known[truth.image_row]]
+    boxes = truth.clipped[keep := truth.trained & known[truth.image_row]]
     if not len(boxes) or scales.longest is None:
         return
     side = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))

@@ -21,7 +21,7 @@ from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.layout import Layout
 from mpvit.engine.batch_size import choose_batch
 from mpvit.engine.build import build_runner, check_data, explained, use_device
-from mpvit.engine.data_check import refuse_bad_data
+from mpvit.engine.data_check import log_data, refuse_bad_data
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.initial_weights import (
     initial_weights,
@@ -174,6 +174,7 @@ def run_training(
         runner = build_runner(cfg, [*notes, source] if source else notes)
         if warning:
             runner.logger.warning(warning)
+        refuse_bad_data(runner)
         if whole_model(cfg):
             leave_to_checkpoint(detector_of(runner))
         if auto_batch:
@@ -182,7 +183,7 @@ def run_training(
             _ = runner.train_loop, runner.val_loop
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         _check_length(runner)
-        refuse_bad_data(runner)
+        log_data(runner)
         warn_of_outlook(runner)
         forget()
         if is_main_process():

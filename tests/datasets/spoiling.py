@@ -92,6 +92,19 @@ def turned(orientation: int, size: tuple[int, int] = (64, 48)) -> Callable[[Any]
     return spoil
 
 
+def narrow(width: int, height: int, stated: bool = True) -> Callable[[Any], None]:
+    """Put a narrow image in the place of the first, whose annotations fit it if it is stated."""
+
+    def spoil(data: Any) -> None:
+        Image.new('RGB', (width, height)).save(data.image(0))
+        if stated:
+            data.train['images'][0].update(width=width, height=height)
+            for index, annotation in enumerate(data.train['annotations'][:3]):
+                annotation['bbox'] = [index, 0, 10, 10]
+
+    return spoil
+
+
 def copied(index: int, role: str, to: int) -> Callable[[Any], None]:
     """An image has the content of one to train on."""
     return lambda data: shutil.copy(data.image(index), data.image(to, role))
@@ -211,6 +224,25 @@ CASES = {
     'annotation_with_a_list_for_its_image': Case(
         put([100], 'val', 'annotations', 0, 'image_id'), 'annotation-malformed'
     ),
+    'image_with_an_id_beyond_64_bits': Case(
+        put(2**63, 'val', 'images', 0, 'id'), 'image-malformed image-unknown image-orphan'
+    ),
+    'image_with_half_a_letter_in_its_name': Case(
+        put('\ud800.png', 'val', 'images', 0, 'file_name'),
+        'image-malformed image-unknown image-orphan',
+    ),
+    'image_with_an_infinite_size': Case(
+        put(10**400, 'val', 'images', 0, 'width'), 'image-malformed'
+    ),
+    'image_with_a_size_beyond_float32': Case(
+        put(1e39, 'val', 'images', 0, 'width'), 'image-malformed'
+    ),
+    'annotation_ignored_by_text': Case(
+        put('false', 'train', 'annotations', 0, 'ignore'), 'annotation-malformed'
+    ),
+    'annotation_that_is_a_crowd_of_two': Case(
+        put(2, 'train', 'annotations', 0, 'iscrowd'), 'annotation-malformed'
+    ),
     'category_without_name': Case(
         put({'id': 1}, 'val', 'categories', 0),
         'category-malformed category-unknown category-id-gaps categories-differ',
@@ -246,7 +278,21 @@ CASES = {
     'no_area': Case(drop('train', 'annotations', 0, 'area'), 'area-missing'),
     'no_iscrowd': Case(drop('train', 'annotations', 0, 'iscrowd'), 'iscrowd-missing'),
     'crowds': Case(put(1, 'train', 'annotations', 0, 'iscrowd'), 'crowd'),
+    'ignored': Case(put(True, 'train', 'annotations', 0, 'ignore'), 'ignored'),
+    'ignored_in_validation': Case(put(1, 'val', 'annotations', 0, 'ignore'), ''),
+    'all_ignored': Case(
+        lambda data: [a.update(ignore=1) for a in data.train['annotations']],
+        'no-usable-box ignored class-without-boxes',
+    ),
+    'no_image_left_by_the_filter': Case(
+        nothing, 'no-usable-box', dict(filter_cfg=dict(min_size=49))
+    ),
     # classes
+    'class_without_a_box_alone': Case(
+        keep('both', lambda a: a['category_id'] != 3),
+        'no-usable-box val-without-boxes class-without-boxes class-not-in-config',
+        dict(classes=('owl',)),
+    ),
     'class_that_the_files_do_not_have': Case(
         nothing, 'class-not-in-data', dict(classes=(*CLASSES, 'elk'))
     ),
@@ -275,6 +321,12 @@ CASES = {
         lambda data: data.image(2).write_text('<html>404</html>'), 'image-unreadable'
     ),
     'a_folder_called_like_an_image': Case(a_folder_called_like_an_image, 'image-unreadable'),
+    'an_image_too_narrow_to_resize': Case(
+        narrow(20000, 10, stated=False), 'image-narrow size-and-boxes-mismatch'
+    ),
+    'an_image_narrow_for_these_scales': Case(
+        narrow(3000, 10), 'image-narrow box-sizes', dict(scales=Scales(128, 128, 128))
+    ),
     'another_size': Case(put(70, 'train', 'images', 0, 'width'), 'size-mismatch'),
     'another_size_that_the_boxes_need': Case(blank('RGB', (16, 12)), 'size-and-boxes-mismatch'),
     'turned_with_the_stored_size': Case(turned(6), 'exif-stored'),

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks._synthetic import coco_truth
 from mpvit.datasets.annotations import forget
+from mpvit.errors import UserError
 
 
 @pytest.fixture(scope='module')
@@ -50,3 +51,8 @@ def test_masks_are_kept_only_on_request(annotations, build_dataset):
     assert counts['plain'] == 0
     assert counts['masked'] > 200
     assert plain.data_bytes.nbytes < masked.data_bytes.nbytes
+
+
+def test_a_filter_that_leaves_no_image_is_refused(annotations, build_dataset):
+    with pytest.raises(UserError, match='filter_cfg leaves no image'):
+        build_dataset(*annotations, filter_cfg=dict(min_size=10_000))

@@ -381,7 +381,7 @@ CASES: dict[str, tuple] = {
     'misspelt class': (option(f'{CLASSES}=circel,square,{OTHERS}'), 'circel circle'),
     'classes in another order': (option(f'{CLASSES}=square,circle,{OTHERS}'), 'metainfo.classes'),
     'no box': (annotations(lambda content: content['annotations'][0].pop('bbox')), 'bbox'),
-    'annotation id twice': (annotations(duplicate('annotations')), 'train.json unique'),
+    'annotation id twice': (annotations(duplicate('annotations')), 'train.json annotations id'),
     'empty checkpoint': (file(b''), 'x.pth empty'),
     'half a checkpoint': (spoilt(lambda content: content[: len(content) // 2]), 'x.pth'),
     'checkpoint that runs code': (
@@ -407,7 +407,7 @@ SLOW: dict[str, tuple] = {
     'no annotation': (annotations(lambda content: content['annotations'].clear()), 'box'),
     'no category': (annotations(lambda content: content['categories'].clear()), 'circle'),
     'box of NaN': (annotations(set_box([1, 2, float('nan'), 4])), 'bbox nan'),
-    'box of three numbers': (annotations(set_box([1, 2, 3])), 'bbox four'),
+    'box of three numbers': (annotations(set_box([1, 2, 3])), 'bbox [1,'),
     'every box outside its image': (annotations(outside), 'train.json box'),
     'image id twice': (annotations(duplicate('images')), 'train.json id'),
     'truncated image': (images(truncate), f'000000000001.jpg {SKIPPED}'),

@@ -8,7 +8,7 @@ from mpvit.datasets.check.checker import check_dataset, inspect_dataset
 from mpvit.datasets.check.expectations import Scales, settings_of
 from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Problem, refuse_fatal
 from mpvit.datasets.check.repair import write_repaired
-from mpvit.datasets.check.report import json_report, text_report
+from mpvit.datasets.check.report import counts_in, json_report, text_report
 
 __all__ = [
     'CHECKS',
@@ -17,6 +17,7 @@ __all__ = [
     'Scales',
     'Split',
     'check_dataset',
+    'counts_in',
     'inspect_dataset',
     'json_report',
     'refuse_fatal',

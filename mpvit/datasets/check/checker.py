@@ -1,7 +1,7 @@
 """The check of a dataset: reads its files and asks everything that the other modules know."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,14 @@ from mpvit.datasets.check.classes import (
     split_problems,
 )
 from mpvit.datasets.check.entries import box_problems, form_problems
-from mpvit.datasets.check.expectations import Scales
+from mpvit.datasets.check.expectations import OFFICIAL, Scales
 from mpvit.datasets.check.image_files import Facts, look_at, sample_paths
-from mpvit.datasets.check.images import copy_problems, image_problems, orphan_problems
+from mpvit.datasets.check.images import (
+    copy_problems,
+    image_problems,
+    narrow_problems,
+    orphan_problems,
+)
 from mpvit.datasets.check.problems import Problem
 from mpvit.errors import UserError
 
@@ -27,12 +32,14 @@ class Inspection:
     Attributes:
         scales: How images are resized.
         tables: The annotation files that could be read, by role, 'train' or 'val'.
+        used: How many images and boxes a training or an evaluation takes of each file.
         facts: Of the image files that were looked at, by path.
         problems: What is wrong, by file and check.
     """
 
     scales: Scales | None
     tables: dict[str, Annotations] = field(default_factory=dict)
+    used: dict[str, tuple[int, int]] = field(default_factory=dict)
     facts: dict[str, Facts] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -65,6 +72,7 @@ def inspect_dataset(
     val: Split | None = None,
     *,
     classes: Sequence[str] | None = None,
+    filter_cfg: Mapping[str, Any] | None = None,
     scales: Scales | None = None,
     exif_turns: bool = False,
     quick: bool = False,
@@ -77,6 +85,7 @@ def inspect_dataset(
         train: Training data.
         val: Validation data, to be checked too and compared with the training data.
         classes: Names of the classes in the order of the config; None for no comparison.
+        filter_cfg: Which images a training leaves out, as mmdet's datasets take it.
         scales: How images are resized; None for no check of sizes after resizing.
         exif_turns: Images are loaded as their EXIF data turn them (``color_type='color'``).
         quick: Look for a sample of the image files only, and decode only a few.
@@ -90,13 +99,18 @@ def inspect_dataset(
         found.problems += _read(found, split, role)
     tables = list(found.tables.values())
     for role, table in found.tables.items():
-        found.problems += _annotation_problems(table, role, classes, scales)
+        images, boxes = table.used(classes, filter_cfg, role == 'train')
+        found.used[role] = int(images.sum()), int(boxes.sum())
+        found.problems += form_problems(table)
+        found.problems += box_problems(table, role, boxes)
+        found.problems += _class_problems(table, role, classes, scales)
     if classes is None and len(tables) == 2:
         found.problems += split_problems(*tables)
     facts = _look_at_images(tables, quick, workers or len(os.sched_getaffinity(0)))
     found.facts = {fact.path: fact.turned() if exif_turns else fact for fact in facts}
     for table in tables:
         found.problems += image_problems(table, found.facts)
+        found.problems += narrow_problems(table, found.facts, scales or OFFICIAL)
     found.problems += copy_problems(tables, found.facts)
     if not quick and len(tables) == len(splits):
         folders = [os.fspath(split.images) for split in splits.values()]
@@ -127,11 +141,9 @@ def _listed_images(files: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
         yield from (image['file_name'] for image in table.images)
 
 
-def _annotation_problems(
+def _class_problems(
     table: Annotations, role: str, classes: Sequence[str] | None, scales: Scales | None
 ) -> Iterator[Problem]:
-    yield from form_problems(table)
-    yield from box_problems(table, role)
     if classes is not None:
         yield from config_problems(table, classes)
     if role == 'train':

@@ -7,7 +7,7 @@ import numpy as np
 from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.problems import Problem
-from mpvit.errors import listed
+from mpvit.errors import did_you_mean, listed
 
 _RARE = 10  # boxes
 _IMBALANCE = 100  # times
@@ -21,7 +21,8 @@ def config_problems(table: Annotations, classes: Sequence[str]) -> Iterator[Prob
     names = table.names
     for name in classes:
         if name not in names:
-            yield Problem('class-not-in-data', f'there is no category {name!r}', table.file)
+            what = f'there is no category {name!r}{did_you_mean(name, names)}'
+            yield Problem('class-not-in-data', what, table.file)
     for name, count in table.class_counts().items():
         if name not in classes and count:  # Roboflow's category 0 has none
             what = f'category {name!r} with {count} box(es) is no class'
@@ -29,7 +30,10 @@ def config_problems(table: Annotations, classes: Sequence[str]) -> Iterator[Prob
     common = [name for name in names if name in classes]
     expected = [name for name in classes if name in names]
     if len(set(common)) == len(common) and common != expected:
-        what = f'the order in the file is ({listed(common)}), in the config ({listed(expected)})'
+        what = (
+            f'the order in the file is ({listed(common)}), in the config ({listed(expected)}); set '
+            f'metainfo.classes to {tuple(common)}'
+        )
         yield Problem('class-order', what, table.file)
 
 
@@ -44,7 +48,7 @@ def balance_problems(table: Annotations, classes: Sequence[str] | None) -> Itera
     """How often the classes that count occur in training data; of None all count."""
     counts = {
         name: count
-        for name, count in table.class_counts().items()
+        for name, count in table.class_counts(table.trained).items()
         if classes is None or name in classes
     }
     for name, count in counts.items():
@@ -62,12 +66,13 @@ def balance_problems(table: Annotations, classes: Sequence[str] | None) -> Itera
 
 def scale_problems(table: Annotations, scales: Scales) -> Iterator[Problem]:
     """Boxes and images after resizing."""
-    keep = table.usable & ~np.isnan(table.image_sizes[:, 0])
+    keep = table.trained & ~np.isnan(table.image_sizes[:, 0])
     limit = '' if scales.longest is None else f', long side at most {scales.longest}'
     at = f'at the largest scale (short side {scales.high}{limit})'
     if keep.any():
         boxes = table.boxes[keep, 2:] * scales.factor(table.image_sizes[keep])[:, None]
-        side = np.sqrt(boxes.prod(1))
+        with np.errstate(over='ignore'):
+            side = np.sqrt(boxes.prod(1))
         groups = np.histogram(side, [0, _TINY, 32, 96, np.inf])[0] / len(side)
         names = (f'under {_TINY} px', f'{_TINY} to 32', '32 to 96', 'over 96')
         shares = ', '.join(f'{share:.0%} {n}' for share, n in zip(groups, names, strict=True))

@@ -56,7 +56,7 @@ def _repeated(values: Iterable[Any]) -> list[tuple[Any, int]]:
 def box_faults(table: Annotations) -> dict[str, Mask]:
     """Which boxes have which fault, ``(N,)`` each; a box has at most one of the first five."""
     finite = np.asarray(np.isfinite(table.boxes).all(1), bool)
-    with np.errstate(invalid='ignore'):
+    with np.errstate(invalid='ignore', over='ignore'):
         ends = table.boxes[:, :2] + table.boxes[:, 2:]
         no_area = finite & (table.boxes[:, 2:] <= 0).any(1)
         # of unknown sizes, which are NaN, all comparisons fail
@@ -77,7 +77,8 @@ def _duplicates(table: Annotations, finite: Mask) -> Mask:
     keys = np.column_stack([table.image_row, table.category_row, table.crowd, table.boxes])
     duplicate = np.zeros(len(keys), bool)
     # exact, but slow for all of COCO: only rows whose mixture of all numbers occurs twice
-    mixtures = (keys * np.sqrt([2, 3, 5, 7, 11, 13, 17])).sum(1)
+    with np.errstate(over='ignore', invalid='ignore'):
+        mixtures = (keys * np.sqrt([2, 3, 5, 7, 11, 13, 17])).sum(1)
     _, which, times = np.unique(mixtures, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(times[which] > 1)
     order = rows[np.lexsort(keys[rows].T)]  # stable: of equal ones the first in the file is first
@@ -85,10 +86,16 @@ def _duplicates(table: Annotations, finite: Mask) -> Mask:
     return duplicate & finite & table.listed
 
 
-def box_problems(table: Annotations, role: str) -> Iterator[Problem]:
-    """Everything wrong with boxes and annotations of a split, 'train' or 'val'."""
+def box_problems(table: Annotations, role: str, used: Mask) -> Iterator[Problem]:
+    """Everything wrong with boxes and annotations of a split.
+
+    Args:
+        table: The annotation file.
+        role: 'train' or 'val'.
+        used: Which boxes the split takes of the file, ``(N,)``.
+    """
     file, faults = table.file, box_faults(table)
-    if not table.usable.any():
+    if not used.any():
         code = 'no-usable-box' if role == 'train' else 'val-without-boxes'
         what = f'none of the {len(table.boxes):,} annotations is a valid box of a listed category'
         yield Problem(code, what, file)
@@ -104,6 +111,8 @@ def box_problems(table: Annotations, role: str) -> Iterator[Problem]:
     yield from _missing_keys(table)
     if table.crowd.any():
         yield Problem('crowd', f'{table.crowd.sum():,} annotations are crowds', file)
+    if table.ignored.any() and role == 'train':
+        yield Problem('ignored', f'{table.ignored.sum():,} annotations have ignore: 1', file)
     empty = len(table.images) - len(np.unique(table.image_row[table.image_row >= 0]))
     if empty:
         what = f'{empty:,} of {len(table.images):,} images have no annotation'

@@ -9,6 +9,7 @@ import numpy as np
 
 from mpvit.datasets.annotations import Annotations, Floats
 from mpvit.datasets.check.entries import TOLERANCE
+from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.problems import Problem, size_text
 from mpvit.files.paths import is_image
@@ -37,6 +38,18 @@ def image_problems(table: Annotations, facts: Mapping[str, Facts]) -> Iterator[P
         if path in facts:
             for code, message in _faults(tuple(stated), facts[path], boxes):
                 yield Problem(code, message, path, image['id'])
+
+
+def narrow_problems(
+    table: Annotations, facts: Mapping[str, Facts], scales: Scales
+) -> Iterator[Problem]:
+    """Images that cannot be resized, by the size of the file where it was looked at."""
+    for image, path, stated in zip(table.images, table.paths, table.sizes.tolist(), strict=True):
+        fact = facts.get(path)
+        size = stated if fact is None or fact.fault else fact.size
+        if max(size) > scales.widest * min(size):  # not of unknown ones, which are NaN
+            what = f'{size_text(size)}: one side is over {scales.widest:.0f} times the other'
+            yield Problem('image-narrow', what, path, image['id'])
 
 
 def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
@@ -91,8 +104,8 @@ def _size_fault(stated: tuple[float, ...], fact: Facts, boxes: Floats) -> tuple[
 
 def boxes_fit(boxes: Floats, stated: Sequence[float], size: Sequence[float]) -> bool:
     """Whether what a stated width and height leave of boxes ``(n, 4)`` lies within others."""
-    corners = boxes[:, :2] + boxes[:, 2:]
-    with np.errstate(invalid='ignore'):
+    with np.errstate(invalid='ignore', over='ignore'):
+        corners = boxes[:, :2] + boxes[:, 2:]
         kept = ((boxes[:, :2] < stated) & (corners > 0) & (boxes[:, 2:] > 0)).all(1)
     ends = np.minimum(corners[kept], stated)
     return bool((ends <= np.add(size, TOLERANCE)).all())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mpvit.datasets.annotations import Annotations, Entry, annotation_fault, number
+from mpvit.datasets.annotations import FLAGS, Annotations, Entry, annotation_fault, number
 from mpvit.datasets.check.entries import box_faults
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.images import boxes_by_image, boxes_fit
@@ -18,6 +18,7 @@ from mpvit.errors import UserError
 from mpvit.files.writing import write
 
 Changes = Counter[str]
+_FLAG_TEXTS = {'0': 0, 'false': 0, 'no': 0, '': 0, '1': 1, 'true': 1, 'yes': 1}
 
 
 def write_repaired(
@@ -111,6 +112,8 @@ def _annotations(
         if type(entry) is dict and (type(entry.get('id')) is not int or entry['id'] in seen):
             entry['id'] = next(fresh)
             changes['annotations given a new id'] += 1
+        if type(entry) is dict:
+            _read_flags(entry, changes)
         if annotation_fault(entry):
             changes['malformed annotations dropped'] += 1
         elif entry['category_id'] not in categories:
@@ -121,6 +124,15 @@ def _annotations(
             seen.add(entry['id'])
             entry['image_id'] = new_id[entry['image_id']]
             yield entry
+
+
+def _read_flags(entry: Entry, changes: Changes) -> None:
+    """Write 0 or 1 where a text says so, in place."""
+    for key in FLAGS:
+        value = str(entry.get(key)).strip().lower()
+        if isinstance(entry.get(key), str) and value in _FLAG_TEXTS:
+            entry[key] = _FLAG_TEXTS[value]
+            changes[f'{key} written as 0 or 1 instead of text'] += 1
 
 
 def _correct_sizes(table: Annotations, facts: Mapping[str, Facts], changes: Changes) -> None:

@@ -5,20 +5,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mpvit.datasets.annotations import FAULTS, Annotations
 from mpvit.datasets.check.checker import Inspection
 from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Problem
 
 
 def text_report(found: Inspection, shown: int = 3) -> str:
     """What was found as text, the worst kinds first; of one kind as many as ``shown``."""
-    lines = [
-        f'{role}: {len(table.images):,} images, {len(table.annotations):,} annotations, '
-        f'{len(table.categories):,} categories ({table.file})'
-        for role, table in found.tables.items()
-    ]
+    lines = []
+    for role, table in found.tables.items():
+        images, boxes, categories = counts_in(table)
+        lines += [
+            f'{role}: {images:,} images, {boxes:,} annotations, '
+            f'{categories:,} categories ({table.file})',
+            f'    {used_text(role, *found.used[role])}',
+        ]
     for group in grouped(found.problems):
         lines += ['', *_group_lines(group, shown)]
     return '\n'.join([*lines, '', verdict(found.problems)])
+
+
+def counts_in(table: Annotations) -> tuple[int, ...]:
+    """How many images, annotations and categories stand in a file, malformed ones too."""
+    return tuple(len(table.content.get(kind, ())) for kind in FAULTS)
+
+
+def used_text(role: str, images: int, boxes: int) -> str:
+    """How much of a file a split takes: 'training uses 80 images and 181 boxes of these'."""
+    work = 'training' if role == 'train' else 'validation'
+    return f'{work} uses {images:,} images and {boxes:,} boxes of these'
 
 
 def _group_lines(group: Sequence[Problem], shown: int) -> Iterator[str]:
@@ -65,9 +80,8 @@ def json_report(found: Inspection) -> dict[str, Any]:
             dict(
                 role=role,
                 file=table.file,
-                images=len(table.images),
-                annotations=len(table.annotations),
-                categories=len(table.categories),
+                **dict(zip(FAULTS, counts_in(table), strict=True)),
+                **dict(zip(('used_images', 'used_boxes'), found.used[role], strict=True)),
             )
             for role, table in found.tables.items()
         ],
