@@ -12,6 +12,8 @@ from mpvit.errors import UserError, listed
 
 _NECK = re.compile(r'(neck\.(?:extra_)?convs\.\d+\.)conv\.weight')
 _PARTS_OF_DETECTORS = ('bbox_head.', 'neck.', 'roi_head.', 'rpn_head.')
+_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _MMDET_2 = 'bbox_head.transformer.'
 
 
@@ -51,9 +53,12 @@ def check_fit(
 ) -> None:
     """Make sure that a checkpoint has the model's tensors, in name and shape, and no others.
 
+    Weights are real numbers of 16 to 64 bits, all of them finite.
+
     Raises:
         UserError: It does not; the message names examples and gives the advice, or says what the
-            checkpoint is of, such as a classifier where the model is a detector.
+            checkpoint is of, such as a classifier where the model is a detector. Or a tensor, which
+            is named, holds something else than weights.
     """
     found = weights_of(checkpoint)
     _check_kind(checkpoint, found, expected)
@@ -74,7 +79,50 @@ def check_fit(
             f'the checkpoint is of another model than the config: {"; ".join(told)} of '
             f'{len(expected)} tensors; {advice}'
         )
+    check_values(found, expected)
     _check_shared(found, expected)
+
+
+def check_values(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """Make sure that tensors hold weights: torch copies any kind of number into any other.
+
+    Args:
+        found: What is to be loaded, by name.
+        expected: Tensors of the model, of the same names; where these are no floating-point
+            numbers, as in counters, other kinds of numbers than booleans may be loaded.
+
+    Raises:
+        UserError: A tensor is of another kind, or holds NaN or infinity. It is named.
+    """
+    for name, wanted in expected.items():
+        value = found[name]
+        fault = _kind_fault(value, wanted) or _number_fault(value)
+        if fault:
+            raise UserError(
+                f'the checkpoint cannot be used: {name} {fault}; take one that was written '
+                'earlier, or get the file again'
+            )
+
+
+def _kind_fault(value: Any, wanted: Tensor) -> str | None:
+    if not isinstance(value, Tensor):
+        return f'is a {type(value).__name__}, not a tensor'
+    kinds = _WEIGHTS if wanted.is_floating_point() else (wanted.dtype, *_WEIGHTS, *_COUNTERS)
+    if value.dtype in kinds:
+        return None
+    return f'holds numbers of the kind {_named(value)}, where the model has {_named(wanted)}'
+
+
+def _named(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix('torch.')
+
+
+def _number_fault(value: Tensor) -> str | None:
+    # a sum is finite if all are, but for an overflow; several times faster than to look at each
+    if not value.is_floating_point() or bool(value.detach().sum().isfinite()):
+        return None
+    odd = value.numel() - int(value.isfinite().sum())
+    return f'holds NaN or infinity in {odd:,} of {value.numel():,} values' if odd else None
 
 
 def _check_kind(

@@ -202,11 +202,14 @@ class ExportedDetector(BaseDetector):
             The samples with ``pred_instances``: ``bboxes``, ``scores``, ``labels``.
 
         Raises:
-            UserError: The file was exported for another batch or size.
+            UserError: The file was exported for another batch or size, or gives NaN or infinity,
+                as it does where its weights hold them.
         """
         pixels = self._fitted(batch_inputs).round().clamp(0, 255).to('cpu', torch.uint8)
         shapes = [sample.img_shape[:2] for sample in batch_data_samples]
         outputs = self.network(np.ascontiguousarray(pixels.numpy()), np.array(shapes, np.int64))
+        if not all(np.isfinite(values).all() for values in outputs[:2]):
+            raise UserError(f'{self.file} gives NaN or infinity: its weights are damaged')
         results = []
         for sample, boxes, scores, labels in zip(batch_data_samples, *outputs, strict=True):
             (height, width), (to_height, to_width) = sample.img_shape[:2], sample.ori_shape[:2]

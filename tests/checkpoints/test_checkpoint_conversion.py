@@ -1,7 +1,9 @@
 """Whole checkpoints, there and back."""
 
 import argparse
+import math
 
+import numpy as np
 import pytest
 import torch
 from parity_detector import CONFIGS
@@ -260,6 +262,40 @@ def test_difference_is_named(change, message):
     found = {k: v for k, v in {**MODEL, **change}.items() if v is not None}
     with pytest.raises(UserError, match=message):
         check_fit(found, MODEL)
+
+
+ODD = torch.zeros(2, 3)
+ODD[1, 2] = math.nan
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        (ODD, 'a.weight holds NaN or infinity in 1 of 6 values'),
+        (torch.full((2, 3), math.inf), 'a.weight holds NaN or infinity in 6 of 6'),
+        (torch.tensor([[math.inf, -math.inf, 0]] * 2), 'in 4 of 6'),
+        (ODD.half(), 'in 1 of 6'),
+        (torch.zeros(2, 3, dtype=torch.bool), 'a.weight holds numbers of the kind bool'),
+        (torch.zeros(2, 3, dtype=torch.int8), 'int8, where the model has float32'),
+        (torch.zeros(2, 3, dtype=torch.complex64), 'complex64'),
+        (torch.zeros(2, 3).to(torch.float8_e4m3fn), 'float8_e4m3fn'),
+        (np.zeros((2, 3), np.float32), 'a.weight is a ndarray, not a tensor'),
+    ],
+)
+def test_what_is_no_weight_is_refused_by_name(value, message):
+    with pytest.raises(UserError, match=message):
+        check_fit({**MODEL, 'a.weight': value}, MODEL)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_fit(dtype):
+    """Also where their sum is beyond the type, as it is with half precision."""
+    check_fit({name: torch.full_like(w, 60_000, dtype=dtype) for name, w in MODEL.items()}, MODEL)
+    counter = dict(seen=torch.tensor(3))
+    check_fit(dict(seen=torch.tensor(3, dtype=dtype)), counter)
+    check_fit(dict(seen=torch.tensor(3, dtype=torch.int32)), counter)
+    with pytest.raises(UserError, match='seen holds numbers of the kind bool'):
+        check_fit(dict(seen=torch.tensor(True)), counter)
 
 
 def test_what_is_one_tensor_in_the_model_must_be_one_in_the_file():

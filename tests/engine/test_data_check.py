@@ -113,7 +113,7 @@ def test_the_log_says_how_much_of_the_data_is_trained_on(runner, data, caplog):
     change(data, leave_out)
     content = json.loads((data / 'annotations' / 'instances_train2017.json').read_text())
     total = len(content['annotations'])
-    dataset = DATASETS.build(runner.cfg.train_dataloader.dataset)
+    dataset = DATASETS.build(dict(runner.cfg.train_dataloader.dataset, pipeline=[]))
     runner.train_dataloader = SimpleNamespace(dataset=RepeatDataset(dataset, 2))
     with caplog.at_level('INFO'):
         log_data(runner)

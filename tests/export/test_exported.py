@@ -109,6 +109,17 @@ def test_files_that_cannot_be_used(tiny, onnx_file, openvino_file, tmp_path):
             load_detector(tiny[0], path)
 
 
+def test_weights_of_nan_are_told(tiny, onnx_file, tmp_path, toy):
+    network = onnx.load(onnx_file)
+    floats = [w for w in network.graph.initializer if w.data_type == TensorProto.FLOAT]
+    weights = max(floats, key=lambda one: len(one.raw_data))
+    weights.raw_data = np.full(len(weights.raw_data) // 4, np.nan, np.float32).tobytes()
+    onnx.save(network, tmp_path / 'nan.onnx')
+    detector = Detector(tiny[0], tmp_path / 'nan.onnx', 'cpu')
+    with pytest.raises(UserError, match=r'nan.onnx gives NaN or infinity'):
+        detector(next((toy / 'val2017').iterdir()))
+
+
 def test_files_in_the_home_folder(tiny, onnx_file, checkpoint, monkeypatch):
     monkeypatch.setenv('HOME', str(onnx_file.parent))
     load_detector(tiny[0], f'~/{onnx_file.name}')
