@@ -18,9 +18,10 @@ import mmengine.runner.runner
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.fileio import LocalBackend, register_handler
+from mmengine.fileio import LocalBackend, register_backend, register_handler
 from mmengine.registry import WEIGHT_INITIALIZERS, Registry
 from mmengine.runner import CheckpointLoader
+from PIL import EpsImagePlugin
 
 from mpvit import processors
 from mpvit.ops import mmcv_bridge
@@ -107,7 +108,10 @@ def add_scope() -> None:
 
 
 def read_safely() -> None:
-    """Replace mmengine's readers of checkpoints, pickles and YAML, which may execute a file."""
+    """Replace mmengine's readers, which may execute a file, wait for a pipe or never end.
+
+    Pillow may start no other program, which it does for PostScript.
+    """
     from mpvit.checkpoints import loading
 
     for prefixes, loader in loading.LOADERS.items():
@@ -119,6 +123,9 @@ def read_safely() -> None:
     mmengine.runner.checkpoint.load_url = loading.load_url
     register_handler(['pkl', 'pickle'])(loading.WriteOnlyPickle)
     register_handler(['yaml', 'yml'])(loading.SafeYaml)
+    register_backend('local', loading.RegularFiles, force=True, prefixes='')
+    register_backend('http', loading.LimitedHttp, force=True, prefixes=['http', 'https'])
+    EpsImagePlugin.gs_binary = False
 
 
 def write_durably() -> None:

@@ -13,6 +13,7 @@ import mpvit.register  # noqa: F401
 from mpvit.app.detectors import Detectors
 from mpvit.app.results import Result
 from mpvit.errors import UserError
+from mpvit.files.untrusted import PAGE_FORMATS, PAGE_PIXELS
 from mpvit.inference.images import read_image
 
 #: How long uploads and copies for the browser stay.
@@ -20,10 +21,6 @@ KEPT_SECONDS = 3600
 _EXAMPLES = 24  # pictures offered; more would make the page slow
 _THUMBNAIL = 200  # pixels of the longer side
 _SHOWN = 1600  # the same of the copy that the page shows
-#: The decoders that a picture may reach. Pillow has more, some of which start other programs.
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
-#: Pixels of the largest picture; a small file can claim to hold any number.
-MOST_PIXELS = 50_000_000
 
 
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
@@ -36,7 +33,7 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
         UserError: It is no picture, of a kind that is not taken, damaged, or too large.
     """
     name = Path(path).name
-    return Image.fromarray(read_image(path, name, formats=FORMATS, most_pixels=MOST_PIXELS))
+    return Image.fromarray(read_image(path, name, formats=PAGE_FORMATS, most_pixels=PAGE_PIXELS))
 
 
 class Actions:

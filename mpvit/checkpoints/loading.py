@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import mmengine.runner.checkpoint as mmengines
 from mmengine.dist import barrier, get_rank
+from mmengine.fileio.backends import HTTPBackend, LocalBackend
 from mmengine.fileio.handlers import pickle_handler, yaml_handler
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
@@ -20,13 +21,15 @@ from mmengine.model.weight_init import update_init_info
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mpvit.checkpoints import published
 from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.conversion import to_ours
 from mpvit.checkpoints.formats import weights_of
-from mpvit.checkpoints.published import PREFIX, cached, entry_of, fetch
+from mpvit.checkpoints.published import cached, entry_of
 from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.errors import UserError
-from mpvit.files.download import DownloadError
+from mpvit.files.download import DownloadError, fetch
+from mpvit.files.untrusted import JSON_BYTES, parse_yaml, read_untrusted
 
 
 def load(
@@ -92,7 +95,7 @@ def load_url(
 
 def load_published(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Read an entry of `mpvit.checkpoints.published`, ``mpvit://NAME``, downloaded if need be."""
-    return load_from_local(str(fetch(entry_of(filename))), map_location)
+    return load_from_local(str(published.fetch(entry_of(filename))), map_location)
 
 
 def load_from_elsewhere(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def _of_known_models(loader: Callable[..., dict[str, Any]]) -> Callable[..., dic
 #: end in `load` and `load_url`.
 LOADERS = {
     ('',): load_from_local,
-    (PREFIX,): load_published,
+    (published.PREFIX,): load_published,
     ('modelzoo://', 'torchvision://'): _of_known_models(mmengines.load_from_torchvision),
     ('open-mmlab://', 'openmmlab://'): _of_known_models(mmengines.load_from_openmmlab),
     ('mmcls://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'): load_from_elsewhere,
@@ -196,8 +199,40 @@ class SafeYaml(yaml_handler.YamlHandler):
     """mmengine's handler of YAML, with the loader that builds plain values only."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """Read plain values; a loader named in ``kwargs`` is not used."""
-        return yaml_handler.yaml.safe_load(file)
+        """Read plain values; a loader named in ``kwargs`` is not used.
+
+        Raises:
+            ValueError: See `parse_yaml`.
+        """
+        return parse_yaml(file.read())
+
+
+class RegularFiles(LocalBackend):
+    """mmengine's reader of local files, for regular ones that are not too large."""
+
+    def get(self, filepath: str | os.PathLike[str]) -> bytes:
+        """The content; see `read_untrusted`."""
+        return read_untrusted(filepath, JSON_BYTES)
+
+    def get_text(self, filepath: str | os.PathLike[str], encoding: str = 'utf-8') -> str:
+        """The content as text; see `read_untrusted`."""
+        text = self.get(filepath).decode(encoding)
+        return text.replace('\r\n', '\n').replace('\r', '\n')  # as of a file opened as text
+
+
+class LimitedHttp(HTTPBackend):
+    """mmengine's reader of addresses, with limits of bytes and time."""
+
+    def get(self, filepath: str) -> bytes:
+        """The content; see `fetch`."""
+        with tempfile.TemporaryFile() as file:
+            fetch(filepath, file)
+            file.seek(0)
+            return file.read()
+
+    def get_text(self, filepath: str, encoding: str = 'utf-8') -> str:
+        """The content as text; see `fetch`."""
+        return self.get(filepath).decode(encoding)
 
 
 def _drop_source(checkpoint: dict[str, Any]) -> None:

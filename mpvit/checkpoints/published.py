@@ -18,8 +18,9 @@ from urllib.parse import urlparse
 from filelock import FileLock
 
 from mpvit.errors import UserError, did_you_mean
-from mpvit.files.download import MOST_SECONDS, download
+from mpvit.files.download import download
 from mpvit.files.sha256 import sha256_in_name
+from mpvit.files.untrusted import DOWNLOAD_SECONDS, SECONDS_VARIABLE, limit
 
 #: What a name begins with where a file or an address could stand as well.
 PREFIX = 'mpvit://'
@@ -166,8 +167,9 @@ def _awaited(entry: Published) -> Path:
     Raises:
         UserError: Nothing came.
     """
-    limit = time.monotonic() + len(entry.files) * MOST_SECONDS
-    while time.monotonic() < limit:
+    most = limit(SECONDS_VARIABLE, DOWNLOAD_SECONDS)
+    end = time.monotonic() + len(entry.files) * most
+    while time.monotonic() < end:
         found = local_file(entry)
         if found is not None:
             return found

@@ -16,6 +16,7 @@ from mmengine.logging import HistoryBuffer
 
 from mpvit.errors import UserError
 from mpvit.files.sha256 import check_sha256
+from mpvit.files.untrusted import CHECKPOINT_BYTES, open_untrusted
 
 #: Set to 1, files that need more than the safe reader allows are read too, and may run code.
 TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
@@ -135,11 +136,11 @@ ALLOWED: list[Any] = [
 
 def _check_kind(path: Path, shown: str) -> bytes:
     """The first bytes of a file that could be a checkpoint."""
-    if not path.is_file():
-        raise UserError(f'checkpoint {shown} not found')
     try:
-        with path.open('rb') as file:
+        with open_untrusted(path, CHECKPOINT_BYTES) as file:
             head = file.read(_HEAD_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f'checkpoint {shown} not found') from error
     except OSError as error:
         raise UserError(f'checkpoint {shown} cannot be read: {error.strerror}') from error
     if not head:
@@ -170,13 +171,20 @@ def _read_safetensors(path: Path, map_location: Any, shown: str) -> dict[str, An
 
 
 def _check_archive(path: Path, shown: str) -> None:
-    """Check the checksums of a zip archive; torch.load does not."""
+    """Check the checksums of a zip archive, which torch.load does not, and that it is no larger."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            broken = archive.testzip()
+            # torch.save compresses nothing; a small file can claim to hold any number of bytes
+            is_bomb = sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size
+            broken = None if is_bomb else archive.testzip()
     except Exception as error:
         raise _damaged(shown, 'the archive is incomplete') from error
+    if is_bomb:
+        raise UserError(
+            f'checkpoint {shown} refused: it is an archive that unpacks to more than it has; '
+            'PyTorch writes none like that'
+        )
     if broken is not None:
         raise _damaged(shown, f'wrong checksum of {broken}')
     if not any(name.endswith('data.pkl') for name in names):

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpvit.errors import UserError
+from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 #: Objects are small below the first of these areas in pixels and large from the second on.
 SIZE_LIMITS = (32**2, 96**2)
@@ -326,7 +326,7 @@ def _stamp(path: str) -> tuple[int, ...] | None:
 def _bytes(path: str, remote: bool, backend_args: dict[str, Any] | None) -> bytes:
     try:
         if not remote:
-            return Path(path).read_bytes()
+            return read_untrusted(path, JSON_BYTES)
         from mmengine.fileio import get
 
         data: bytes = get(path, backend_args)

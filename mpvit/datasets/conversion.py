@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mpvit.datasets.layout import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError, optional
 from mpvit.files.exif import orientation
 from mpvit.files.paths import is_image
+from mpvit.files.untrusted import (
+    LABEL_BYTES,
+    YAML_BYTES,
+    check_regular,
+    open_image,
+    parse_yaml,
+    read_untrusted,
+)
 from mpvit.files.writing import whole_folder
 
 
@@ -45,7 +52,10 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
     try:
         datasets = (_read_yolo if kind == 'YOLO' else _read_voc)(library, source)
     except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: broken XML
-        raise UserError(f'{source} cannot be read as {kind}: {error}') from error
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = f'{error.filename}: {error.strerror}'
+        raise UserError(f'{source} cannot be read as {kind}: {reason}') from error
     lines = [f'{source} is in {kind} format']
     try:
         with whole_folder(target) as work:
@@ -57,7 +67,7 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
         lines.append(f'{split}: {len(dataset)} images, {boxes} boxes')
     turned = 0
     for path in (path for dataset in datasets.values() for path in dataset.image_paths):
-        with Image.open(path) as image:
+        with open_image(path) as image:
             turned += orientation(image) != 1
     if turned:
         lines.append(
@@ -84,9 +94,15 @@ def _read_yolo(library: Any, root: Path) -> dict[str, Any]:
     files = [path for path in files if path.stem == 'data'] or files
     if len(files) != 1:
         raise UserError(f'{root} needs one data.yaml with the names of the classes')
+    content = read_untrusted(files[0], YAML_BYTES)
+    try:
+        parse_yaml(content)
+    except ValueError as error:
+        raise UserError(f'{files[0]} cannot be read: {error}') from error
     datasets = {}
     for split, images in _image_folders(root).items():
         labels = _beside(root, images, 'images', 'labels', '*.txt')
+        _check_files(images, labels, '*.txt')
         dataset = library.DetectionDataset.from_yolo(
             str(images), str(labels), str(files[0]), show_progress=sys.stderr.isatty()
         )
@@ -96,7 +112,7 @@ def _read_yolo(library: Any, root: Path) -> dict[str, Any]:
 
 def _read_voc(library: Any, root: Path) -> dict[str, Any]:
     lists = {
-        path.stem: set(path.read_text().split())
+        path.stem: set(read_untrusted(path, LABEL_BYTES).decode().split())
         for path in root.glob('ImageSets/Main/*.txt')
         if path.stem in SPLITS
     }
@@ -119,9 +135,25 @@ def _read_voc(library: Any, root: Path) -> dict[str, Any]:
 
 
 def _voc_folder(library: Any, images: Path, annotations: Path) -> Any:
+    _check_files(images, annotations, '*.xml')
     return library.DetectionDataset.from_pascal_voc(
         str(images), str(annotations), show_progress=sys.stderr.isatty()
     )
+
+
+def _check_files(images: Path, annotations: Path, kind: str) -> None:
+    """Make sure of the files of a folder before the library opens them."""
+    for path in annotations.glob(kind):
+        check_regular(path, LABEL_BYTES)
+    for path in sorted(filter(is_image, images.iterdir())):
+        try:
+            with open_image(path):
+                pass
+        except UserError:
+            raise
+        except Exception as error:  # each format has errors of its own
+            reason = isinstance(error, OSError) and error.strerror
+            raise UserError(f'{path} cannot be read: {reason or error}') from error
 
 
 def _part(dataset: Any, paths: list[str], classes: list[str]) -> Any:

@@ -18,6 +18,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 from PIL import Image
 
+from mpvit.datasets.transforms import LoadImageFromFile
 from mpvit.errors import UserError, optional
 from mpvit.files.writing import NotWritten, whole_folder
 
@@ -39,6 +40,8 @@ def import_mmpretrain() -> None:
             optional('mmpretrain', 'classifiers', 'pretrain')
             for part in ('datasets', 'engine', 'evaluation', 'models'):
                 importlib.import_module(f'mmpretrain.{part}')
+        registry = importlib.import_module('mmpretrain.registry')
+        registry.TRANSFORMS.register_module(module=LoadImageFromFile, force=True)
     finally:
         if not hasattr(absent, '__file__'):  # whoever wants it may try
             sys.modules.pop(_MULTIMODAL)

@@ -1,9 +1,58 @@
-"""Image transforms that reproduce the official ones to the pixel."""
+"""Image transforms that reproduce the official ones to the pixel, and the reader of images."""
 
+import io
 from typing import Any
 
+import mmcv
+import numpy as np
+from mmcv.transforms import TRANSFORMS as MMCVS
+from mmcv.transforms import LoadImageFromFile as MmcvsLoadImageFromFile
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
+from mmengine import fileio
+
+from mpvit.files.untrusted import IMAGE_BYTES, of_any_size, open_image, read_untrusted
+
+
+@MMCVS.register_module(name='LoadImageFromFile', force=True)
+class LoadImageFromFile(MmcvsLoadImageFromFile):
+    """mmcv's reader of images, by whatever decoder, for files that may come from strangers.
+
+    A file is read only if it is a regular one in one of the formats and within the limits of
+    `mpvit.files.untrusted`. The pixels are those of mmcv's.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """Add ``img``, ``(H, W, 3)``, and its shape to a record with ``img_path``.
+
+        Raises:
+            OSError: It cannot be read.
+            Exception: It is damaged; each decoder has errors of its own.
+        """
+        path = results['img_path']
+        try:
+            data = self._content(path)
+            with open_image(io.BytesIO(data)):
+                pass
+            with of_any_size():
+                image = mmcv.imfrombytes(data, flag=self.color_type, backend=self.imdecode_backend)
+            if image is None:  # OpenCV says no more
+                raise OSError('OpenCV cannot decode it')
+        except Exception:
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _content(self, path: str) -> bytes:
+        if self.file_client_args is not None:
+            client = fileio.FileClient.infer_client(self.file_client_args, path)
+            return bytes(client.get(path))
+        if self.backend_args is None and '://' not in path:
+            return read_untrusted(path, IMAGE_BYTES)
+        return bytes(fileio.get(path, backend_args=self.backend_args))
 
 
 def official_size(

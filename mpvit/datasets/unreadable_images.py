@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import TRANSFORMS, LoadImageFromFile
 from mmengine.logging import print_log
 
 from mpvit.errors import UserError
@@ -50,7 +50,7 @@ def why_unreadable(path: str, transforms: Sequence[Any]) -> str | None:
     The step of the pipeline that reads images is tried again.
     """
     loaders = (step for step in transforms if isinstance(step, LoadImageFromFile))
-    loader = next(loaders, LoadImageFromFile())
+    loader = next(loaders, None) or TRANSFORMS.build(dict(type='LoadImageFromFile'))
     try:
         loader.transform(dict(img_path=path))
     except FileNotFoundError:
@@ -60,6 +60,8 @@ def why_unreadable(path: str, transforms: Sequence[Any]) -> str | None:
     except Exception as error:  # each format has errors of its own
         if os.path.isfile(path) and os.path.getsize(path) == 0:
             return 'it is empty'
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
         text = str(error).replace(path, '').strip(' :')
         return f'truncated, or no image: {type(error).__name__}' + (f', {text}' if text else '')
     return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.errors import UserError
+from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 _STAMP = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.MULTILINE)
 _NOT_SERIES = {'step', 'iter', 'epoch'}
@@ -93,14 +94,18 @@ def duration(log_dir: Path) -> timedelta | None:
     stamps = [
         datetime.strptime(stamp[1], '%Y/%m/%d %H:%M:%S')
         for path in log_dir.glob('*.log')
-        for stamp in _STAMP.finditer(path.read_text(errors='replace'))
+        for stamp in _STAMP.finditer(_text(path))
     ]
     return max(stamps) - min(stamps) if stamps else None
 
 
+def _text(path: Path) -> str:
+    return read_untrusted(path, JSON_BYTES).decode(errors='replace')
+
+
 def _records(path: Path) -> list[dict[str, Any]]:
     records = []
-    for line in path.read_text(errors='replace').splitlines():
+    for line in _text(path).splitlines():
         try:
             record = json.loads(line)
         except ValueError:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mpvit.datasets.annotations import Annotations, Floats, Ints, Mask, read_annotations, rows_of
 from mpvit.errors import UserError, did_you_mean
+from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 LIMIT = 100  # detections of an image and class that count, as in COCO's evaluation
 _Some = TypeVar('_Some', bound='Columns')
@@ -159,7 +160,7 @@ def _detected(path: Path, table: Annotations, labels: Ints) -> Detected:
 def _columns(path: Path) -> dict[str, NDArray[Any]]:
     """The entries of a file of detections as columns."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_untrusted(path, JSON_BYTES))
     except OSError as error:
         raise UserError(f'detections {path} cannot be read: {error.strerror}') from error
     except (ValueError, RecursionError) as error:

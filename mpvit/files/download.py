@@ -12,16 +12,21 @@ from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 from urllib.error import HTTPError
 from urllib.parse import quote, urlparse
 
 from tqdm import tqdm
 
 from mpvit.errors import UserError
+from mpvit.files.untrusted import (
+    BYTES_VARIABLE,
+    DOWNLOAD_BYTES,
+    DOWNLOAD_SECONDS,
+    SECONDS_VARIABLE,
+    limit,
+)
 
-MOST_BYTES = 4 * 2**30
-MOST_SECONDS = 1800.0
 UNFINISHED = '.part'
 _SILENT_SECONDS = 30.0  # without a byte
 _CHUNK = 2**16
@@ -53,64 +58,102 @@ def download(
     url: str,
     path: str | os.PathLike[str],
     *,
-    most_bytes: int = MOST_BYTES,
-    most_seconds: float = MOST_SECONDS,
     progress: bool = False,
     check: Callable[[Path], object] | None = None,
 ) -> None:
     """Fetch a file, which is at its place once all of it is there.
 
-    Until then it lies beside its place under a name that ends in ``.part``, which is removed if
-    anything goes wrong.
+    Until then it has no name where the system can do that (Linux), so that nothing of it stays if
+    this process is killed. Elsewhere it lies beside its place under a name that ends in ``.part``,
+    which is removed if anything goes wrong.
 
     Args:
         url: Address; only http and https are fetched.
         path: Where it goes; what is there is replaced.
-        most_bytes: A longer file is refused.
-        most_seconds: The time that it may take in all.
         progress: Show a bar, if stderr is a terminal.
-        check: Called with the whole file before it goes to its place; raises what is wrong with it.
+        check: Called with the path of the whole file before it goes to its place; raises what is
+            wrong with it.
 
     Raises:
-        DownloadError: It cannot be had, is cut off, or is beyond a limit.
+        DownloadError: See `fetch`.
     """
     path = Path(path)
     beside = path.with_name(path.name + UNFINISHED)
-    limit = time.monotonic() + most_seconds
+    beside.unlink(missing_ok=True)  # of a process that was killed
     try:
-        with _answer(url, most_seconds) as answer, beside.open('wb') as file:
-            length = int(answer.headers.get('Content-Length') or 0)
-            bar = tqdm(
-                desc=path.name,
-                total=length or None,
-                unit='B',
-                unit_scale=True,
-                disable=not (progress and sys.stderr.isatty()),
-            )
-            with bar:
-                count = 0
-                while count <= most_bytes >= length and (chunk := answer.read1(_CHUNK)):
-                    count += file.write(chunk)
-                    bar.update(len(chunk))
-                    if time.monotonic() > limit:
-                        raise DownloadError(
-                            f'{url} cannot be downloaded: it takes more than {most_seconds:g} s '
-                            f'({count:,} bytes so far)'
-                        )
-            if max(count, length) > most_bytes:
-                raise DownloadError(
-                    f'{url} cannot be downloaded: it has more than {most_bytes:,} bytes'
-                )
-            if count < length:
-                raise DownloadError(
-                    f'{url} cannot be downloaded: it was cut off after {count:,} of '
-                    f'{length:,} bytes'
-                )
-        if check is not None:
-            check(beside)
+        file, place = _unnamed(path.parent) or (beside.open('wb'), beside)
+        with file:
+            fetch(url, file, shown=path.name if progress else None)
+            file.flush()
+            if check is not None:
+                check(place)
+            if place != beside:
+                # any handle, ignored of a whole path, has Python follow the link of /proc
+                os.link(place, beside, src_dir_fd=file.fileno(), follow_symlinks=True)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _unnamed(folder: Path) -> tuple[BinaryIO, Path] | None:
+    """An open file of a folder without a name, and what to open it by; None if there is none."""
+    try:
+        file = os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), 'wb')
+    except (AttributeError, OSError):  # of other systems; of file systems that have none
+        return None
+    place = Path(f'/proc/self/fd/{file.fileno()}')
+    if place.exists():
+        return file, place
+    file.close()
+    return None
+
+
+def fetch(
+    url: str, file: IO[bytes], most_bytes: int = DOWNLOAD_BYTES, shown: str | None = None
+) -> None:
+    """Fetch what is at an address into an open file.
+
+    Args:
+        url: Address; only http and https are fetched, also after redirections.
+        file: Where it goes.
+        most_bytes: More are refused; `BYTES_VARIABLE` takes its place.
+        shown: What to call it beside a bar, if stderr is a terminal; None for no bar.
+
+    Raises:
+        DownloadError: It cannot be had, is cut off, or is beyond a limit of bytes or of the time
+            that it takes in all.
+    """
+    most_bytes = limit(BYTES_VARIABLE, most_bytes)
+    most_seconds = limit(SECONDS_VARIABLE, DOWNLOAD_SECONDS)
+    end = time.monotonic() + most_seconds
+    with _answer(url, most_seconds) as answer:
+        length = int(answer.headers.get('Content-Length') or 0)
+        bar = tqdm(
+            desc=shown,
+            total=length or None,
+            unit='B',
+            unit_scale=True,
+            disable=shown is None or not sys.stderr.isatty(),
+        )
+        with bar:
+            count = 0
+            while count <= most_bytes >= length and (chunk := answer.read1(_CHUNK)):
+                count += file.write(chunk)
+                bar.update(len(chunk))
+                if time.monotonic() > end:
+                    raise DownloadError(
+                        f'{url} cannot be downloaded: it takes more than {most_seconds} s '
+                        f'({count:,} bytes so far); {SECONDS_VARIABLE} sets the limit'
+                    )
+        if max(count, length) > most_bytes:
+            raise DownloadError(
+                f'{url} cannot be downloaded: it has more than {most_bytes:,} bytes; '
+                f'{BYTES_VARIABLE} sets the limit'
+            )
+        if count < length:
+            raise DownloadError(
+                f'{url} cannot be downloaded: it was cut off after {count:,} of {length:,} bytes'
+            )
 
 
 def content_type(url: str) -> str:

@@ -1,8 +1,8 @@
 """Images in any form as one form: upright RGB arrays of 8 bits."""
 
 import os
-import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,11 @@ from PIL import Image
 
 from mpvit.errors import UserError
 from mpvit.files.exif import upright
+from mpvit.files.untrusted import FORMATS, open_image
 from mpvit.inference.inputs import place_of
 
 Pixels = NDArray[np.uint8]
 _CANVAS = (124, 117, 104)  # behind grayscale images with alpha, as mmcv reads them in training
-_MOST_PIXELS = 10**9  # Pillow stops at 0.18e9, which large images meant for tiles exceed
-_PILLOW = threading.Lock()
 
 
 def as_pixels(image: Any) -> Pixels:
@@ -56,19 +55,20 @@ def as_pixels(image: Any) -> Pixels:
 
 
 def read_image(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | BinaryIO,
     name: str | None = None,
     *,
-    formats: tuple[str, ...] | None = None,
-    most_pixels: int = _MOST_PIXELS,
+    formats: Sequence[str] = FORMATS,
+    most_pixels: int | None = None,
 ) -> Pixels:
     """Read an image file; of an animation or a document with several pages the first one.
 
     Args:
-        path: File.
+        source: Path, or an open file.
         name: What to call it in errors; None for the path.
-        formats: Pillow's names of those that are read, whatever the file is called; None for all.
-        most_pixels: Larger images are refused before they are decoded.
+        formats: Pillow's names of those that are read, whatever the file is called.
+        most_pixels: Larger images are refused before they are decoded; None for the usual limit of
+            `mpvit.files.untrusted`.
 
     Returns:
         RGB, shape ``(H, W, 3)``, turned as the EXIF data say. Alpha is left out. 16 bits are scaled
@@ -77,49 +77,23 @@ def read_image(
     Raises:
         UserError: It cannot be read.
     """
-    name = name or os.fspath(path)
     try:
-        with open_image(path, formats, most_pixels) as image:
+        with open_image(source, formats, most_pixels) as image:
             return from_pillow(image)
     except UserError as error:
         reason = str(error)
     except MemoryError:
         reason = 'it does not fit into memory'
-    except Image.UnidentifiedImageError:
-        empty = os.path.getsize(path) == 0
-        kinds = f' of the kinds that are taken: {", ".join(formats)}' if formats else ''
-        reason = 'it is empty' if empty else f'it is no image{kinds}'
+    except Image.UnidentifiedImageError as error:
+        if isinstance(source, (str, os.PathLike)):
+            length = os.path.getsize(source)
+        else:
+            length = source.seek(0, os.SEEK_END)
+        reason = str(error) if length else 'it is empty'
     except Exception as error:  # each format has errors of its own
         system = isinstance(error, OSError) and error.strerror
         reason = system or f'damaged or incomplete ({type(error).__name__}: {error})'
-    raise UserError(f'{name} cannot be read: {reason}')
-
-
-def open_image(
-    path: str | os.PathLike[str],
-    formats: tuple[str, ...] | None = None,
-    most_pixels: int = _MOST_PIXELS,
-) -> Image.Image:
-    """Open an image file, also one that is larger than Pillow takes by itself.
-
-    The arguments are as for `read_image`.
-
-    Raises:
-        UserError: It is no regular file or has more pixels.
-        Exception: It cannot be read; each format has errors of its own.
-    """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError('it is a folder' if os.path.isdir(path) else 'it is not a regular file')
-    with _PILLOW:  # the limit is a variable of Pillow's module
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(path, formats=formats)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    if image.width * image.height > most_pixels:
-        image.close()
-        raise UserError(f'it has more than {most_pixels // 10**6} million pixels')
-    return image
+    raise UserError(f'{name or source} cannot be read: {reason}')
 
 
 def from_pillow(image: Image.Image, turn: bool = True) -> Pixels:

@@ -7,15 +7,18 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlparse
 
 from mpvit.errors import UserError, did_you_mean
-from mpvit.files.download import download
+from mpvit.files.download import fetch
 from mpvit.files.paths import IMAGES, VIDEOS, expanded, is_image, is_video
+from mpvit.files.untrusted import DOWNLOAD_BYTES, IMAGE_BYTES, walk
 
 # Addresses that are read as they come; and what an http address of that kind ends with.
 _STREAMS = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'srt', 'tcp', 'udp')
@@ -56,8 +59,8 @@ class Place:
         return re.sub(r'(?<=://)[^/]+@', '***@', self.path) if self.live else self.path
 
     @contextmanager
-    def file(self) -> Iterator[str]:
-        """It as a file on disk, which of a URL is there only for a while.
+    def file(self) -> Iterator[str | BinaryIO]:
+        """Its path, or what an address holds as an open file, which no name on disk outlives.
 
         Raises:
             UserError: It cannot be downloaded.
@@ -65,26 +68,28 @@ class Place:
         if not self.is_url:
             yield self.path
             return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'download'
-            download(self.path, path)
-            yield str(path)
+        with tempfile.TemporaryFile() as file:
+            fetch(self.path, file, DOWNLOAD_BYTES if self.is_video else IMAGE_BYTES)
+            file.seek(0)
+            yield file
 
 
 def place_of(path: str | os.PathLike[str]) -> Place:
     """The place of a single file or URL, which is not looked for.
 
     Raises:
-        UserError: It is an address, but none of the web.
+        UserError: It is empty, or an address, but none of the web.
     """
     text = os.fspath(path)
+    if not text:
+        raise UserError('an input is empty; name a file, a folder, a pattern or an address')
     if '://' not in text:
         return Place(expanded(text), Path(text).name)
     try:
         parts = urlparse(text)
     except ValueError as error:  # such as http://[
         raise UserError(f'{text} is no address: {error}') from error
-    name = Path(unquote(parts.path)).name
+    name = re.sub(r'[\x00-\x1f\x7f]', '_', Path(unquote(parts.path)).name)  # as of no file
     if parts.scheme in _STREAMS:
         return as_stream(text)
     if parts.scheme not in ('http', 'https') or not parts.netloc:
@@ -112,7 +117,7 @@ def find(inputs: Iterable[str | os.PathLike[str]]) -> list[Place]:
             a pattern is ordered by name and has to be named like an image or a video.
 
     Raises:
-        UserError: One of them stands for nothing.
+        UserError: One of them stands for nothing, or a folder cannot be read.
     """
     found: dict[str, Place] = {}
     for given in inputs:
@@ -134,9 +139,8 @@ def _places(named: Place) -> Iterable[Place]:
 
 def _in_folder(folder: Path) -> Iterator[Place]:
     nothing = True
-    for parent, children, files in os.walk(folder):
-        children[:] = sorted(name for name in children if not name.startswith('.'))
-        for path in filter(_is_known, map(Path(parent).joinpath, sorted(files))):
+    for parent, files in walk(folder):
+        for path in filter(_is_known, map(parent.joinpath, files)):
             nothing = False
             yield Place(str(path), path.relative_to(folder).as_posix())
     if nothing:
@@ -144,13 +148,35 @@ def _in_folder(folder: Path) -> Iterator[Place]:
 
 
 def _matching(pattern: Path) -> list[Place]:
-    paths = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
+    paths = sorted(_matches(pattern))
     if not paths:
         raise UserError(f'input {pattern} not found{_hint(pattern)}')
     files = [path for path in paths if path.is_file() and _is_known(path)]
     if not files:
         raise UserError(f'{pattern} matches no images or videos ({_SUFFIXES})')
     return [Place(str(path), path.name) for path in files]
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What fits a pattern, in which ``**`` stands for any number of folders (see `walk`)."""
+    if '**' not in pattern.parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    place = pattern.parts.index('**')
+    wanted = pattern.parts[place:]
+    for folder in filter(os.path.isdir, glob.glob(str(Path(*pattern.parts[:place])))):
+        for parent, files in walk(folder):
+            for path in map(parent.joinpath, files):
+                if _fits(path.relative_to(folder).parts, wanted):
+                    yield path
+
+
+def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    if not wanted:
+        return not parts
+    if wanted[0] == '**':
+        return any(_fits(parts[start:], wanted[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _is_known(path: Path) -> bool:

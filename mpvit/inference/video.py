@@ -3,17 +3,28 @@
 import math
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mpvit.errors import UserError, optional
+from mpvit.files.untrusted import (
+    MOST_PIXELS,
+    PIXELS_VARIABLE,
+    VIDEO_BYTES,
+    limit,
+    open_untrusted,
+)
 from mpvit.inference.images import Pixels
 
 _WHOLE = 0.9  # of the stated number of frames, which is not exact everywhere
+# FFmpeg's demuxers that read nothing but the file itself. It tells formats by their content, and
+# would follow a list of other files or addresses that is named like a video.
+_DEMUXERS = 'mov,matroska,avi,flv,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ogg,asf'
+_PROTOCOLS = 'none'  # by which a demuxer may open further files
 
 
 @dataclass(frozen=True)
@@ -43,9 +54,13 @@ class Moment:
 
 
 def frames(
-    path: str | os.PathLike[str], name: str | None = None
+    source: str | os.PathLike[str] | BinaryIO, name: str | None = None
 ) -> Iterator[tuple[Moment, Pixels]]:
-    """Every frame of a video, turned as its metadata say; errors call it by the name if given.
+    """Every frame of a video, turned as its metadata say.
+
+    Args:
+        source: Path, or an open file.
+        name: What to call it in errors; None for the path.
 
     Yields:
         When the frame is shown, and its pixels, RGB, ``(H, W, 3)``.
@@ -54,14 +69,21 @@ def frames(
         UserError: It cannot be read, or not to its end, or PyAV is missing.
     """
     av = optional('av', 'videos')
-    name = name or os.fspath(path)
+    name = name or str(source)
     number = 0
+    most_pixels = limit(PIXELS_VARIABLE, MOST_PIXELS)
     try:
-        with av.open(os.fspath(path)) as container:
+        with _opened(source) as file, _container(av, file, name) as container:
             if not container.streams.video:
                 raise UserError(f'{name} cannot be read: it has no pictures')
             stream = container.streams.video[0]
             stream.thread_type = 'AUTO'
+            if stream.width * stream.height > most_pixels:
+                raise UserError(
+                    f'{name} cannot be read: it has {stream.width} x {stream.height} pixels, more '
+                    f'than {most_pixels:,}; {PIXELS_VARIABLE} sets the limit'
+                )
+            stream.codec_context.options = dict(max_pixels=str(most_pixels))  # of any frame
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             stated, length = stream.frames, _length(stream, rate)
             first, last = None, -1
@@ -80,6 +102,21 @@ def frames(
         raise UserError(f'{name} cannot be read: {where}{error.strerror or error}') from error
     if number < _WHOLE * stated or not number:
         raise UserError(f'{name} cannot be read to its end: {number} of {stated} frames')
+
+
+def _opened(source: str | os.PathLike[str] | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    if isinstance(source, (str, os.PathLike)):
+        return open_untrusted(source, VIDEO_BYTES)
+    return nullcontext(source)
+
+
+def _container(av: Any, file: BinaryIO, name: str) -> Any:
+    options = dict(format_whitelist=_DEMUXERS, protocol_whitelist=_PROTOCOLS)
+    try:
+        return av.open(file, options=options)
+    except av.error.ArgumentError as error:  # so FFmpeg says that it is in another format
+        kinds = _DEMUXERS.replace(',', ', ')
+        raise UserError(f'{name} cannot be read: it is no video of the kinds {kinds}') from error
 
 
 class VideoWriter:

@@ -16,8 +16,9 @@ from mpvit.datasets.check.checker import Inspection
 from mpvit.datasets.check.problems import SEVERITIES, Problem
 from mpvit.datasets.check.report import grouped, verdict
 from mpvit.datasets.palette import CLASSES
+from mpvit.files.untrusted import open_image
 from mpvit.inference.drawing import Box
-from mpvit.inference.images import from_pillow, open_image
+from mpvit.inference.images import from_pillow
 from mpvit.visualization.sheets import GREY, boxed, reach
 from mpvit.visualization.style import new_figure, note, save, saying, shortened, styled
 

@@ -16,9 +16,10 @@ from mpvit.evaluation.error_types import ERROR_TYPES
 from mpvit.evaluation.outcomes import OUTCOMES
 from mpvit.evaluation.result_files import read_results
 from mpvit.files.exif import orientation
+from mpvit.files.untrusted import open_image
 from mpvit.files.writing import write, write_picture
 from mpvit.inference.drawing import Box
-from mpvit.inference.images import Pixels, from_pillow, open_image
+from mpvit.inference.images import Pixels, from_pillow
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.sheets import GREY, boxed, sheet
 from mpvit.visualization.style import save, shortened

@@ -131,11 +131,11 @@ def test_addresses_that_are_none():
 def test_one_process_of_a_machine_downloads_and_the_others_wait(server, cache, monkeypatch):
     folder, url = server
     monkeypatch.setenv('LOCAL_RANK', '1')
-    monkeypatch.setattr(published, 'MOST_SECONDS', 0.6)
+    monkeypatch.setattr(published, 'DOWNLOAD_SECONDS', 0.6)
     with pytest.raises(UserError, match='first process of this machine did not'):
         fetch(entry((f'{url}/none.pth',)))
     torch.save({'weight': torch.ones(1)}, folder / 'good.pth')
-    monkeypatch.setattr(published, 'MOST_SECONDS', 60)
+    monkeypatch.setattr(published, 'DOWNLOAD_SECONDS', 60)
     found = []
     waiting = threading.Thread(target=lambda: found.append(fetch(entry((f'{url}/good.pth',)))))
     waiting.start()

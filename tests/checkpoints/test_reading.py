@@ -67,7 +67,7 @@ def test_what_is_no_checkpoint(tmp_path, content, message):
 
 def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / 'none.pth', tmp_path):
-        with pytest.raises(UserError, match='not found'):
+        with pytest.raises(UserError, match='not found|a folder'):
             read(path)
 
 
@@ -132,6 +132,17 @@ def test_archive_of_something_else(tmp_path):
         archive.writestr('readme.txt', 'weights')
     with pytest.raises(UserError, match='zip archive'):
         read(tmp_path / 'x.pth')
+
+
+def test_archive_that_unpacks_to_more_than_it_has(tmp_path):
+    torch.save({'model': {'a': torch.zeros(10**6)}}, tmp_path / 'x.pth')
+    bomb = zipfile.ZipFile(tmp_path / 'y.pth', 'w', zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / 'x.pth') as archive, bomb:
+        for name in archive.namelist():
+            bomb.writestr(name, archive.read(name))
+    assert read(tmp_path / 'x.pth')['model']['a'].shape == (10**6,)
+    with pytest.raises(UserError, match='unpacks to more'):
+        read(tmp_path / 'y.pth')
 
 
 def test_other_content(tmp_path):

@@ -1,6 +1,7 @@
 """Files from others execute nothing, through whichever door they come."""
 
 import ast
+import os
 import pickle
 from io import BytesIO
 from pathlib import Path
@@ -132,6 +133,29 @@ def test_yaml_builds_plain_values_only(folder):
                 attempt()
         Path(name).write_text('a: [1, b]')
         assert mmengine.load(name) == {'a': [1, 'b']}
+
+
+def test_what_mmengine_reads_is_limited(folder, monkeypatch):
+    for name in ('x.json', 'x.yaml', 'x.jpg'):
+        os.mkfifo(name)
+        with pytest.raises(OSError, match='a named pipe'):
+            mmengine.fileio.get(name)
+    with pytest.raises(OSError, match='a named pipe'):
+        mmengine.load('x.json')
+    Path('a.json').write_bytes(b'{"a":\r\n [1]}')
+    assert mmengine.load('a.json') == {'a': [1]}
+    assert mmengine.fileio.get_text('a.json') == Path('a.json').read_text()
+    with web.serving(Path.cwd()) as url:
+        assert mmengine.load(f'{url}/a.json') == {'a': [1]}
+        monkeypatch.setenv('MPVIT_MAX_BYTES', '3')
+        with pytest.raises(UserError, match='more than 3 bytes'):
+            mmengine.load(f'{url}/a.json')
+
+
+def test_pillow_starts_no_program(folder):
+    from PIL import EpsImagePlugin
+
+    assert not EpsImagePlugin.has_ghostscript()
 
 
 UNSAFE = {'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'yaml.load', 'yaml.unsafe_load'}

@@ -1,6 +1,7 @@
 """YOLO and Pascal VOC folders become COCO-format datasets with the same boxes."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -106,6 +107,38 @@ def test_pascal_voc(toy, tmp_path, beside):
     layout = assert_same(toy, tmp_path / 'coco', prefix='{}_')
     assert list(layout.classes) == sorted(layout.classes)
     assert lines[0].endswith('is in Pascal VOC format')
+
+
+def bomb(folder):
+    lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
+    lines += [f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 10)}]' for n in range(1, 9)]
+    (folder / 'data.yaml').write_text('\n'.join([*lines, 'names: *a8']))
+
+
+def pipe(folder):
+    label = next((folder / 'labels' / 'train').iterdir())
+    label.unlink()
+    os.mkfifo(label)
+
+
+def postscript(folder):
+    next((folder / 'images' / 'val').iterdir()).write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0')
+
+
+def no_yaml(folder):
+    (folder / 'data.yaml').write_text('names: [a')
+
+
+HOSTILE = {bomb: 'data.yaml .*values', pipe: 'a named pipe', postscript: 'kinds', no_yaml: 'YAML'}
+
+
+@pytest.mark.parametrize(('spoil', 'reason'), HOSTILE.items())
+def test_hostile_files_are_refused(spoil, reason, toy, tmp_path):
+    yolo = write_yolo(toy, tmp_path / 'yolo')
+    spoil(yolo)
+    with pytest.raises(UserError, match=reason):
+        convert_dataset(yolo, tmp_path / 'coco')
+    assert not (tmp_path / 'coco').exists()
 
 
 def test_mistakes(toy, tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import web
@@ -34,10 +37,10 @@ def answering(*parts, endless=None, pause=0.0):
         yield f'http://127.0.0.1:{listener.getsockname()[1]}/weights.pth'
 
 
-def refused(url, folder, words, **limits):
+def refused(url, folder, words):
     """The error of a download, after which nothing lies in the folder."""
     with pytest.raises(DownloadError, match=words) as caught:
-        download(url, folder / 'weights.pth', **limits)
+        download(url, folder / 'weights.pth')
     assert list(folder.iterdir()) == []
     assert '\n' not in str(caught.value)
     assert url in str(caught.value)
@@ -64,20 +67,24 @@ def test_what_a_check_refuses_is_not_kept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_never_ends(tmp_path):
+def test_a_server_that_never_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv('MPVIT_MAX_BYTES', '100000')
     with answering(HEAD, b'\r\n', endless=b'x' * 4096) as url:
-        refused(url, tmp_path, 'more than 100,000 bytes', most_bytes=100_000)
+        refused(url, tmp_path, 'more than 100,000 bytes; MPVIT_MAX_BYTES')
+    monkeypatch.setenv('MPVIT_MAX_BYTES', '100')
+    with answering(HEAD, b'Content-Length: 5000\r\n\r\n', endless=b'x' * 4096) as url:
+        refused(url, tmp_path, 'more than 100 bytes')
+    monkeypatch.setattr(module, 'DOWNLOAD_SECONDS', 0.2)
     with answering(HEAD, b'\r\n', endless=b'x', pause=0.02) as url:
         start = time.monotonic()
-        refused(url, tmp_path, 'takes more than 0.2 s', most_seconds=0.2)
+        refused(url, tmp_path, 'takes more than 0.2 s .*MPVIT_MAX_SECONDS')
         assert time.monotonic() - start < 5
-    with answering(HEAD, b'Content-Length: 5000\r\n\r\n', endless=b'x' * 4096) as url:
-        refused(url, tmp_path, 'more than 100 bytes', most_bytes=100)
 
 
-def test_headers_that_never_end(tmp_path):
+def test_headers_that_never_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'DOWNLOAD_SECONDS', 0.3)
     with answering(HEAD, endless=b'X', pause=0.02) as url:
-        refused(url, tmp_path, 'no answer after 0.3 s', most_seconds=0.3)
+        refused(url, tmp_path, 'no answer after 0.3 s')
 
 
 def test_a_server_that_falls_silent(tmp_path, monkeypatch):
@@ -109,6 +116,39 @@ def test_redirection_within_the_web_is_followed(tmp_path):
 @pytest.mark.parametrize('url', ['file:///etc/hostname', 'ftp://a/b', 'http://[', 'no address'])
 def test_other_addresses(url, tmp_path):
     refused(url, tmp_path, 'cannot be downloaded')
+
+
+DOWNLOADING = """
+import sys
+from mpvit.files import download
+if 'named' in sys.argv:
+    download._unnamed = lambda folder: None
+download.download(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize('way', ['unnamed', 'named'])
+def test_killed(way, tmp_path):
+    target = tmp_path / 'weights.pth'
+    with answering(HEAD, b'\r\n', endless=b'x' * 65536, pause=0.001) as url:
+        command = [sys.executable, '-c', DOWNLOADING, url, str(target), way]
+        with subprocess.Popen(command) as process:
+            limit = time.monotonic() + 30
+            while time.monotonic() < limit and not written(process):
+                time.sleep(0.02)
+            assert written(process)
+            process.kill()
+    assert [p.name for p in tmp_path.iterdir()] == ['weights.pth.part'] * (way == 'named')
+    with answering(HEAD, b'\r\nwhole') as url:  # what was left does not stay
+        download(url, target)
+    assert [p.name for p in tmp_path.iterdir()] == ['weights.pth']
+    assert target.read_bytes() == b'whole'
+
+
+def written(process):
+    """Whether a process has written much."""
+    line = Path(f'/proc/{process.pid}/io').read_text().splitlines()[1]
+    return int(line.removeprefix('wchar: ')) > 100_000
 
 
 def test_interrupted(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What inputs stand for."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,43 @@ def test_patterns(folder):
     assert names(f'{folder}/[ab].*') == ['a.PNG', 'b.jpg']
 
 
+def test_patterns_end_where_links_go_round(folder):
+    for name in 'xyz':
+        (folder / 'deep' / name).symlink_to(folder)
+    assert names(f'{folder}/**/*.tiff') == ['c.tiff']
+    assert names(f'{folder}/**') == ['a.PNG', 'b.jpg', 'clip.mp4', 'c.tiff']
+    assert names(f'{folder}/**/deep/**/c.*') == ['c.tiff']
+    assert names(f'{folder.parent}/i?/**/[ab].*') == ['a.PNG', 'b.jpg']
+    assert names(f'{folder}/*/*.tiff') == ['c.tiff']
+    assert names(folder) == ['a.PNG', 'b.jpg', 'clip.mp4', 'deep/c.tiff']
+
+
+def test_a_relative_pattern(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert [place.path for place in find(['**/*.tiff'])] == ['deep/c.tiff']
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can become another user')
+def test_a_folder_that_may_not_be_read():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        os.chmod(folder, 0o755)
+        (Path(folder) / 'a.jpg').touch()
+        (Path(folder) / 'closed').mkdir(0)
+        os.seteuid(65534)
+        try:
+            for given in (folder, f'{folder}/**/*.jpg'):
+                with pytest.raises(UserError, match='closed cannot be read: Permission denied'):
+                    find([given])
+        finally:
+            os.seteuid(0)
+
+
+def test_an_empty_input_is_not_the_current_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match='is empty'):
+        find([''])
+
+
 def test_a_name_with_the_signs_of_a_pattern_is_a_name_first(tmp_path):
     (tmp_path / 'photo [1].jpg').touch()
     (tmp_path / 'photo 1.jpg').touch()
@@ -69,6 +108,7 @@ def test_addresses():
     assert not first.is_video
     assert second.is_video
     assert third.name == 'a.org'
+    assert find(['https://a.org/a%00b%0a.jpg'])[0].name == 'a_b_.jpg'
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,26 @@ def test_every_frame_is_read_in_order(tmp_path, name, rate):
     assert seconds == pytest.approx(np.arange(9) / rate, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    'content',
+    ['ffconcat version 1.0\nfile a.mp4\n', '#EXTM3U\n#EXTINF:1,\na.mp4\n#EXT-X-ENDLIST\n'],
+)
+def test_a_list_of_videos_is_not_followed(tmp_path, content):
+    videos.write(tmp_path / 'a.mp4', videos.steps(9, 64, 48))
+    (tmp_path / 'list.mp4').write_text(content)
+    with pytest.raises(UserError, match=r'list.mp4 cannot be read'):
+        list(frames(tmp_path / 'list.mp4'))
+
+
+def test_limits_and_open_files(tmp_path, monkeypatch):
+    path = videos.write(tmp_path / 'a.mp4', videos.steps(9, 64, 48))
+    with path.open('rb') as file:
+        assert len(list(frames(file, 'https://a.org/a.mp4'))) == 9
+    monkeypatch.setenv('MPVIT_MAX_PIXELS', '3071')
+    with pytest.raises(UserError, match=r'a.mp4 .*64 x 48 pixels, more than 3,071; MPVIT_MAX_PIX'):
+        list(frames(path))
+
+
 @pytest.mark.parametrize('name', ['in.mp4', 'in.avi', 'in.webm'])
 @pytest.mark.parametrize('rate', [25, 30000 / 1001])
 def test_what_is_written_has_the_rate_size_and_length_of_what_was_read(tmp_path, name, rate):

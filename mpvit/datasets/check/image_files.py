@@ -6,14 +6,14 @@ import os
 import warnings
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from mpvit.errors import UserError
 from mpvit.files.exif import orientation
+from mpvit.files.untrusted import IMAGE_BYTES, open_image, read_untrusted
 
 _CHUNK = 16  # images a thread takes at a time
 _LOOKED_FOR = 256  # images of a split whose existence a quick check asks for
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
 def read_facts(path: str) -> Facts:
     """Read an image file, and decode all of it."""
     try:
-        data = Path(path).read_bytes()
+        data = read_untrusted(path, IMAGE_BYTES)
     except FileNotFoundError:
         return Facts(path, 'missing')
     except OSError as error:
@@ -57,17 +57,17 @@ def read_facts(path: str) -> Facts:
         return Facts(path, 'the file is empty')
     digest = hashlib.blake2b(data, digest_size=16).digest()
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        turned = orientation(image)
-    except UnidentifiedImageError:
-        return Facts(path, 'not in an image format that Pillow knows')
+        with open_image(io.BytesIO(data)) as image:
+            image.load()
+            mode = image.mode
+            if mode == 'P' and 'transparency' in image.info:
+                mode = 'PA'
+            return Facts(path, '', image.size, mode, orientation(image), digest)
+    except UserError:  # of a variable, not of the file
+        raise
     except Exception as error:  # decoders raise anything on damaged files
-        return Facts(path, str(error) or type(error).__name__)
-    mode = image.mode
-    if mode == 'P' and 'transparency' in image.info:
-        mode = 'PA'
-    return Facts(path, '', image.size, mode, turned, digest)
+        reason = isinstance(error, OSError) and error.strerror
+        return Facts(path, reason or str(error) or type(error).__name__)
 
 
 def look_at(paths: Sequence[str], workers: int) -> list[Facts]:
