@@ -336,8 +336,20 @@ def other_format(root: Path) -> str | None:
     return None
 
 
-def scan(root: Path, depth: int = _DEPTH) -> tuple[list[Path], list[Path]]:
-    """Folders, the root among them, and JSON files, down to a few levels, by their names."""
+def scan(
+    root: Path, depth: int = _DEPTH, above: frozenset[tuple[int, int]] = frozenset()
+) -> tuple[list[Path], list[Path]]:
+    """Folders, the root among them, and JSON files, down to a few levels, by their names.
+
+    A link back to one of the folders ``above``, known by device and inode, is left out.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    status = root.stat()
+    here = status.st_dev, status.st_ino
+    if here in above:
+        return [], []
     folders, files = [root], []
     for entry in os.scandir(root) if depth else ():
         if entry.name.startswith('.'):
@@ -345,7 +357,7 @@ def scan(root: Path, depth: int = _DEPTH) -> tuple[list[Path], list[Path]]:
         if entry.name.endswith('.json'):
             files.append(Path(entry.path))
         elif entry.is_dir():
-            below = scan(Path(entry.path), depth - 1)
+            below = scan(Path(entry.path), depth - 1, above | {here})
             folders += below[0]
             files += below[1]
     return sorted(folders), sorted(files)

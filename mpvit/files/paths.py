@@ -31,7 +31,13 @@ def is_video(name: str | os.PathLike[str]) -> bool:
 
 
 def expanded(path: AnyPath) -> AnyPath:
-    """A path with the home folder in place of ``~``; a URL as it is."""
+    """A path with the home folder in place of ``~``; a URL as it is.
+
+    Raises:
+        UserError: It is empty, which Python would take for the current folder.
+    """
+    if not str(path):
+        raise UserError('a path is empty; name a file or a folder')
     kind: Any = type(path)
     return kind(os.path.expanduser(str(path)))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from functools import reduce
@@ -151,6 +152,16 @@ def a_folder_called_like_an_image(data):
 def turned_with_the_stored_size_and_loaded_turned(data):
     turned(6)(data)
     data.train['annotations'][0]['bbox'] = [50, 10, 12, 12]
+
+
+def a_folder_beyond_reach(data):
+    """Below a path that is longer than the system allows, also for root."""
+    handle = os.open(data.root / 'train', os.O_RDONLY)
+    for _ in range(17):
+        os.mkdir('x' * 250, dir_fd=handle)
+        handle, above = os.open('x' * 250, os.O_RDONLY, dir_fd=handle), handle
+        os.close(above)
+    os.close(handle)
 
 
 def a_file_that_nobody_lists(data):
@@ -347,6 +358,7 @@ CASES = {
     'palette': Case(saved('P'), 'image-palette'),
     'grey': Case(saved('L'), 'image-grayscale'),
     'a_file_that_nobody_lists': Case(a_file_that_nobody_lists, 'image-orphan'),
+    'a_folder_beyond_reach': Case(a_folder_beyond_reach, 'folder-unreadable'),
     'an_image_without_boxes': Case(
         keep('val', lambda a: a['image_id'] != 100), 'image-without-boxes'
     ),

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from mpvit.errors import UserError
 from mpvit.files import paths
 
 
@@ -16,6 +19,25 @@ def test_every_type_of_path_knows_the_home_folder(tmp_path, monkeypatch):
         assert check('~/new.png') == str(tmp_path / 'new.png')
     assert paths.pickle_file('~/a.pkl') == str(tmp_path / 'a.pkl')
     assert paths.existing_checkpoint('https://a.org/~b.pth') == 'https://a.org/~b.pth'
+
+
+@pytest.mark.parametrize(
+    'check',
+    [
+        paths.existing_file,
+        paths.existing_folder,
+        paths.existing_run,
+        paths.existing_checkpoint,
+        paths.work_dir,
+        paths.new_file,
+        paths.new_folder,
+        paths.new_picture,
+        paths.pickle_file,
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(check):
+    with pytest.raises(UserError, match='empty'):
+        check('')
 
 
 def test_the_newest_config_of_a_run(tmp_path):

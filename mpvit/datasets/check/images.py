@@ -13,6 +13,7 @@ from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.problems import Problem, size_text
 from mpvit.files.paths import is_image
+from mpvit.files.untrusted import walk
 
 _MODES = {
     '1': 'image-grayscale',
@@ -153,10 +154,12 @@ def orphan_problems(
     roots = [os.path.realpath(folder) for folder in folders]
     known |= {os.path.normpath(os.path.join(root, n)) for n in other_names for root in roots}
     for root in roots:
-        for parent, children, files in os.walk(root):
-            children[:] = sorted(name for name in children if not name.startswith('.'))
-            for name in sorted(files):
+        closed: list[OSError] = []
+        for parent, files in walk(root, closed.append) if os.path.isdir(root) else ():
+            for name in files:
                 path = os.path.join(parent, name)
                 if path not in known and is_image(name) and not name.startswith('.'):
                     known.add(path)
                     yield Problem('image-orphan', 'no annotation file lists it', path)
+        for error in closed:
+            yield Problem('folder-unreadable', f'{error.strerror}', error.filename)
