@@ -121,6 +121,7 @@ def browse_dataset(
         raise UserError(f'config {cfg.filename} has no {split}_dataloader')
     check_data(cfg, split)
     sources = list(_sources(cfg, split))
+    _check_place(Path(sheets), sources)
     names = tuple(sources[0].dataset.metainfo.get('classes') or ())
     labels = class_labels(classes, names, '--classes: the dataset')
     chosen = _choose(sources, count, {*labels}, seed)
@@ -132,6 +133,15 @@ def browse_dataset(
         fed = [_fed_panel(sample, settings, split == 'train') for sample in samples]
         rows.append([source.raw_panel(index), *fed])
     return draw_sheets(rows, names, _sheet_names(sheets, split, len(rows)))
+
+
+def _check_place(sheets: Path, sources: Sequence['_Source']) -> None:
+    """Refuse a folder for sheets where they would become images of the dataset."""
+    place = sheets.resolve()
+    for source in sources:
+        images = (source.dataset.data_prefix or {}).get('img')
+        if images and '://' not in images and place.is_relative_to(Path(images).resolve()):
+            raise UserError(f'--out {sheets} is among the images of {images}; name another folder')
 
 
 def draw_sheets(

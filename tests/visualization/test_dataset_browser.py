@@ -135,6 +135,15 @@ def test_boxes_that_nothing_is_trained_on_are_told(look, spoiled):
         assert sorted(box.note for box in panel.boxes) == ['', '', 'crowd']
 
 
+@pytest.mark.parametrize('below', ['', 'sheets'])
+def test_sheets_do_not_become_images_of_the_dataset(spoiled, tiny, below):
+    images = spoiled[0] / 'train2017'
+    before = sorted(images.iterdir())
+    with pytest.raises(UserError, match='--out .*among the images'):
+        browse_dataset(tiny[0], images / below, data=DataFiles(str(spoiled[0])))
+    assert sorted(images.iterdir()) == before
+
+
 def test_a_dataset_without_images_is_named(look):
     with pytest.raises(UserError, match=r'train2017.json: filter_cfg .* leave no image'):
         look(options=['train_dataloader.dataset.filter_cfg.min_size=10000'])
