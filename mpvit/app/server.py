@@ -49,7 +49,7 @@ def serve(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix='mpvit-app-') as folder:
-            page, settings = _prepared(sources, pictures, Path(folder), max_upload, device)
+            page, settings = _prepared(sources, pictures, Path(folder), max_upload, device, host)
             try:
                 _, url, _ = page.launch(
                     server_name=host, server_port=port, prevent_thread_lock=True, **settings
@@ -73,6 +73,7 @@ def _prepared(
     folder: Path,
     max_upload: int,
     device: str | None,
+    host: str,
 ) -> tuple[Any, dict[str, Any]]:
     """The page and how to launch it: offline, without telemetry, with nothing else to be had."""
     # Gradio asks itself whether it can be reached
@@ -80,7 +81,11 @@ def _prepared(
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     os.environ['GRADIO_TEMP_DIR'] = str(folder / 'uploads')
     gr = optional('gradio', 'pages in the browser', 'app')
+    _fetch_nothing(gr)
+    from starlette.middleware import Middleware
+
     from mpvit.app.actions import Actions
+    from mpvit.app.guard import Guard
     from mpvit.app.page import Page
 
     detectors = Detectors(sources, device)
@@ -93,7 +98,9 @@ def _prepared(
     shown = folder / 'shown'
     shown.mkdir()
     page = Page(Actions(detectors, pictures, shown), max_upload).blocks
+    guard = Middleware(Guard, host=host, folder=folder, max_upload=max_upload * 2**20)
     settings = dict(
+        app_kwargs=dict(middleware=[guard]),
         allowed_paths=[str(shown)],
         max_file_size=max_upload * 2**20,
         state_session_capacity=64,
@@ -107,3 +114,14 @@ def _prepared(
         quiet=True,
     )
     return page, settings
+
+
+def _fetch_nothing(gradio: Any) -> None:
+    """Let Gradio refuse web addresses in the place of uploads: it would fetch files of any size."""
+    for name in ('ssrf_protected_download', 'async_ssrf_protected_download'):
+        getattr(gradio.processing_utils, name)  # an error if a release calls them otherwise
+        setattr(gradio.processing_utils, name, _refuse_address)
+
+
+def _refuse_address(url: str, *arguments: Any, **named: Any) -> Any:
+    raise UserError(f'{url} is no upload: the page fetches nothing from elsewhere')

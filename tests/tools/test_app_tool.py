@@ -256,6 +256,31 @@ def test_large_uploads_are_refused_by_the_server_too(served):
     assert not [p for p in served.temporary.rglob('x.png') if p.stat().st_size > 2**20]
 
 
+def test_other_names_and_other_pages_are_refused(served):
+    for headers in (
+        {'host': 'evil.example'},
+        {'host': f'evil.example:{httpx.URL(served.url).port}'},
+        {'origin': 'http://evil.example'},
+        {'origin': 'null'},
+    ):
+        for path in ('', 'config', 'gradio_api/info', 'theme.css'):
+            assert httpx.get(f'{served.url}{path}', headers=headers).status_code == 403
+        content = dict(files=('x.png', b'0'))
+        answer = httpx.post(f'{served.url}gradio_api/upload', files=content, headers=headers)
+        assert answer.status_code == 403
+    own = served.url.rstrip('/')
+    assert httpx.get(f'{served.url}config', headers={'origin': own}).status_code == 200
+
+
+def test_nothing_is_fetched_from_elsewhere(served):
+    """Addresses of the local network are refused by Gradio itself; this one is not."""
+    address = 'http://198.51.100.1/x.png'
+    answer, _ = call(served, 'on_upload', [file(address), NAME, 0.3])
+    assert not answer['success']
+    assert f'{address} is no upload' in served.log.read_text()
+    assert httpx.get(f'{served.url}gradio_api/file={address}').status_code == 403
+
+
 def test_several_users_at_once_get_what_is_theirs(served, detector):
     count = 4
     sessions = [uuid.uuid4().hex for _ in range(count)]
