@@ -7,7 +7,7 @@ where its host is local, and limits each upload, not all of them.
 
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,10 +39,13 @@ class Guard:
         host: Address that the page listens on.
         folder: Where uploads and what is shown of them are kept.
         max_upload: Bytes of the largest upload; 50 times as much is kept.
+        spared: Files of the page itself, which stay.
     """
 
-    def __init__(self, app: App, host: str, folder: Path, max_upload: int) -> None:
-        self.app, self.folder = app, folder
+    def __init__(
+        self, app: App, host: str, folder: Path, max_upload: int, spared: Collection[Path] = ()
+    ) -> None:
+        self.app, self.folder, self.spared = app, folder, spared
         self.names = own_names(host)
         self.most, self.kept = max_upload + _FORM, max_upload * _UPLOADS
         self._coming = 0  # bytes of the requests that are being answered
@@ -62,7 +65,8 @@ class Guard:
         self._coming += length
         try:
             if length:
-                await run_in_threadpool(make_room, self.folder, self.kept - self._coming)
+                most = self.kept - self._coming
+                await run_in_threadpool(make_room, self.folder, most, self.spared)
             await self.app(scope, receive, send)
         finally:
             self._coming -= length
@@ -124,9 +128,12 @@ def _place(origin: str) -> str:
         return ''
 
 
-def make_room(folder: Path, most: int) -> None:
-    """Delete the oldest files below a folder until the others have at most so many bytes."""
-    files = sorted(_files(folder), key=lambda file: file[0])
+def make_room(folder: Path, most: int, spared: Collection[Path] = ()) -> None:
+    """Delete the oldest files below a folder until the others have at most so many bytes.
+
+    Those that are spared neither count nor go.
+    """
+    files = sorted(file for file in _files(folder) if file[2] not in spared)
     total = sum(size for _, size, _ in files)
     for _, size, path in files:
         if total <= most:

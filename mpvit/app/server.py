@@ -98,7 +98,13 @@ def _prepared(
     shown = folder / 'shown'
     shown.mkdir()
     page = Page(Actions(detectors, pictures, shown), max_upload).blocks
-    guard = Middleware(Guard, host=host, folder=folder, max_upload=max_upload * 2**20)
+    guard = Middleware(
+        Guard,
+        host=host,
+        folder=folder,
+        max_upload=max_upload * 2**20,
+        spared=frozenset(folder.rglob('*')),  # the pictures on offer
+    )
     settings = dict(
         app_kwargs=dict(middleware=[guard]),
         allowed_paths=[str(shown)],

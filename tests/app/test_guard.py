@@ -113,6 +113,13 @@ def test_the_oldest_uploads_make_room(client, tmp_path):
 
 def test_room_is_made_to_the_byte(tmp_path):
     write(tmp_path, 4, 10)
+    own = tmp_path / 'thumbnail.webp'
+    own.write_bytes(b'0' * 99)
+    os.utime(own, (0, 0))
+    make_room(tmp_path, 40, {own})
+    assert len(list(tmp_path.rglob('*.png'))) == 4
+    assert own.exists()
+    own.unlink()
     make_room(tmp_path, 30)
     assert len(list(tmp_path.rglob('*.png'))) == 3
     make_room(tmp_path, 29)
