@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmengine.logging import HistoryBuffer
 
 from mpvit.errors import UserError
 from mpvit.files.sha256 import check_sha256
-from mpvit.files.untrusted import CHECKPOINT_BYTES, open_untrusted
+from mpvit.files.untrusted import CHECKPOINT_BYTES, check_values, open_untrusted
 
 #: Set to 1, files that need more than the safe reader allows are read too, and may run code.
 TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
@@ -73,7 +74,18 @@ def read(
         raise _damaged(shown, type(error).__name__) from error
     if not isinstance(content, dict):
         raise UserError(f'{shown} is no checkpoint: it holds a {type(content).__name__}')
+    if not trusted():
+        try:
+            check_values(content, _parts)
+        except ValueError as error:
+            raise _damaged(shown, str(error)) from error
     return content
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return (part for entry in value.items() for part in entry)
+    return value if isinstance(value, (list, tuple, set)) else ()
 
 
 def check_file(path: Path, sha256: str | None = None, shown: str | None = None) -> bytes:

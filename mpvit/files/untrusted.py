@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -44,8 +44,8 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF
 #: The same on the page.
 PAGE_FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
 
-_MOST_VALUES = 10**6  # of a YAML file with its aliases written out
-_DIGITS = 4300  # of a number in it; as Python
+_MOST_VALUES = 10**6
+_DIGITS = 4300  # of a number in YAML; as Python
 _REASON = 300  # characters
 _KINDS = {
     stat.S_ISFIFO: 'a named pipe',
@@ -223,8 +223,7 @@ def parse_yaml(text: str | bytes) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _values(node, {}) > _MOST_VALUES:
-            raise ValueError(f'its aliases stand for more than {_MOST_VALUES:,} values')
+        check_values(node, _parts)
         return loader.construct_document(node)
     except RecursionError as error:
         raise ValueError('it is nested too deeply') from error
@@ -235,18 +234,42 @@ def parse_yaml(text: str | bytes) -> Any:
         raise ValueError(f'it is no YAML: {type(error).__name__} {reason}') from error
 
 
-def _values(node: Any, known: dict[int, int | None]) -> int:
-    """How many values a node of YAML stands for, each alias written out."""
-    if id(node) in known:
-        count = known[id(node)]
+def _parts(node: Any) -> Iterator[Any]:
+    """What a node of YAML holds."""
+    if node.id == 'mapping':
+        yield from (part for pair in node.value for part in pair)
+    elif node.id == 'sequence':
+        yield from node.value
+    elif len(node.value) > _DIGITS and not node.tag.endswith(':str'):
+        raise ValueError(f'a number has more than {_DIGITS:,} digits')
+
+
+def check_values(value: Any, parts: Callable[[Any], Iterable[Any]]) -> None:
+    """Make sure that a value does not multiply: it may hold the same one in many places.
+
+    Args:
+        value: What was read.
+        parts: Gives the values that one holds.
+
+    Raises:
+        ValueError: With each counted wherever it stands they are more than a million, or it
+            contains itself, or it is nested too deeply.
+    """
+    try:
+        count = _count(value, parts, {})
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
+    if count > _MOST_VALUES:
+        raise ValueError(f'it stands for more than {_MOST_VALUES:,} values')
+
+
+def _count(value: Any, parts: Callable[[Any], Iterable[Any]], known: dict[int, int | None]) -> int:
+    if id(value) in known:
+        count = known[id(value)]
         if count is None:
             raise ValueError('it contains itself')
         return count
-    if node.id == 'scalar' and len(node.value) > _DIGITS and not node.tag.endswith(':str'):
-        raise ValueError(f'a number has more than {_DIGITS:,} digits')
-    known[id(node)] = None
-    parts = node.value if node.id in ('sequence', 'mapping') else ()
-    pairs = parts if node.id == 'mapping' else [(part,) for part in parts]
-    total = 1 + sum(_values(part, known) for pair in pairs for part in pair)
-    known[id(node)] = total
-    return total
+    known[id(value)] = None
+    count = 1 + sum(_count(part, parts, known) for part in parts(value))
+    known[id(value)] = count
+    return count

@@ -145,6 +145,28 @@ def test_archive_that_unpacks_to_more_than_it_has(tmp_path):
         read(tmp_path / 'y.pth')
 
 
+@pytest.mark.parametrize('kind', [list, tuple])
+def test_values_that_multiply(tmp_path, kind):
+    names = kind('ab')
+    for _ in range(40):
+        names = kind([names, names])
+    torch.save({'state_dict': {}, 'meta': {'dataset_meta': {'classes': names}}}, tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='more than 1,000,000 values'):
+        read(tmp_path / 'x.pth')
+
+
+def test_values_that_are_deep_or_contain_themselves(tmp_path):
+    deep, loop = [], []
+    for _ in range(100):
+        deep = [deep]
+    loop.append(loop)
+    torch.save({'state_dict': {}, 'meta': deep}, tmp_path / 'x.pth')
+    assert read(tmp_path / 'x.pth')['meta'] == deep
+    torch.save({'state_dict': {}, 'meta': loop}, tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='contains itself'):
+        read(tmp_path / 'x.pth')
+
+
 def test_other_content(tmp_path):
     torch.save([1, 2], tmp_path / 'x.pth')
     with pytest.raises(UserError, match='list'):
