@@ -65,7 +65,7 @@ setup(
         'pillow',
         'tensorboard',
         'tqdm',
-        'filelock',
+        'filelock>=4.1',  # earlier ones empty the file of a lock that another process holds
     ],
     extras_require={
         'demo': DEMO,

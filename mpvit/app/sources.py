@@ -21,7 +21,7 @@ class Source:
 
     Attributes:
         name: What the page calls it.
-        config: Its config file.
+        config: Its config file; or the checkpoint, whose config is read as data.
         checkpoint: Its weights.
     """
 
@@ -37,7 +37,8 @@ def choose_sources(
 
     Returns:
         The one that was named; or else the checkpoints in the work folders that have the config of
-        their run beside them, newest first, named by their paths below the folder of these.
+        their run beside them, newest first, named by their paths below the folder of these. What
+        lies in a work folder is not executed: the config is that inside of the checkpoint.
 
     Raises:
         UserError: There is no detector to show.
@@ -48,9 +49,8 @@ def choose_sources(
     found = []
     paths = [path for path in root.rglob('*.pth') if path.is_file()]
     for path in sorted(paths, key=_age, reverse=True):
-        beside = newest_config(path.parent)
-        if beside is not None:
-            found.append(Source(path.relative_to(root).as_posix(), str(beside), str(path)))
+        if newest_config(path.parent) is not None:
+            found.append(Source(path.relative_to(root).as_posix(), str(path), str(path)))
     if not found:
         raise UserError(
             f'no checkpoint with its config beside it in {work_dirs}: run `make demo` first, '

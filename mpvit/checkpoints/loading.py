@@ -31,6 +31,9 @@ from mpvit.errors import UserError
 from mpvit.files.download import DownloadError, fetch
 from mpvit.files.untrusted import JSON_BYTES, parse_yaml, read_untrusted
 
+#: Where the config of a training is in the meta of a checkpoint that was loaded.
+SOURCE = 'cfg_text'
+
 
 def load(
     file: str | os.PathLike[str] | IO[bytes], map_location: Any = None, weights_only: Any = None
@@ -236,13 +239,17 @@ class LimitedHttp(HTTPBackend):
 
 
 def _drop_source(checkpoint: dict[str, Any]) -> None:
-    """Take out the config that mmengine stores as source code.
+    """Take out the config that mmengine stores as source code, or put it where nobody looks.
 
-    Its inferencers execute it where they are given no other, and its resuming did of old.
+    Its inferencers execute it where they are given no other, and its resuming did of old. It is
+    data to us (`mpvit.config.literals`).
     """
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict) and isinstance(meta.get('cfg'), str):
+        meta[SOURCE] = meta['cfg']
     hub = checkpoint.get('message_hub')
     hub = hub if isinstance(hub, dict) else {}
-    for holder in (checkpoint.get('meta'), hub.get('runtime_info'), hub.get('resumed_keys')):
+    for holder in (meta, hub.get('runtime_info'), hub.get('resumed_keys')):
         if isinstance(holder, dict):
             for key in ('cfg', 'config'):
                 holder.pop(key, None)

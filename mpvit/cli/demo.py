@@ -26,6 +26,8 @@ def run(config: str, work_dir: str | None) -> None:
     from mpvit.config.reading import load_config
     from mpvit.datasets.toy import describe
     from mpvit.engine.build import check_data
+    from mpvit.engine.ownership import owned_folder
+    from mpvit.engine.run_folder import candidates
     from mpvit.engine.test import run_test
     from mpvit.engine.train import run_training
     from mpvit.evaluation.coco_metric import format_table
@@ -41,12 +43,15 @@ def run(config: str, work_dir: str | None) -> None:
         print('{}: {images} images, {objects} objects'.format(split, **counts))
 
     start = time.time()
-    with redirect_stdout(StringIO()):  # pycocotools' and mmengine's notes on loading
-        runner = run_training(cfg)
+    with owned_folder(cfg, work_dir is not None) as place:
+        if place.note:
+            print(place.note)
+        with redirect_stdout(StringIO()):  # pycocotools' and mmengine's notes on loading
+            runner = run_training(cfg)
     print(f'Trained {runner.max_iters} steps in {time.time() - start:.0f} s.\n')
 
     work = Path(cfg.work_dir)
-    cfg.load_from = (work / 'last_checkpoint').read_text().strip()
+    cfg.load_from = str(candidates(work)[0])
     with redirect_stdout(StringIO()):
         metrics = run_test(cfg)
     print(format_table(metrics))

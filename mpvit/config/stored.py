@@ -1,6 +1,5 @@
 """The config that a checkpoint was trained with, read as data: nothing in it is executed."""
 
-import ast
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
+from mpvit.config.literals import NOT_DATA, literal_entries
 from mpvit.errors import UserError
 from mpvit.files.paths import newest_config
 
@@ -68,13 +68,13 @@ def stored_config(checkpoint: Path) -> Config:
     if text is None:
         raise UserError(f'{checkpoint} does not say which config it was trained with; {hint}')
     try:
-        entries = _literal(text)
+        entries = literal_entries(text)
         if not trusted():
             _check_names(entries)
         if not isinstance(entries.get('model'), dict):
             raise ValueError('it has no model')
         _drop_places(entries)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+    except NOT_DATA as error:
         raise UserError(
             f'the config of {checkpoint} cannot be used as data: '
             f'{str(error) or type(error).__name__}; {hint}'
@@ -95,8 +95,8 @@ def stored_entries(checkpoint: Path) -> dict[str, Any]:
         UserError: The checkpoint cannot be read.
     """
     try:
-        return _literal(_text_inside(checkpoint) or '')
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return literal_entries(_text_inside(checkpoint) or '')
+    except NOT_DATA:
         return {}
 
 
@@ -116,47 +116,6 @@ def own_config_hint(checkpoint: str | os.PathLike[str] | None, used: Config) -> 
     beside = newest_config(Path(checkpoint).parent)
     other = beside is not None and os.path.realpath(used.filename or '') != os.path.realpath(beside)
     return f'; the config beside it is {beside}' if other else ''
-
-
-def _literal(text: str) -> dict[str, Any]:
-    """Assignments of plain values, as mmengine writes a config, without running them.
-
-    Raises:
-        ValueError: There is something else.
-        SyntaxError: It is no Python.
-    """
-    entries = {}
-    for node in ast.parse(text).body:
-        if not (
-            isinstance(node, ast.Assign)
-            and len(node.targets) == 1
-            and isinstance(target := node.targets[0], ast.Name)
-        ):
-            raise ValueError(f'line {node.lineno} is more than a name and its value')
-        entries[target.id] = _value(node.value)
-    return entries
-
-
-def _value(node: ast.expr) -> Any:
-    """A plain value, with ``dict(a=1)`` for a dict and the names of floats that are no numbers."""
-    if isinstance(node, ast.Call) and not node.args and _name(node.func) == 'dict':
-        if any(keyword.arg is None for keyword in node.keywords):
-            raise ValueError('a dict is unpacked into another')
-        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {_value(k): _value(v) for k, v in zip(node.keys, node.values, strict=True) if k}
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
-        return kind(_value(child) for child in node.elts)
-    if _name(node) in ('inf', 'nan'):
-        return float(_name(node))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand)
-    return ast.literal_eval(node)
-
-
-def _name(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) else ''
 
 
 def _drop_places(value: Any) -> None:

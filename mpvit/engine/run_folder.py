@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,16 +16,19 @@ from typing import Any
 from mmengine.config import Config
 
 from mpvit import __version__
+from mpvit.config.literals import NOT_DATA, literal_entries
 from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
 from mpvit.evaluation.result_files import Results, read_results
 from mpvit.files.paths import existing_run, newest_config
-from mpvit.files.writing import write
+from mpvit.files.writing import whole_file
 
 RECORD = 'run.json'
 METRICS = 'metrics.json'
 DETECTIONS = 'detections.bbox.json'
 POINTER = 'last_checkpoint'
+RUN = 'run_id'  # in the message hub, and so in every checkpoint
+_ID = 'id'  # the same in `RECORD`
 _HOW_TO = 'evaluate first: mpvit test CONFIG CHECKPOINT --work-dir {}'
 _CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
 
@@ -47,14 +51,24 @@ class Run:
 
     @functools.cached_property
     def config(self) -> Config | None:
-        """The content of `config_file`."""
-        path = self.config_file
-        if path is None:
+        """The complete config, as it was recorded: of the training, or else of the evaluation.
+
+        Runs of earlier versions have it in `config_file` only, which is read as data: what lies in
+        a work folder is never executed.
+        """
+        path = newest_config(self.folder)
+        settings = self.training.get('settings')
+        if settings is None and path is None:
+            path = newest_config(self.folder, test=True)
+            settings = self.evaluation.get('settings')
+        if settings is None and path is None:
             return None
         try:
-            return Config.fromfile(path, import_custom_modules=False)
-        except Exception as error:  # a config is code: anything may go wrong in it
-            raise UserError(f'cannot read config {path}: {error!r}') from error
+            if settings is None and path is not None:
+                settings = literal_entries(path.read_text(encoding='utf-8'))
+            return Config(settings)
+        except (*NOT_DATA, KeyError, OSError) as error:
+            raise UserError(f'cannot read config {path} as data: {error}') from error
 
     @property
     def config_file(self) -> Path | None:
@@ -65,7 +79,7 @@ class Run:
     def checkpoint(self) -> Path | None:
         """What was evaluated, or else the last checkpoint of the training."""
         name = self.evaluation.get('checkpoint') or _pointed(self.folder)
-        return Path(name) if name else None
+        return None if name is None else Path(name)
 
     def data(self, split: str = 'test') -> dict[str, Any]:
         """Where the data of a split are, as `data_of`; of an evaluation also ``detections``."""
@@ -124,44 +138,126 @@ def find_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def candidates(work_dir: str | os.PathLike[str]) -> list[Path]:
-    """Checkpoints of the last training in a folder, in the order to try them in.
+    """Checkpoints of trainings in a folder, in the order to try them in.
 
     The one that ``last_checkpoint`` names comes first, then the others by time. The best
-    checkpoints are not among them: they hold weights only.
+    checkpoints are not among them: they hold weights only. Which of them are of the folder's run
+    is known when they are read (`checkpoint_run`).
     """
     folder = Path(work_dir)
-    name = _pointed(folder)
-    if name == '':  # a training began here and has not saved yet; what is there is older
-        return []
-    places = [Path(name), folder / Path(name).name] if name else []
-    named = [path for path in places if path.is_file()][:1]
+    pointed = _pointed(folder)
+    named = [pointed] if pointed is not None and os.path.isfile(pointed) else []
     found = [path for path in folder.glob('*.pth') if _CHECKPOINT.fullmatch(path.name)]
     found.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     return named + [path for path in found if path.resolve() not in [p.resolve() for p in named]]
 
 
+def is_used(folder: Path) -> bool:
+    """Whether a training has left checkpoints in a folder, which another one would replace."""
+    return bool(candidates(folder)) or any(folder.glob('best_*.pth'))
+
+
 def last_checkpoint(work_dir: str | os.PathLike[str]) -> str:
     """Which checkpoint a training can go on from, as the end of a sentence."""
-    name = _pointed(Path(work_dir))
-    if not name:
+    path = _pointed(Path(work_dir))
+    if path is None:
         return 'no checkpoint had been written'
-    return f'the last checkpoint is {name}, --resume goes on from it'
+    return f'the last checkpoint is {path}, --resume goes on from it'
 
 
-def _pointed(folder: Path) -> str | None:
-    """What ``last_checkpoint`` names: nothing from the start of a training to its first one."""
+def _pointed(folder: Path) -> Path | None:
+    """What ``last_checkpoint`` names; None from the start of a training to its first checkpoint.
+
+    It is a name in the folder. A path, which mmengine writes, or which leads to an ``out_dir`` of
+    the checkpoints that is elsewhere, counts where the folder has no file of that name: a folder
+    that was moved or copied is about its own files.
+    """
     try:
-        return (folder / POINTER).read_text().strip()
+        text = (folder / POINTER).read_text(errors='replace').strip()
     except OSError:
         return None
+    name = Path(text).name
+    if not name:
+        return None
+    inside = folder / name
+    elsewhere = os.path.isabs(text) and not os.path.isfile(inside)
+    return Path(text) if elsewhere else inside
+
+
+def point_to(work_dir: str | os.PathLike[str], path: str) -> None:
+    """Write ``last_checkpoint``: the name of a file in the folder, the path of another.
+
+    Raises:
+        NotWritten: It cannot be written.
+    """
+    folder = Path(work_dir)
+    text = Path(path).name if Path(path).parent == folder else path
+    _write_durably(folder / POINTER, text)
+
+
+def start_of(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says; empty also where it is damaged."""
+    try:
+        return Run(folder).training
+    except UserError:
+        return {}
+
+
+def run_of(folder: Path) -> str | None:
+    """The id of the run in a folder, of which its checkpoints are.
+
+    None where there is no record, or the run began with a version that gave none.
+    """
+    found = start_of(folder).get(_ID)
+    return found if isinstance(found, str) else None
+
+
+def checkpoint_run(checkpoint: Mapping[str, Any]) -> str | None:
+    """The id of the run that a checkpoint is of; None if it has none."""
+    found: Any = checkpoint
+    for key in ('message_hub', 'runtime_info', RUN):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def begin_run(
+    folder: Path, resumed: str | None = None, source: str | os.PathLike[str] = ''
+) -> str | None:
+    """Write into ``run.json`` which run the checkpoints are of that are written from now on.
+
+    Args:
+        folder: The work folder.
+        resumed: Id of the run that goes on, '' for one that has none; None for a new run.
+        source: The checkpoint that is resumed.
+
+    Returns:
+        Its id; None if it has none.
+
+    Raises:
+        UserError: The folder holds checkpoints of another run, or cannot be written.
+    """
+    own = run_of(folder)
+    lost_record = own is None and Path(source).resolve().parent == folder.resolve()
+    if resumed not in (None, own or '') and is_used(folder) and not lost_record:
+        raise UserError(
+            f'{folder} holds another run than that of {source}; resume it in another --work-dir'
+        )
+    run = uuid.uuid4().hex if resumed is None else resumed or None
+    _write(folder / RECORD, start_of(folder) | {_ID: run})
+    return run
 
 
 def write_record(cfg: Config, **facts: Any) -> None:
-    """Write ``run.json``: what is trained, on what, with which software and other facts."""
+    """Write ``run.json``: what is trained, on what, with which software and other facts.
+
+    The id of the run is that which is there; `begin_run` changes it.
+    """
+    folder = Path(cfg.work_dir)
     data = {split: data_of(cfg, split) for split in ('train', 'val')}
-    record = dict(config=cfg.filename, started=f'{datetime.now():%Y-%m-%d %H:%M:%S}')
+    record: dict[str, Any] = {_ID: run_of(folder)}
+    record |= dict(config=cfg.filename, started=f'{datetime.now():%Y-%m-%d %H:%M:%S}')
     record |= dict(launcher=cfg.get('launcher', 'none'), **facts, data=data, software=software())
-    _write(Path(cfg.work_dir) / RECORD, record)
+    _write(folder / RECORD, record | dict(settings=cfg.to_dict()))
 
 
 def write_metrics(
@@ -181,12 +277,26 @@ def write_metrics(
         inference: How the detector was run.
     """
     record = dict(config=cfg.filename, checkpoint=str(checkpoint), inference=inference)
-    record |= dict(data=data, software=software(), metrics=metrics)
+    record |= dict(data=data, software=software(), metrics=metrics, settings=cfg.to_dict())
     return _write(Path(cfg.work_dir) / METRICS, record)
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> Path:
-    return write(path, json.dumps(record, indent=2, default=float) + '\n')
+    _write_durably(path, json.dumps(record, indent=2, default=_plain) + '\n')
+    return path
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with whole_file(path, durable=True) as beside:
+        beside.write_text(text, encoding='utf-8')
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as one of Python; what else a config may hold as its name."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:

@@ -2,23 +2,23 @@
 
 import logging
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from mmengine.device import get_device
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.dist import all_gather_object
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mpvit.checkpoints.reading import read
+from mpvit.engine.distributed import by_main_process, start_processes
 from mpvit.engine.preemption import QuietWorker
-from mpvit.engine.run_folder import candidates
+from mpvit.engine.run_folder import candidates, checkpoint_run, run_of
 from mpvit.errors import UserError
 
 _POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, by which the learning rate grows
@@ -48,16 +48,7 @@ class PortableRunner(Runner):
             UserError: The processes were not started in a way that numbers them, or in one that
                 restarts them so that they do not find each other.
         """
-        _check_restarts()
-        if self.distributed and get_device() == 'cpu' and not distributed.is_initialized():
-            if self.launcher == 'slurm':
-                _take_rank_from_slurm()
-            elif 'RANK' not in os.environ:
-                raise UserError(
-                    f'--launcher {self.launcher}: on CPUs start the processes with '
-                    'tools/dist_train.sh, tools/dist_test.sh or torchrun'
-                )
-            distributed.init_process_group('gloo')
+        start_processes(self.launcher if self.distributed else 'none', env_cfg)
         super().setup_env(env_cfg)
 
     def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
@@ -182,39 +173,6 @@ class PortableRunner(Runner):
         return logger
 
 
-def _check_restarts() -> None:
-    """Refuse restarts of torchrun that find the addresses of dead processes.
-
-    They do in the store of torchrun, which keeps what the dead ones wrote. It is a race: whoever
-    is faster than the process whose address it needs fails, or waits until the timeout.
-    `mpvit.engine.torchrun` does without that store.
-    """
-    env = os.environ
-    restarts = env.get('TORCHELASTIC_MAX_RESTARTS', '0')
-    if restarts != '0' and env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
-        raise UserError(
-            f'torchrun --max-restarts={restarts}: a restarted process would connect to dead ones; '
-            f'start with MAX_RESTARTS={restarts} mpvit dist_train, or set '
-            'TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and --rdzv-backend=c10d'
-        )
-
-
-def _take_rank_from_slurm() -> None:
-    """Name the process to torch.distributed as mmengine's slurm launcher does on GPUs."""
-    env = os.environ
-    if 'SLURM_PROCID' not in env:
-        raise UserError('--launcher slurm: not inside a Slurm job; use tools/slurm_train.sh')
-    env.setdefault('MASTER_PORT', '29500')
-    if 'MASTER_ADDR' not in env:
-        command = ['scontrol', 'show', 'hostnames', env['SLURM_NODELIST']]
-        env['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
-    env.update(
-        RANK=env['SLURM_PROCID'],
-        LOCAL_RANK=env.get('SLURM_LOCALID', '0'),
-        WORLD_SIZE=env['SLURM_NTASKS'],
-    )
-
-
 def lr_factor(images: int, base: float, rule: str) -> float:
     """What the learning rate of a recipe is multiplied with at another batch size.
 
@@ -241,37 +199,32 @@ def lr_factor(images: int, base: float, rule: str) -> float:
 
 
 def newest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
-    """The newest whole checkpoint of a work folder, if any; damaged ones are named in a warning.
+    """The newest whole checkpoint of the run of a work folder, if the folder has any checkpoints.
 
-    The main process looks, and all ranks get its answer.
+    Those that are damaged, or of a run that was there before, are named in a warning. The main
+    process looks, and all ranks get its answer.
 
     Raises:
-        UserError: All that are there are damaged.
+        UserError: There are checkpoints, and all are such.
     """
-    answer: list[Path | str | None] = [None]
-    if is_main_process():
-        try:
-            answer = [_newest(work_dir)]
-        except UserError as error:
-            answer = [str(error)]
-    broadcast_object_list(answer)
-    if isinstance(answer[0], str):
-        raise UserError(answer[0])
-    return answer[0]
+    return by_main_process(lambda: _newest(Path(work_dir)))
 
 
-def _newest(work_dir: str | os.PathLike[str]) -> Path | None:
-    paths = candidates(work_dir)
+def _newest(work_dir: Path) -> Path | None:
+    paths, own = candidates(work_dir), run_of(work_dir)
     for path in paths:
         try:
-            read(path)
+            content = read(path)
+            if own is not None and checkpoint_run(content) != own:
+                raise UserError(f'{path} is of another run than {work_dir}')
         except UserError as error:
             print_log(f'Not resumed from: {error}', logger='current', level=logging.WARNING)
         else:
             return path
     if paths:
         raise UserError(
-            f'cannot resume: none of the {len(paths)} checkpoints in {work_dir} is whole; name '
-            'another with --resume FILE, or start anew in another --work-dir'
+            f'cannot resume: of the {len(paths)} checkpoints in {work_dir} none is whole and of '
+            'the run that was last started there; name one with --resume FILE and another '
+            '--work-dir, or start anew in another --work-dir'
         )
     return None

@@ -13,6 +13,7 @@ from mpvit.config.presets import enable_tta, without_trackers
 from mpvit.config.reading import is_of_classifier
 from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, evaluators, explained
+from mpvit.engine.ownership import evaluation_folder
 from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import data_of, write_metrics
 from mpvit.errors import UserError
@@ -129,14 +130,14 @@ def run_test(
         hooks.append(ConfigDict(type='PrepareInferenceHook', **settings))
     cfg.custom_hooks = hooks
     without_trackers(cfg)
-    with explained_faults():
+    with evaluation_folder(cfg), explained_faults():
         runner = build_runner(_named_as_test(cfg), notes)
         with explained(cfg):
             _ = runner.test_loop
         metrics: dict[str, float] = runner.test()
-    if is_main_process():
-        path = write_metrics(cfg, checkpoint, metrics, evaluated_data(cfg), settings)
-        runner.logger.info(f'Metrics written to {path}')
+        if is_main_process():
+            path = write_metrics(cfg, checkpoint, metrics, evaluated_data(cfg), settings)
+            runner.logger.info(f'Metrics written to {path}')
     return metrics
 
 

@@ -30,14 +30,12 @@ from mpvit.engine.initial_weights import (
     whole_model,
 )
 from mpvit.engine.outlook import warn_of_outlook
+from mpvit.engine.ownership import launched_by, owned_folder
 from mpvit.engine.run_errors import explained_faults
-from mpvit.engine.run_folder import Run, candidates, write_record
+from mpvit.engine.run_folder import candidates, start_of, write_record
 from mpvit.errors import UserError, closest
 from mpvit.files.paths import existing_checkpoint, newest_config
 from mpvit.files.writing import check_writable
-
-# how often torchrun or Slurm started the job again
-_RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 
 
 def train(
@@ -64,14 +62,14 @@ def train(
         config: Config file.
         data: Files of a dataset to train on; None, or nothing named, for those of the config.
         work_dir: Folder for outputs; None for ``work_dirs/<config name>``, and to fine-tune for
-            ``work_dirs/<config name>_finetune``.
+            ``work_dirs/<config name>_finetune``, with a number where that has a training already.
         preset: 'finetune' for the recipe of `mpvit.config.finetune`, which chooses what the
             ``flags`` leave open; or None.
         amp: Mixed precision, see `enable_amp`; None for none.
         auto_scale_lr: How the learning rate follows the images of a step: 'linear', 'sqrt' or
             'off'; None for what the config says.
         resume: Checkpoint to resume from, 'auto' for the newest in the work folder, or None, which
-            is 'auto' where torchrun or Slurm started the job again.
+            is 'auto' where torchrun or Slurm started this training again.
         pretrained: Weights for the backbone in place of the config's: a file, a URL or
             ``mpvit://NAME`` of published ones.
         from_scratch: Start the backbone from random numbers.
@@ -86,7 +84,8 @@ def train(
         The runner after training.
 
     Raises:
-        UserError: Config, data or arguments do not fit together.
+        UserError: Config, data or arguments do not fit together, or the work folder has a training
+            or is in use.
         mpvit.engine.preemption.TrainingPaused: The training was asked to stop by a signal and can
             be resumed.
     """
@@ -104,20 +103,22 @@ def train(
             scaling.rule = auto_scale_lr
     if load_from is not None:
         cfg.load_from = load_from
-    restarted = any(os.environ.get(name, '0') not in ('', '0') for name in _RESTARTS)
-    if restarted and (resume is None or candidates(cfg.work_dir)):
-        resume = 'auto'  # even if it was first resumed from a file
-    if resume == 'auto':
-        cfg.resume = 'auto'
-    elif resume is not None:
-        cfg.resume = True
-        cfg.load_from = resume
-    if cfg.get('load_from'):
-        existing_checkpoint(cfg.load_from)
-    warning = set_initial_weights(cfg, pretrained, from_scratch)
-    use_trackers(cfg, track, continued=bool(cfg.get('resume') and candidates(cfg.work_dir)))
-    auto_batch = flags is not None and flags.batch_size == 'auto'
-    return run_training(cfg, notes, warning, auto_batch)
+    if resume is None and cfg.get('resume'):
+        resume = 'auto' if cfg.resume == 'auto' else cfg.get('load_from') or 'auto'
+    with owned_folder(cfg, work_dir is not None, resume) as place:
+        if place.resume == 'auto':
+            cfg.resume = 'auto'
+        elif place.resume is not None:
+            cfg.resume = True
+            cfg.load_from = place.resume
+        if cfg.get('load_from'):
+            existing_checkpoint(cfg.load_from)
+        warning = set_initial_weights(cfg, pretrained, from_scratch)
+        continued = bool(cfg.get('resume') and candidates(cfg.work_dir))
+        use_trackers(cfg, track, continued)
+        auto_batch = flags is not None and flags.batch_size == 'auto'
+        notes += [place.note] if place.note else []
+        return run_training(cfg, notes, warning, auto_batch)
 
 
 def _config(
@@ -154,7 +155,8 @@ def run_training(
 ) -> Runner:
     """Train from a finished config; everything it names is built before the first step.
 
-    Writes ``run.json`` into the work folder (`mpvit.engine.run_folder.write_record`).
+    Writes ``run.json`` into the work folder (`mpvit.engine.run_folder.write_record`), which the
+    caller owns (`mpvit.engine.ownership.owned_folder`).
 
     Args:
         cfg: Complete config with ``work_dir``.
@@ -186,8 +188,9 @@ def run_training(
         log_data(runner)
         warn_of_outlook(runner)
         forget()
+        launchers = launched_by()
         if is_main_process():
-            write_record(cfg, **_facts(runner))
+            write_record(cfg, **_facts(runner), launched_by=launchers)
         runner.train()
     return runner
 
@@ -205,7 +208,7 @@ def _facts(runner: Runner) -> dict[str, Any]:
 
 def _keep_threads(cfg: Config) -> None:
     """Go on with as many threads as a resumed training had: their number changes the last bits."""
-    record = Run(Path(cfg.work_dir)).training if cfg.get('resume') else {}
+    record = start_of(Path(cfg.work_dir)) if cfg.get('resume') else {}
     threads = record.get('threads')
     if isinstance(threads, int) and threads > 0 and 'OMP_NUM_THREADS' not in os.environ:
         torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ from mpvit import __version__
 from mpvit.errors import UserError
 from mpvit.export.comparison import Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
+from mpvit.files.locks import target_held
 from mpvit.files.paths import expanded, new_file
 from mpvit.files.writing import whole_file
 from mpvit.inference.loading import evaluated_dataset, load_detector
@@ -65,10 +66,28 @@ def export(
 
     Raises:
         UserError: Config, checkpoint or arguments do not fit together, a package is missing, the
-            file exists or cannot be written, or the exported detector deviates.
+            file exists, cannot be written or is being written, or the exported detector deviates.
     """
     checkpoint = expanded(checkpoint)
     file = _target(checkpoint, format, target)
+    with target_held(file, 'choose another --out'):
+        _target(checkpoint, format, target)  # another export may have written it by now
+        settings: Any = dict(size=size, batch=batch, dtype=dtype, attention=attention)
+        return file, _export(config, checkpoint, file, format, **settings)
+
+
+def _export(
+    config: str | os.PathLike[str],
+    checkpoint: str,
+    file: Path,
+    format: str,
+    *,
+    size: tuple[int, int] | None,
+    batch: int | None,
+    dtype: str,
+    attention: str,
+) -> Differences:
+    """Write the file, as `export` does."""
     for package in ('onnx', 'onnxruntime') if format == 'onnx' else ('onnx', 'openvino'):
         required(package)
     if is_exported(checkpoint):
@@ -97,7 +116,7 @@ def export(
         for path in paths_of(part):
             if path != part:  # the weights of OpenVINO
                 path.replace(file.with_name(path.name))
-    return file, found
+    return found
 
 
 def _target(checkpoint: str, format: str, target: str | None) -> Path:

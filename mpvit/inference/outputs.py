@@ -5,7 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,7 @@ import mpvit.register  # noqa: F401
 from mpvit.checkpoints.coco_categories import category_ids
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError, optional
+from mpvit.files.locks import target_held
 from mpvit.files.paths import new_folder
 from mpvit.files.writing import whole_file
 from mpvit.inference.detections import Detections
@@ -87,10 +88,14 @@ def infer(
 
 
 def _free_folder(model: Any) -> Path:
-    """A folder that does not exist yet: no run writes over the results of another."""
+    """A folder that did not exist: no run writes over the results of another."""
     folder = Path(model.cfg.work_dir)
-    names = (f'infer_{number}' if number > 1 else 'infer' for number in count(1))
-    return next(path for name in names if not (path := folder / name).exists())
+    for number in count(1):
+        path = folder / (f'infer_{number}' if number > 1 else 'infer')
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
+    return path
 
 
 class Outputs(ExitStack):
@@ -112,7 +117,7 @@ class Outputs(ExitStack):
         found: Detections by name of the class.
 
     Raises:
-        UserError: The folder cannot be written.
+        UserError: The folder cannot be written, or another process writes there.
     """
 
     def __init__(
@@ -125,6 +130,9 @@ class Outputs(ExitStack):
         categories = [dict(id=i, name=n) for i, n in zip(self._ids, classes, strict=True)]
         head = json.dumps(dict(info=info, categories=categories, annotations=[]))
         with ExitStack() as opened:  # all or none
+            opened.enter_context(target_held(folder, 'name another --out'))
+            if (folder / 'detections.json').exists():  # by now
+                raise UserError(f'{folder} has results already; name another --out')
             results, images, table = (
                 opened.enter_context(_whole(folder / name))
                 for name in ('detections.json', 'images.json', 'detections.csv')

@@ -17,14 +17,12 @@ def write(path, age):
 def test_checkpoints_are_found_newest_first_with_the_config_of_their_training(tmp_path):
     old = write(tmp_path / 'a' / 'epoch_1.pth', age=20)
     new = write(tmp_path / 'b' / 'c' / 'epoch_2.pth', age=10)
-    config_a = write(tmp_path / 'a' / 'a.py', age=20)
-    config_c = write(tmp_path / 'b' / 'c' / 'c.py', age=10)
-    write(tmp_path / 'b' / 'c' / 'c_test.py', age=1)  # of a later test
-    write(tmp_path / 'b' / 'c' / 'before.py', age=30)
+    write(tmp_path / 'a' / 'a.py', age=20)
+    write(tmp_path / 'b' / 'c' / 'c.py', age=10)
     write(tmp_path / 'none' / 'weights.pth', age=0)  # no config beside it
     assert choose_sources(None, None, tmp_path) == [
-        Source('b/c/epoch_2.pth', config_c, new),
-        Source('a/epoch_1.pth', config_a, old),
+        Source('b/c/epoch_2.pth', new, new),  # the config inside, which is not executed
+        Source('a/epoch_1.pth', old, old),
     ]
 
 

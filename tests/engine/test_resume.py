@@ -4,18 +4,21 @@ import errno
 import itertools
 import os
 import random
+import shutil
 import signal
+from pathlib import Path
 
 import interruptions
 import pytest
 import torch
-from interruptions import Crash, InterruptHook, differences
+from interruptions import Crash, InterruptHook, difference, differences
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.logging import MMLogger
 
 from mpvit.checkpoints.reading import read
 from mpvit.engine.hooks import checkpoint as durable_checkpoint
 from mpvit.engine.preemption import TrainingPaused
+from mpvit.engine.run_folder import RUN, begin_run, checkpoint_run, run_of
 from mpvit.engine.runner import newest_checkpoint
 from mpvit.engine.train import train
 from mpvit.errors import UserError
@@ -87,6 +90,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path):
     assert differences(work / 'epoch_2.pth', whole / 'epoch_2.pth') == []
     assert differences(work / 'epoch_1.pth', whole / 'epoch_1.pth') == []
     assert len(list(work.glob('best_*.pth'))) == 1
+    runs = {checkpoint_run(read(path)) for path in work.glob('*.pth')}
+    assert runs == {run_of(work)}
+    assert runs != {run_of(whole)}
+    assert 'Without effect' not in log
 
     log = run(work, *ALONE, drawn, resume='auto')
     assert 'The training of 2 epochs is finished already' in log
@@ -110,10 +117,11 @@ def test_accumulated_gradients_are_not_lost(run, tmp_path):
 def test_an_epoch_of_another_length_starts_anew(run, tmp_path):
     run(tmp_path / 'w', *ALONE, at=('train', 2, 'SIGTERM'), ends=TrainingPaused)
     log, _ = run(
-        tmp_path / 'w', *ALONE, 'train_dataloader.batch_size=4', resume='auto',
-        at=('train', 3, 'crash'), ends=Crash,
+        tmp_path / 'w', *ALONE, 'train_dataloader.batch_size=4',
+        'optim_wrapper.optimizer.lr=0.25', resume='auto', at=('train', 3, 'crash'), ends=Crash,
     )  # fmt: skip
     assert 'Epoch 1 starts anew: it has 2 batches and had 4' in log
+    assert 'Without effect on a resumed training: optim_wrapper.optimizer.lr = 0.25 (stays' in log
 
 
 def test_ctrl_c_pauses_and_a_second_one_ends(run, tmp_path, monkeypatch, capfd):
@@ -220,33 +228,100 @@ def test_damaged_checkpoints_are_passed_over(folder, tear, monkeypatch):
 
 
 def test_which_checkpoint_is_the_newest_checkpoint(folder):
-    # a training that began anew in the folder and has saved once; older files are not of it
+    # as earlier versions wrote it, and a folder that was moved and lost its pointer since
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
     assert newest_checkpoint(folder) == folder / 'epoch_1.pth'
-    (folder / 'last_checkpoint').write_text('')
-    assert newest_checkpoint(folder) is None
-    # the folder was moved, and the pointer lost
     (folder / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
     assert newest_checkpoint(folder) == folder / 'epoch_2.pth'
+    (folder / 'last_checkpoint').write_text('epoch_1.pth')
+    assert newest_checkpoint(folder) == folder / 'epoch_1.pth'
+    for nothing in ('', '/', '..', 'none.pth', '\0', 'x' * 300):
+        (folder / 'last_checkpoint').write_text(nothing)
+        assert newest_checkpoint(folder) == folder / 'epoch_3.pth'
     (folder / 'last_checkpoint').unlink()
     assert newest_checkpoint(folder) == folder / 'epoch_3.pth'
 
 
-@pytest.mark.parametrize('name', ['TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'])
-def test_restarted_jobs_resume(folder, tiny, monkeypatch, name):
-    configs = []
-    monkeypatch.setattr('mpvit.engine.train.run_training', lambda cfg, *_: configs.append(cfg))
-    start = dict(work_dir=str(folder), cfg_options=[f'load_from={folder}/epoch_1.pth'])
-    for count in ('', '0', '1'):
-        monkeypatch.setenv(name, count)
-        train(tiny[0], **start)
-    assert [config.resume for config in configs] == [False, False, 'auto']
-    assert configs[-1].load_from == f'{folder}/epoch_1.pth'  # if there is nothing to resume from
-    train(tiny[0], **start, resume=str(folder / 'epoch_2.pth'))
-    assert configs[-1].resume == 'auto'  # not from the start again
-    (folder / 'last_checkpoint').write_text('')
-    train(tiny[0], **start, resume=str(folder / 'epoch_2.pth'))
-    assert (configs[-1].resume, configs[-1].load_from) == (True, str(folder / 'epoch_2.pth'))
+def test_only_checkpoints_of_the_run_are_resumed(folder):
+    for path, run in ((folder / 'epoch_1.pth', 'old'), (folder / 'epoch_2.pth', 'new')):
+        torch.save(dict(state_dict={}, message_hub=dict(runtime_info={RUN: run})), path)
+    (folder / 'run.json').write_text('{"id": "new"}')
+    assert newest_checkpoint(folder) == folder / 'epoch_2.pth'  # though epoch_3 is pointed to
+    (folder / 'epoch_2.pth').write_bytes(b'damaged')
+    with pytest.raises(UserError, match='none is whole and of the run'):
+        newest_checkpoint(folder)  # rather than to start anew over them
+    (folder / 'run.json').write_text('{"id": "old"}')
+    assert newest_checkpoint(folder) == folder / 'epoch_1.pth'
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_a_copied_folder_is_about_its_own_files(run, tmp_path):
+    """Also one of an earlier version, whose checkpoints name others by absolute paths."""
+    first, copy = tmp_path / 'first', tmp_path / 'copy'
+    run(first, *ALONE, at=('train', 6, 'crash'), ends=Crash)
+    before = contents(first)
+    shutil.copytree(first, copy)
+    found = read(copy / 'epoch_1.pth')
+    info = found['message_hub']['runtime_info']
+    best = info['best_ckpt']
+    assert (info['last_ckpt'], best) == ('epoch_1.pth', Path(best).name)
+    assert (copy / 'last_checkpoint').read_text() == 'epoch_1.pth'
+    info.update(last_ckpt=str(first / 'epoch_1.pth'), best_ckpt=str(first / best), best_score=-1.0)
+    torch.save(found, copy / 'epoch_1.pth')
+    (copy / 'last_checkpoint').write_text(str(first / 'epoch_1.pth'))
+    log = run(copy, *ALONE, resume='auto')
+    assert f'Resuming from {copy}/epoch_1.pth' in log
+    assert contents(first) == before
+    assert [path.name for path in copy.glob('best_*')] == [best.replace('epoch_1', 'epoch_2')]
+    run(first, *ALONE, resume='auto')
+    assert read(first / 'epoch_2.pth')['message_hub']['runtime_info'][RUN] == info[RUN]
+    first_weights, weights = (read(work / 'epoch_2.pth')['state_dict'] for work in (first, copy))
+    assert difference(first_weights, weights) == []
+
+
+def test_nothing_outside_the_folder_is_deleted(run, tmp_path):
+    """Whatever a checkpoint says."""
+    work, outside = tmp_path / 'work', tmp_path / 'outside'
+    outside.mkdir()
+    run(work, *ALONE, at=('train', 5, 'SIGTERM'), ends=TrainingPaused)
+    names = ('epoch_9.pth', 'best_x.pth', 'iter_9.pth')
+    for name in names:
+        (outside / name).touch()
+    (tmp_path / 'epoch_9.pth').touch()
+    found = read(work / 'iter_5.pth')
+    found['message_hub']['runtime_info'].update(
+        best_ckpt=str(outside / 'best_x.pth'),
+        best_score=-1.0,
+        rolling_ckpt='../outside/iter_9.pth',
+        keep_ckpt_ids=['x/../../../outside/epoch_9', '../9', 7, 8, 9, 10],
+    )
+    torch.save(found, work / 'iter_5.pth')
+    run(work, *ALONE, resume='auto')
+    assert sorted(path.name for path in outside.iterdir()) == sorted(names)
+    assert (work / 'epoch_2.pth').exists()
+
+
+def test_a_used_folder_is_not_trained_into(run, tiny, folder):
+    before = contents(folder)
+    with pytest.raises(UserError, match='--resume'):
+        train(tiny[0], work_dir=str(folder), cfg_options=tiny[1])
+    assert contents(folder) == before
+
+
+def test_another_run_is_not_resumed_over_the_one_of_a_folder(tmp_path, folder):
+    assert begin_run(folder) is not None
+    with pytest.raises(UserError, match='holds another run'):
+        begin_run(folder, 'other', tmp_path / 'elsewhere' / 'epoch_1.pth')
+    (folder / 'run.json').unlink()
+    assert begin_run(folder, 'other', folder / 'epoch_1.pth') == 'other'  # the record was lost
+    assert begin_run(folder, 'other', tmp_path / 'elsewhere' / 'epoch_1.pth') == 'other'
+    new = tmp_path / 'new'
+    new.mkdir()
+    assert begin_run(new, '', folder / 'epoch_1.pth') is None  # of an earlier version
+    assert begin_run(new, 'other', folder / 'epoch_1.pth') == 'other'
 
 
 @pytest.mark.slow

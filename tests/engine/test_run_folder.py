@@ -5,12 +5,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from synthetic_detections import make_up
 
 from mpvit.engine import run_folder
-from mpvit.engine.run_folder import find_run, last_checkpoint, software
+from mpvit.engine.run_folder import find_run, last_checkpoint, software, write_record
 from mpvit.engine.test import evaluated_data, keep_detections
 from mpvit.errors import UserError
 
@@ -79,6 +81,20 @@ def test_without_an_evaluation_the_config_says_where_data_are(tmp_path):
     assert find_run(tmp_path).config.model.type == 'A'
 
 
+def test_no_config_in_the_folder_is_executed(tmp_path):
+    """Neither one that somebody put there nor, for a run of an earlier version, its own."""
+    (tmp_path / 'tiny.py').write_text(f'open({str(tmp_path / "executed")!r}, "w")')
+    with pytest.raises(UserError, match='as data'):
+        _ = find_run(tmp_path).config
+    for record in ('metrics.json', 'run.json'):
+        settings = dict(model=dict(type=record))
+        (tmp_path / record).write_text(json.dumps(dict(settings=settings)))
+        if record == 'metrics.json':  # it is of a test, and the file of a training
+            (tmp_path / 'tiny.py').rename(tmp_path / 'tiny_test.py')
+        assert find_run(tmp_path).config.model.type == record
+    assert not (tmp_path / 'executed').exists()
+
+
 def test_broken_records_are_named(tmp_path):
     (tmp_path / 'metrics.json').write_text('{')
     with pytest.raises(UserError, match=r'metrics.json is no JSON'):
@@ -92,6 +108,22 @@ def test_detections_without_a_word_about_the_data(tmp_path):
     make_up(tmp_path, 5, 3)
     with pytest.raises(UserError, match='does not say what was evaluated'):
         find_run(tmp_path).results()
+
+
+def test_the_config_is_recorded_as_json(tmp_path):
+    settings = dict(
+        work_dir=str(tmp_path),
+        scale=(640, 480),
+        lr=np.float32(0.5),
+        kind=DetLocalVisualizer,
+        many={2, 1},
+        endless=float('inf'),
+    )
+    write_record(Config(settings, filename=__file__), seed=1)
+    found = find_run(tmp_path)
+    assert found.training['seed'] == 1
+    assert (found.config.scale, found.config.lr, found.config.endless) == ([640, 480], 0.5, np.inf)
+    assert found.config.many == ['1', '2']
 
 
 def test_before_the_first_checkpoint_none_is_named(tmp_path):

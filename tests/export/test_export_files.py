@@ -15,6 +15,8 @@ from PIL import Image
 from mpvit.errors import UserError
 from mpvit.export import files
 from mpvit.export.files import export
+from mpvit.files import locks
+from mpvit.files.locks import target_held
 
 
 @pytest.fixture(scope='module')
@@ -108,3 +110,12 @@ def test_every_form_passes_its_comparison(format, attention, dtype, tiny, checkp
         assert found.lost == 0
         assert found.boxes < 1e-2
         assert found.scores < 1e-5
+
+
+def test_two_exports_into_one_file(tmp_path, monkeypatch):
+    """The second ends before it reads the detector."""
+    monkeypatch.setattr(locks, '_PATIENCE', 0)
+    (tmp_path / 'a.pth').touch()
+    file = tmp_path / 'a.onnx'
+    with target_held(file, ''), pytest.raises(UserError, match=r'a\.onnx is in use: process'):
+        export('tiny.py', str(tmp_path / 'a.pth'))

@@ -6,11 +6,14 @@ import resource
 import signal
 from contextlib import contextmanager
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mpvit.errors import UserError
+from mpvit.files import locks
+from mpvit.inference import outputs
 from mpvit.inference.detections import Detections
 from mpvit.inference.outputs import Outputs
 from mpvit.inference.sources import Source
@@ -94,3 +97,16 @@ def test_a_folder_that_cannot_be_written_stays_as_it_was(tmp_path):
     with pytest.raises(TypeError):  # settings that JSON cannot hold
         Outputs(tmp_path, ('a',), dict(size=object()), pictures=False)
     assert os.listdir(tmp_path) == ['detections.csv']
+
+
+def test_one_run_writes_into_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, '_PATIENCE', 0)
+    with Outputs(tmp_path / 'out', ('a',), {}, pictures=False):
+        with pytest.raises(UserError, match='is in use'):
+            Outputs(tmp_path / 'out', ('a',), {}, pictures=False)
+    with pytest.raises(UserError, match='has results already'):
+        Outputs(tmp_path / 'out', ('a',), {}, pictures=False)
+    model = SimpleNamespace(cfg=SimpleNamespace(work_dir=str(tmp_path)))
+    places = [outputs._free_folder(model).name for _ in range(2)]
+    assert places == ['infer', 'infer_2']  # though neither has written yet
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['infer', 'infer_2', 'out']

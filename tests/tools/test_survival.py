@@ -186,7 +186,7 @@ def test_two_processes_paused_killed_and_restarted(two, tmp_path):
     assert script.wait(300) == 0, output()[-3000:]
     assert logged('Paused after step')()
     assert re.search(r'mpvit train .*work --resume', output())  # what to do next
-    pointed = Path((work / 'last_checkpoint').read_text())
+    pointed = work / (work / 'last_checkpoint').read_text()
     assert read(pointed)['meta']['iter'] < 16
 
     script = two.start(work, '--resume', MAX_RESTARTS='1')

@@ -16,14 +16,17 @@ from mmengine.runner import Runner, save_checkpoint
 from torch import Tensor, nn
 
 from mpvit.checkpoints.writing import NotSaved, check_finite, write_durably
+from mpvit.engine.distributed import by_main_process
 from mpvit.engine.hooks import detector_of
-from mpvit.engine.run_folder import POINTER
+from mpvit.engine.resume import warn_of_what_stays
+from mpvit.engine.run_folder import RUN, begin_run, point_to
 from mpvit.errors import UserError
 from mpvit.files.writing import remove_unfinished
 
 EVALUATED = 'evaluated_iter'  # in the message hub: the step of the last evaluation
 _BEST = ('best_ckpt_path', 'best_ckpt_path_dict')  # attributes of mmengine's hook
 _ROLLING = 'rolling_ckpt'  # in the message hub: the file inside an epoch
+_PATHS = ('best_ckpt', 'last_ckpt')  # there, beginnings of keys; in checkpoints they are names
 
 
 def write_checkpoint(
@@ -52,6 +55,10 @@ def write_checkpoint(
 class DurableCheckpointHook(CheckpointHook):
     """mmengine's hook, such that there is a whole checkpoint at any moment.
 
+    Every checkpoint has the id of its run, which ``run.json`` has too, and names others of the
+    folder without a path, so that a folder can be moved or copied: nothing is read or deleted
+    outside of it.
+
     An old file is deleted when the new one is complete. If one cannot be written, a warning says
     so and the training goes on, unless it was the last. After an evaluation the checkpoint is
     written again, with what came out.
@@ -64,6 +71,7 @@ class DurableCheckpointHook(CheckpointHook):
     """
 
     file_backend: Any
+    last_ckpt: Any
 
     def __init__(self, *args: Any, minutes: float | None = 30, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,20 +82,51 @@ class DurableCheckpointHook(CheckpointHook):
         self._buffers: list[dict[str, Tensor]] | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Find out what is there, and remove what an interrupted save left."""
+        """Find out what is there, and remove what an interrupted save left.
+
+        Raises:
+            UserError: The folder has checkpoints of another run than the one that is resumed.
+        """
+        hub = runner.message_hub
+        if 'keep_ckpt_ids' in hub.runtime_info:  # they become names of files that are deleted
+            kept = [step for step in hub.get_info('keep_ckpt_ids') if isinstance(step, int)]
+            hub.update_info('keep_ckpt_ids', kept)
         runner.logger.addFilter(_is_news)
         try:
             super().before_train(runner)
         finally:
             runner.logger.removeFilter(_is_news)
         self._time = time.monotonic()
-        if runner.iter:
-            self.saved_step = runner.iter
-            self.last_ckpt = runner.message_hub.get_info('last_ckpt')
+        self._take_up_run(runner)
         if is_main_process():
             remove_unfinished(self.out_dir)
             if not runner.iter:  # older checkpoints in the folder are not of this training
-                _point(runner, '')
+                point_to(runner.work_dir, '')
+
+    def _take_up_run(self, runner: Runner) -> None:
+        """Go on with the run of a checkpoint, in this folder, or begin one."""
+        hub, folder = runner.message_hub, Path(runner.work_dir)
+        resumed = str(hub.runtime_info.get(RUN) or '') if runner.iter else None
+        source = runner._load_from or ''
+        run = by_main_process(lambda: begin_run(folder, resumed, source))
+        if run is not None:
+            hub.update_info(RUN, run)
+        for key in [key for key in hub.runtime_info if key.startswith(_PATHS)]:
+            hub.update_info(key, self._own(hub.get_info(key)))
+        for name, key in (('best_ckpt_path', 'best_ckpt'), ('last_ckpt', 'last_ckpt')):
+            if hasattr(self, name):
+                setattr(self, name, hub.runtime_info.get(key))
+        for indicator in getattr(self, 'best_ckpt_path_dict', {}):
+            best = hub.runtime_info.get(f'best_ckpt_{indicator}')
+            self.best_ckpt_path_dict[indicator] = best
+        if runner.iter:
+            self.saved_step = runner.iter
+            self.last_ckpt = self.last_ckpt or runner._load_from
+
+    def _own(self, path: Any) -> str | None:
+        """The file of this folder that a checkpoint of it, perhaps in another place, names."""
+        own: str = self.file_backend.join_path(self.out_dir, Path(str(path)).name)
+        return own if path and self.file_backend.isfile(own) else None
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint inside an epoch."""
@@ -122,7 +161,10 @@ class DurableCheckpointHook(CheckpointHook):
             self._save_checkpoint_with_step(runner, step, meta)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add what only this process or a started accumulation knows."""
+        """Add what only this process or a started accumulation knows; leave out the folder."""
+        info = checkpoint['message_hub']['runtime_info']
+        for key in [key for key in info if key.startswith(_PATHS) and info[key]]:
+            info[key] = Path(str(info[key])).name
         if 'optimizer' not in checkpoint:
             return
         if self._buffers is not None:
@@ -137,6 +179,7 @@ class DurableCheckpointHook(CheckpointHook):
         gradients = checkpoint.pop('gradients', {})
         if not runner._resume:
             return
+        warn_of_what_stays(runner, checkpoint)
         if len(buffers) == get_world_size():
             checkpoint['state_dict'].update(buffers[get_rank()])
         if get_world_size() == 1:
@@ -182,7 +225,7 @@ class DurableCheckpointHook(CheckpointHook):
                 **self.args,
             )
             if is_main_process():
-                _point(runner, path)
+                point_to(runner.work_dir, path)
         except NotSaved:
             hub.update_info_dict(before)
             raise
@@ -211,7 +254,7 @@ class DurableCheckpointHook(CheckpointHook):
             self.file_backend = backend
 
     def _remove(self, name: str) -> None:
-        path = self.file_backend.join_path(self.out_dir, name)
+        path = self.file_backend.join_path(self.out_dir, Path(name).name)
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
 
@@ -256,10 +299,6 @@ def is_accumulating(runner: Runner) -> bool:
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether it is not mmengine's warning about its own way to name a folder."""
     return not any(name in record.getMessage() for name in ('FileClient', 'HardDiskBackend'))
-
-
-def _point(runner: Runner, path: str) -> None:
-    write_durably(Path(runner.work_dir) / POINTER, lambda file: file.write(path.encode()))
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
