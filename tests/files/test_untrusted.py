@@ -179,8 +179,11 @@ def test_pixels(monkeypatch, tmp_path):
         pass
     (tmp_path / 'a.png').write_bytes(encoded('PNG', (60, 50)).getvalue())
     assert reason in read_facts(str(tmp_path / 'a.png')).fault
+    monkeypatch.delenv('MPVIT_MAX_PIXELS')
     with open_image(encoded('PNG', (60, 50)), most_pixels=3000) as image:
         assert image.width == 60
+    with pytest.raises(OSError, match='more'), open_image(encoded('PNG'), most_pixels=47):
+        pass
 
 
 def test_yaml():
