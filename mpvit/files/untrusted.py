@@ -27,7 +27,7 @@ BYTES_VARIABLE, PIXELS_VARIABLE = 'MPVIT_MAX_BYTES', 'MPVIT_MAX_PIXELS'
 SECONDS_VARIABLE = 'MPVIT_MAX_SECONDS'
 
 IMAGE_BYTES = 2**30
-LABEL_BYTES = 64 * 2**20  # the boxes of one image
+TEXT_BYTES = 64 * 2**20  # the boxes of one image; configs and records of a run
 JSON_BYTES = 4 * 2**30  # annotations, detections; and what mmengine reads
 CHECKPOINT_BYTES = 64 * 2**30
 VIDEO_BYTES = 2**50  # read piece by piece
