@@ -211,7 +211,10 @@ def convert_file(
         result, report = converted
         if model is not None:
             init_default_scope(scope)
-            built = MODELS.build(model)
+            try:
+                built = MODELS.build(model)
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise UserError(f'--config: its model does not build: {error}') from error
             fitting = result if to == 'ours' else checkpoint
             add_neck_biases(fitting, built.state_dict())
             check_fit(fitting, built.state_dict())

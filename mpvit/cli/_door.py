@@ -3,6 +3,7 @@
 Other errors are faults of the software, whose traceback is wanted; MPVIT_DEBUG shows that of all.
 """
 
+import logging
 import os
 import select
 import signal
@@ -48,6 +49,7 @@ def behind_the_door(main: Callable[[], int | None]) -> int | None:
             rights or no such file, and where nobody reads the output; with 130 after Ctrl-C and 143
             after SIGTERM. The exception itself with MPVIT_DEBUG.
     """
+    logging.raiseExceptions = False  # or it prints a traceback for each line where a disk is full
     if sys.stdout is not None and sys.stdout.errors == 'strict':  # names that are no Unicode
         sys.stdout.reconfigure(errors='backslashreplace')  # type: ignore[union-attr]
     try:

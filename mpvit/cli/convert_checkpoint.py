@@ -32,10 +32,11 @@ def run(config: str | None = None, **arguments: Any) -> None:
     """Convert, and say what became of every tensor."""
     import mpvit.register  # noqa: F401
     from mpvit.checkpoints.conversion import convert_file
-    from mpvit.config.reading import load_config
+    from mpvit.config.reading import load_config, require_model
 
     if config:
         cfg = load_config(config)
+        require_model(cfg)
         arguments |= dict(model=cfg.model, scope=cfg.get('default_scope', 'mmdet'))
     report = convert_file(**arguments)
     print('\n'.join([*report.lines(), f'written to {arguments["target"]}']))

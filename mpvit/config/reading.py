@@ -172,18 +172,33 @@ def _check_new_key(node: dict[str, Any], part: str, key: str, top: bool) -> None
         raise UserError(f'--cfg-options {key}: the config has no entry {part!r}{hint}')
 
 
+def require_model(config: Config) -> None:
+    """Make sure that a config is not of a dataset alone, or empty.
+
+    Raises:
+        UserError: It has no model.
+    """
+    if not isinstance(config.get('model'), dict):
+        raise UserError(f'config {config.filename} has no model; name another (`mpvit configs`)')
+
+
 def is_of_classifier(config: Config) -> bool:
-    """Whether a config is of an ImageNet classifier."""
-    return bool(config.model.type == 'ImageClassifier')
+    """Whether a config is of an ImageNet classifier.
+
+    Raises:
+        UserError: It has no model.
+    """
+    require_model(config)
+    return bool(config.model.get('type') == 'ImageClassifier')
 
 
 def refuse_classifier(config: Config) -> None:
     """Make sure that a config is of a detector.
 
     Raises:
-        UserError: It is of a classifier.
+        UserError: It is of a classifier, or has no model.
     """
-    if 'model' in config and is_of_classifier(config):
+    if is_of_classifier(config):
         raise UserError(
             f'config {config.filename} is of a classifier: only train, test and '
             'convert_checkpoint take it, and without --data; name one of a detector'

@@ -391,7 +391,7 @@ def _image_fault(entry: Any) -> str | None:
 
 
 def _encodes(name: str) -> bool:
-    """Whether a file can be called so: half of a surrogate pair, which JSON allows, cannot."""
+    """Whether it is text that can be written: half of a surrogate pair, which JSON has, is not."""
     return name.isascii() or not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
@@ -408,8 +408,10 @@ def annotation_fault(entry: Any) -> str | None:
 
 def _category_fault(entry: Any) -> str | None:
     fault = _id_fault(entry, 'id')
-    if fault is None and type(entry.get('name')) is not str:
-        return f'name is {short(entry.get("name"))}'
+    if fault is None:
+        name = entry.get('name')
+        if type(name) is not str or not _encodes(name):
+            return f'name is {short(name)}'
     return fault
 
 

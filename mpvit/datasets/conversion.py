@@ -17,7 +17,7 @@ from mpvit.errors import UserError, optional
 from mpvit.files.exif import orientation
 from mpvit.files.paths import is_image
 from mpvit.files.untrusted import (
-    TEXT_BYTES,
+    LABEL_BYTES,
     YAML_BYTES,
     check_regular,
     open_image,
@@ -60,8 +60,8 @@ def convert_dataset(source: str | os.PathLike[str], target: str | os.PathLike[st
     try:
         with whole_folder(target) as work:
             _write(datasets, work)
-    except (OSError, ValueError) as error:
-        raise UserError(f'{target} cannot be written: {error}') from error
+    except (OSError, ValueError) as error:  # of the images that are copied
+        raise UserError(f'{source} cannot be copied: {error}') from error
     for split, dataset in datasets.items():
         boxes = sum(len(found) for found in dataset.annotations.values())
         lines.append(f'{split}: {len(dataset)} images, {boxes} boxes')
@@ -112,7 +112,7 @@ def _read_yolo(library: Any, root: Path) -> dict[str, Any]:
 
 def _read_voc(library: Any, root: Path) -> dict[str, Any]:
     lists = {
-        path.stem: set(read_untrusted(path, TEXT_BYTES).decode().split())
+        path.stem: set(read_untrusted(path, LABEL_BYTES).decode().split())
         for path in root.glob('ImageSets/Main/*.txt')
         if path.stem in SPLITS
     }
@@ -144,7 +144,7 @@ def _voc_folder(library: Any, images: Path, annotations: Path) -> Any:
 def _check_files(images: Path, annotations: Path, kind: str) -> None:
     """Make sure of the files of a folder before the library opens them."""
     for path in annotations.glob(kind):
-        check_regular(path, TEXT_BYTES)
+        check_regular(path, LABEL_BYTES)
     for path in sorted(filter(is_image, images.iterdir())):
         try:
             with open_image(path):

@@ -14,7 +14,19 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mpvit.config.reading import leaf_datasets
+from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
+
+# What constructors raise at arguments that they cannot take; RuntimeError: torch's.
+_MISTAKES = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AssertionError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
 
 
 def build_runner(cfg: Config, notes: Sequence[str] = ()) -> Runner:
@@ -62,7 +74,9 @@ def explained(cfg: Config) -> Iterator[None]:
     """Turn errors of the registries and constructors, which are mistakes in a config, into one."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
+    except _MISTAKES as error:
+        if isinstance(error, RuntimeError) and explain(error):
+            raise  # memory, or another process
         text = error.args[0] if error.args else type(error).__name__
         raise UserError(f'config {cfg.filename} does not build: {text}') from error
 

@@ -59,13 +59,16 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def explained_faults(
-    work_dir: str | os.PathLike[str] | None = None, less_memory: str | None = None
+    work_dir: str | os.PathLike[str] | None = None,
+    less_memory: str | None = None,
+    outputs: str | os.PathLike[str] | None = None,
 ) -> Iterator[None]:
     """Turn what happens to a run from outside into a `UserError`; other errors pass.
 
     Args:
         work_dir: Of a training, whose last checkpoint is then named; None for a test.
         less_memory: How to get by with less memory; None for what helps a training.
+        outputs: Folder that is written to, if it is not that of a training.
 
     Raises:
         UserError: Memory, shared memory or the disk is full, or a worker or another process of
@@ -74,7 +77,7 @@ def explained_faults(
     try:
         yield
     except (RuntimeError, OSError, MemoryError) as error:
-        line = explain(error, less_memory)
+        line = explain(error, less_memory, work_dir or outputs)
         if line is None:
             raise
         if work_dir is not None:
@@ -82,10 +85,15 @@ def explained_faults(
         raise UserError(line, every_rank=True) from error
 
 
-def explain(error: BaseException, less_memory: str | None = None) -> str | None:
+def explain(
+    error: BaseException,
+    less_memory: str | None = None,
+    outputs: str | os.PathLike[str] | None = None,
+) -> str | None:
     """What happened and what to do about it, in one line, or None if it is something else."""
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return f'no space left to write {error.filename or "a file"}: free some and go on'
+        place = f'a file in {os.fspath(outputs)}' if outputs else 'a file'
+        return f'no space left to write {error.filename or place}: free some and go on'
     texts = [f'{type(e).__name__}: {e}'[:_LONGEST] for e in _chain(error)]
     text = '\n'.join(reversed(texts))
     line, detail = _line(text)

@@ -130,7 +130,7 @@ def run_test(
         hooks.append(ConfigDict(type='PrepareInferenceHook', **settings))
     cfg.custom_hooks = hooks
     without_trackers(cfg)
-    with evaluation_folder(cfg), explained_faults():
+    with evaluation_folder(cfg), explained_faults(outputs=cfg.work_dir):
         runner = build_runner(_named_as_test(cfg), notes)
         with explained(cfg):
             _ = runner.test_loop

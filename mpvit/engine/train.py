@@ -16,6 +16,7 @@ from mpvit.config.flags import TrainingFlags
 from mpvit.config.names import find_config, is_model_file
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_amp, use_trackers
+from mpvit.config.reading import require_model
 from mpvit.datasets.annotations import forget
 from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.layout import Layout
@@ -93,6 +94,7 @@ def train(
         use_device(device)
     layout = data.for_training() if data else None
     cfg, notes = _config(config, layout, cfg_options, work_dir, preset, flags)
+    require_model(cfg)
     cfg.launcher = launcher
     if amp:
         enable_amp(cfg, amp)

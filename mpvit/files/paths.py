@@ -128,11 +128,11 @@ def work_dir(path: str) -> str:
     """A folder for outputs, which need not exist.
 
     Raises:
-        UserError: It is a file.
+        UserError: It is a file, or a link to nothing.
     """
     path = expanded(path)
-    if Path(path).exists() and not Path(path).is_dir():
-        raise UserError(f'work folder {path} is a file; name another folder')
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UserError(f'work folder {path} is no folder; name another one')
     return path
 
 

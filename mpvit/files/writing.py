@@ -66,7 +66,8 @@ def whole_file(target: AnyPath, *, new: bool = False, durable: bool = False) -> 
     Raises:
         NotWritten: It cannot be written; errors of other files pass.
     """
-    target = Path(os.path.realpath(target)) if os.path.islink(target) else Path(target)
+    target = Path(target)
+    target = Path(os.path.realpath(target)) if os.path.isfile(target) else target
     with _moved(target, new=new, durable=durable) as beside:
         yield beside
 
@@ -168,15 +169,20 @@ def _explained(target: Path, place: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = error.filename if isinstance(error.filename, str) else None
-        if place is not None and name not in (None, str(target), str(target.parent)):
-            if not str(name).startswith(f'{place}'):
-                raise
+        if place is not None and not _is_of(error, target, place):
+            raise
         raise NotWritten(f'{target} cannot be written ({reason(error)})') from error
     except ValueError as error:
         if 'embedded null' not in str(error):
             raise
         raise NotWritten(f'{target} cannot be written ({error})') from error
+
+
+def _is_of(error: OSError, target: Path, place: Path) -> bool:
+    """Whether an error is of a file, its folder, or what lies below the place of its parts."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str)]
+    own = (str(target), str(target.parent))
+    return not names or any(name in own or name.startswith(str(place)) for name in names)
 
 
 def _check_kind(target: Path, folder: bool) -> None:
@@ -185,7 +191,7 @@ def _check_kind(target: Path, folder: bool) -> None:
         raise NotADirectoryError(errno.ENOTDIR, 'it is no folder')
     if not folder and target.is_dir():
         raise IsADirectoryError(errno.EISDIR, 'it is a folder')
-    if not folder and target.exists() and not target.is_file():
+    if not folder and os.path.lexists(target) and not target.is_file():
         raise FileExistsError(errno.EEXIST, 'it is no regular file')
 
 

@@ -15,11 +15,12 @@ from torch import nn
 
 import mpvit.register  # noqa: F401  (a detector is built from mmdet's parts and ours)
 from mpvit.checkpoints.class_layers import class_names
-from mpvit.checkpoints.compatibility import WeightsError, add_neck_biases
+from mpvit.checkpoints.compatibility import add_neck_biases
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.presets import tta_pipeline
 from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
 from mpvit.config.stored import own_config_hint
+from mpvit.engine.build import explained
 from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
@@ -64,16 +65,16 @@ def load_detector(
     if is_exported(checkpoint):
         return load_exported(cfg, checkpoint, device, dtype=dtype, compile=compile, fold=fold)
     settings = copy.deepcopy(cfg.model)
-    settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone
-    model = revert_sync_batchnorm(MODELS.build(settings))
+    with explained(cfg):
+        settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone
+        model = revert_sync_batchnorm(MODELS.build(settings))
     check_neck(model, settings, cfg.filename)
     content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
     add_neck_biases(content, model.state_dict())
     try:
         check_loadable(content, model)
     except UserError as error:
-        fits = isinstance(error, WeightsError)
-        hint = '' if fits else own_config_hint(checkpoint, cfg)
+        hint = own_config_hint(checkpoint, cfg)
         raise UserError(f'{checkpoint}: {error}{hint}') from error
     model.load_state_dict(weights_of(content))
     model.cfg = cfg

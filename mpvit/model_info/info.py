@@ -20,6 +20,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mpvit.config.reading import load_config, refuse_classifier
+from mpvit.engine.build import explained
 from mpvit.engine.hooks.prepare_inference import chosen_device, prepare
 from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
@@ -200,8 +201,6 @@ def _quiet() -> Iterator[None]:
 
 def random_detector(cfg: Config, initialise: bool = True) -> Any:
     """The detector of a config, with random weights where they are computed with."""
-    if 'model' not in cfg:
-        raise UserError(f'config {cfg.filename} has no model')
     refuse_classifier(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     # not at the top: mmdet's models can be imported only after `mpvit.register`
@@ -210,13 +209,11 @@ def random_detector(cfg: Config, initialise: bool = True) -> Any:
     settings = copy.deepcopy(cfg.model)
     for key in ('init_cfg', 'pretrained'):  # any weights will do
         settings.get('backbone', {}).pop(key, None)
-    try:
+    with explained(cfg):
         model = revert_sync_batchnorm(MODELS.build(settings))
         check_neck(model, settings, cfg.filename)
         if initialise:
             model.init_weights()
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise UserError(f'config {cfg.filename} does not build: {error}') from error
     return model
 
 

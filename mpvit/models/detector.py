@@ -33,6 +33,9 @@ class AnyWidthDeformableDETR(DeformableDETR):
     encoder: Any  # mmdet keeps the config here until it builds the layers
 
     def __init__(self, *args: Any, neck: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        queries = kwargs.get('num_queries', 1)
+        if not isinstance(queries, int) or queries < 1:
+            raise ValueError(f'num_queries is a whole number from 1, not {queries!r}')
         unknown = neck is not None and neck.get('in_channels', 'auto') == 'auto'
         super().__init__(*args, neck=None if unknown else neck, **kwargs)
         if neck is not None and unknown:

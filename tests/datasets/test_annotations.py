@@ -82,6 +82,7 @@ class _Kept:
         (lambda c: c['images'][2].update(id='7'), r"images\[2\]: id is '7'"),
         (lambda c: c['annotations'][3].pop('image_id'), r'annotations\[3\]: image_id is missing'),
         (lambda c: c['categories'][0].update(name=1), r'categories\[0\]: name is 1'),
+        (lambda c: c['categories'][0].update(name='a\ud800'), r"categories\[0\]: name is 'a.ud800"),
     ],
 )
 def test_a_malformed_file_is_refused_in_one_wording(toy, tmp_path, change, reason):

@@ -195,6 +195,7 @@ def test_what_can_be_written(tmp_path, monkeypatch, folder):
         ('file', True, 'no folder'),
         ('.', False, 'it is a folder'),
         ('nowhere', True, 'no folder'),
+        ('nowhere', False, 'no regular file'),
         ('loop/a.json', False, 'symbolic links|folder|directory'),
         ('/dev/null', False, 'no regular file'),
         ('/proc/new/a.json', False, ''),
