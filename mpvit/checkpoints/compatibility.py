@@ -17,6 +17,10 @@ _COUNTERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _MMDET_2 = 'bbox_head.transformer.'
 
 
+class WeightsError(UserError):
+    """A checkpoint of any model whose tensors hold something else than weights."""
+
+
 def missing_neck_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Zeros for the biases that mmdet's own neck leaves out, because a norm follows, by name.
 
@@ -92,13 +96,13 @@ def check_values(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> No
             numbers, as in counters, other kinds of numbers than booleans may be loaded.
 
     Raises:
-        UserError: A tensor is of another kind, or holds NaN or infinity. It is named.
+        WeightsError: A tensor is of another kind, or holds NaN or infinity. It is named.
     """
     for name, wanted in expected.items():
         value = found[name]
         fault = _kind_fault(value, wanted) or _number_fault(value)
         if fault:
-            raise UserError(
+            raise WeightsError(
                 f'the checkpoint cannot be used: {name} {fault}; take one that was written '
                 'earlier, or get the file again'
             )

@@ -10,6 +10,7 @@ from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
 from mpvit.config.literals import NOT_DATA, literal_entries
 from mpvit.errors import UserError
 from mpvit.files.paths import newest_config
+from mpvit.files.untrusted import TEXT_BYTES, read_untrusted
 
 # What a config names is called with what stands beside it, and mmengine imports whatever it does
 # not know; parts of mmdet evaluate strings or read pickles. So a stored config may name these only:
@@ -61,7 +62,7 @@ def stored_config(checkpoint: Path) -> Config:
         UserError: There is none, or it needs code of its own.
     """
     beside = newest_config(checkpoint.parent)
-    text = beside.read_text(encoding='utf-8') if beside else None
+    text = read_untrusted(beside, TEXT_BYTES).decode(errors='replace') if beside else None
     if checkpoint.suffix not in ('.onnx', '.xml'):
         text = _text_inside(checkpoint) or text
     hint = f'name the config first: CONFIG {checkpoint}'

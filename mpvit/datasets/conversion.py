@@ -17,7 +17,7 @@ from mpvit.errors import UserError, optional
 from mpvit.files.exif import orientation
 from mpvit.files.paths import is_image
 from mpvit.files.untrusted import (
-    LABEL_BYTES,
+    TEXT_BYTES,
     YAML_BYTES,
     check_regular,
     open_image,
@@ -112,7 +112,7 @@ def _read_yolo(library: Any, root: Path) -> dict[str, Any]:
 
 def _read_voc(library: Any, root: Path) -> dict[str, Any]:
     lists = {
-        path.stem: set(read_untrusted(path, LABEL_BYTES).decode().split())
+        path.stem: set(read_untrusted(path, TEXT_BYTES).decode().split())
         for path in root.glob('ImageSets/Main/*.txt')
         if path.stem in SPLITS
     }
@@ -144,7 +144,7 @@ def _voc_folder(library: Any, images: Path, annotations: Path) -> Any:
 def _check_files(images: Path, annotations: Path, kind: str) -> None:
     """Make sure of the files of a folder before the library opens them."""
     for path in annotations.glob(kind):
-        check_regular(path, LABEL_BYTES)
+        check_regular(path, TEXT_BYTES)
     for path in sorted(filter(is_image, images.iterdir())):
         try:
             with open_image(path):

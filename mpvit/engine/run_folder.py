@@ -21,6 +21,7 @@ from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
 from mpvit.evaluation.result_files import Results, read_results
 from mpvit.files.paths import existing_run, newest_config
+from mpvit.files.untrusted import TEXT_BYTES, read_untrusted
 from mpvit.files.writing import whole_file
 
 RECORD = 'run.json'
@@ -65,7 +66,7 @@ class Run:
             return None
         try:
             if settings is None and path is not None:
-                settings = literal_entries(path.read_text(encoding='utf-8'))
+                settings = literal_entries(read_untrusted(path, TEXT_BYTES).decode('utf-8'))
             return Config(settings)
         except (*NOT_DATA, KeyError, OSError) as error:
             raise UserError(f'cannot read config {path} as data: {error}') from error
@@ -122,8 +123,8 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
+            content = json.loads(read_untrusted(path, TEXT_BYTES))
+        except (ValueError, RecursionError) as error:
             raise UserError(f'{path} is no JSON: {error}; run it again') from error
         return content if isinstance(content, dict) else {}
 
@@ -173,7 +174,7 @@ def _pointed(folder: Path) -> Path | None:
     that was moved or copied is about its own files.
     """
     try:
-        text = (folder / POINTER).read_text(errors='replace').strip()
+        text = read_untrusted(folder / POINTER, TEXT_BYTES).decode(errors='replace').strip()
     except OSError:
         return None
     name = Path(text).name

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 AnyPath = str | os.PathLike[str]
 
-#: Environment variables that take the place of limits: of every limit of bytes below, of
-#: `MOST_PIXELS`, and of the seconds that a download may take.
+#: Environment variables that take the place of every limit below of bytes, of pixels, and of the
+#: seconds of a download.
 BYTES_VARIABLE, PIXELS_VARIABLE = 'MPVIT_MAX_BYTES', 'MPVIT_MAX_PIXELS'
 SECONDS_VARIABLE = 'MPVIT_MAX_SECONDS'
 
 IMAGE_BYTES = 2**30
-LABEL_BYTES = 64 * 2**20  # the boxes of one image
+TEXT_BYTES = 64 * 2**20  # the boxes of one image; configs and records of a run
 JSON_BYTES = 4 * 2**30  # annotations, detections; and what mmengine reads
 CHECKPOINT_BYTES = 64 * 2**30
 VIDEO_BYTES = 2**50  # read piece by piece
@@ -35,8 +35,11 @@ DOWNLOAD_BYTES = 4 * 2**30
 DOWNLOAD_SECONDS = 1800
 YAML_BYTES = 2**20
 
-#: Pixels of the largest image; a small file can claim to hold any number. Pillow's own limit.
+#: Pixels of the largest image of a dataset and of a frame of a video; a small file can claim to
+#: hold any number. Pillow's own limit.
 MOST_PIXELS = 178_956_970
+#: The same of an image to detect in, which may be cut into tiles.
+INPUT_PIXELS = 10**9
 #: The same on the page, whose pictures come from anybody who can reach it.
 PAGE_PIXELS = 50_000_000
 #: Pillow's names of the formats that are read, whatever a file is called.
@@ -158,14 +161,14 @@ def walk(
 def open_image(
     source: AnyPath | BinaryIO,
     formats: Sequence[str] = FORMATS,
-    most_pixels: int | None = None,
+    most_pixels: int = MOST_PIXELS,
 ) -> 'Iterator[Image]':
     """Open an image, of which nothing is decoded yet.
 
     Args:
         source: Path, or an open file.
         formats: Pillow's names of those that are read, whatever the file is called.
-        most_pixels: Larger images are refused; None for `MOST_PIXELS`, or `PIXELS_VARIABLE`.
+        most_pixels: Larger images are refused; `PIXELS_VARIABLE` takes its place.
 
     Raises:
         OSError: See `open_untrusted`; or it has more pixels.
@@ -174,7 +177,7 @@ def open_image(
     """
     from PIL import Image, UnidentifiedImageError
 
-    most = limit(PIXELS_VARIABLE, MOST_PIXELS) if most_pixels is None else most_pixels
+    most = limit(PIXELS_VARIABLE, most_pixels)
     if isinstance(source, (str, os.PathLike)):
         opened: Any = open_untrusted(source, IMAGE_BYTES)
     else:
@@ -188,10 +191,8 @@ def open_image(
                 raise UnidentifiedImageError(f'it is no image of the kinds {kinds}') from error
         with image:
             if image.width * image.height > most:
-                reason = f'it has {image.width} x {image.height} pixels, more than {most:,}'
-                if most_pixels is None:
-                    reason += f'; {PIXELS_VARIABLE} sets the limit'
-                raise OSError(errno.EFBIG, reason)
+                size = f'it has {image.width} x {image.height} pixels, more than {most:,}'
+                raise OSError(errno.EFBIG, f'{size}; {PIXELS_VARIABLE} sets the limit')
             yield image
 
 

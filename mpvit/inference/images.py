@@ -10,7 +10,7 @@ from PIL import Image
 
 from mpvit.errors import UserError
 from mpvit.files.exif import upright
-from mpvit.files.untrusted import FORMATS, open_image
+from mpvit.files.untrusted import FORMATS, INPUT_PIXELS, open_image
 from mpvit.inference.inputs import place_of
 
 Pixels = NDArray[np.uint8]
@@ -59,7 +59,7 @@ def read_image(
     name: str | None = None,
     *,
     formats: Sequence[str] = FORMATS,
-    most_pixels: int | None = None,
+    most_pixels: int = INPUT_PIXELS,
 ) -> Pixels:
     """Read an image file; of an animation or a document with several pages the first one.
 
@@ -67,8 +67,7 @@ def read_image(
         source: Path, or an open file.
         name: What to call it in errors; None for the path.
         formats: Pillow's names of those that are read, whatever the file is called.
-        most_pixels: Larger images are refused before they are decoded; None for the usual limit of
-            `mpvit.files.untrusted`.
+        most_pixels: Larger images are refused before they are decoded.
 
     Returns:
         RGB, shape ``(H, W, 3)``, turned as the EXIF data say. Alpha is left out. 16 bits are scaled

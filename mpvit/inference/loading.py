@@ -15,7 +15,7 @@ from torch import nn
 
 import mpvit.register  # noqa: F401  (a detector is built from mmdet's parts and ours)
 from mpvit.checkpoints.class_layers import class_names
-from mpvit.checkpoints.compatibility import add_neck_biases
+from mpvit.checkpoints.compatibility import WeightsError, add_neck_biases
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.presets import tta_pipeline
 from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
@@ -74,7 +74,8 @@ def load_detector(
     try:
         check_loadable(content, model)
     except UserError as error:
-        hint = own_config_hint(checkpoint, cfg)
+        fits = isinstance(error, WeightsError)
+        hint = '' if fits else own_config_hint(checkpoint, cfg)
         raise UserError(f'{checkpoint}: {error}{hint}') from error
     model.load_state_dict(weights_of(content))
     model.cfg = cfg

@@ -209,6 +209,21 @@ def test_repair_clips_and_keeps_the_rest(spoilable):
     assert entry['bbox'] == [-5, 2, 20, 10]  # the original is as it was
 
 
+def test_repair_of_ids_as_text_loses_nothing(spoilable):
+    before = json.dumps(spoilable.train)
+    kinds = dict(images=['id'], annotations=['id', 'image_id', 'category_id'], categories=['id'])
+    for kind, keys in kinds.items():
+        for entry in spoilable.train[kind][::2]:
+            entry.update({key: str(entry[key]) for key in keys})
+    spoilable.train['images'][1]['id'] = 101.0
+    spoilable.train['annotations'][3]['ignore'] = 'False'
+    content, changes = repair(spoilable.inspect().table('train'), {})
+    expected = json.loads(before)
+    expected['annotations'][3]['ignore'] = 0
+    assert content == expected
+    assert changes == ['ids written as integers: 63', 'ignore written as 0 or 1 instead of text: 1']
+
+
 def test_repair_of_images_with_one_id(spoilable):
     """Boxes of two files cannot be told apart; entries of one file are merged."""
     images = spoilable.train['images']

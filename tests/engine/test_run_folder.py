@@ -1,6 +1,7 @@
 """What a run leaves in its folder, and finding it there."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -130,6 +131,10 @@ def test_before_the_first_checkpoint_none_is_named(tmp_path):
     assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
     (tmp_path / 'last_checkpoint').write_text('')  # as a training that begins leaves it
     assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
+    (tmp_path / 'last_checkpoint').unlink()
+    os.mkfifo(tmp_path / 'last_checkpoint')  # which nobody writes to
+    assert last_checkpoint(tmp_path) == 'no checkpoint had been written'
+    (tmp_path / 'last_checkpoint').unlink()
 
 
 def config(evaluator):

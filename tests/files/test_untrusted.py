@@ -1,5 +1,6 @@
 """Files that would hang a reader, start a program or fill the memory, through light readers."""
 
+import ast
 import io
 import json
 import os
@@ -179,8 +180,11 @@ def test_pixels(monkeypatch, tmp_path):
         pass
     (tmp_path / 'a.png').write_bytes(encoded('PNG', (60, 50)).getvalue())
     assert reason in read_facts(str(tmp_path / 'a.png')).fault
+    monkeypatch.delenv('MPVIT_MAX_PIXELS')
     with open_image(encoded('PNG', (60, 50)), most_pixels=3000) as image:
         assert image.width == 60
+    with pytest.raises(OSError, match='more'), open_image(encoded('PNG'), most_pixels=47):
+        pass
 
 
 def test_yaml():
@@ -231,3 +235,40 @@ def test_a_folder_that_cannot_be_read(tmp_path):
     errors = []
     assert list(walk(tmp_path / 'none', errors.append)) == []
     assert [type(error) for error in errors] == [FileNotFoundError]
+
+
+READING = {'read_text', 'read_bytes', 'imread', 'imdecode', 'VideoCapture', 'urlopen', 'safe_load'}
+READING |= {'yaml.load', 'Image.open', 'av.open', 'np.load'}
+# What reads otherwise, and which files: of the package, the system, or a run of the user's own.
+OTHERWISE = {
+    'app/page.py': 'of the package',
+    'checkpoints/published.py': 'of the package',
+    'cli/_builds.py': 'of the package',
+    'cli/_main.py': 'of the package',
+    'cli/configs.py': 'of the package',
+    'datasets/check/problems.py': 'of the package',
+    'datasets/toy.py': 'photographs of scikit-image; what it wrote itself',
+    'datasets/trees.py': 'out of a wheel with a known checksum; what it wrote itself',
+    'engine/run_folder.py': 'of the system',
+    'export/files.py': 'a checkpoint that has been read',
+    'files/locks.py': 'what it wrote itself',
+    'files/untrusted.py': 'the one way in',
+    'inference/live.py': 'cameras and streams',
+    'inference/video.py': 'opened before; and written',
+    'model_info/measure.py': 'what it wrote itself; of the system',
+    'ops/msda/cuda.py': 'what it wrote itself',
+    'processors.py': 'of the system',
+}
+
+
+def test_nothing_else_opens_files(root):
+    """A reader of files that a user has from elsewhere goes through `mpvit.files.untrusted`."""
+    package = root / 'mpvit'
+    found = set()
+    for path in package.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name = ast.unparse(node.func)
+                if name.rpartition('.')[2] in READING or any(map(name.endswith, READING)):
+                    found.add(path.relative_to(package).as_posix())
+    assert found - set(OTHERWISE) == set()

@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import count
+from itertools import count, product
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from mpvit.errors import UserError
 from mpvit.files.writing import write
 
 Changes = Counter[str]
+_IDS = dict(images=('id',), annotations=('id', 'image_id', 'category_id'), categories=('id',))
+_INTEGER = re.compile(r'-?\d{1,15}(\.0)?', re.ASCII)
 _FLAG_TEXTS = {'0': 0, 'false': 0, 'no': 0, '': 0, '1': 1, 'true': 1, 'yes': 1}
 
 
@@ -48,6 +51,7 @@ def repair(table: Annotations, facts: Mapping[str, Facts]) -> tuple[Entry, list[
         UserError: Nothing would be left.
     """
     changes: Changes = Counter()
+    table = _with_integers(table, changes)
     images, new_id = _images(table, facts, changes)
     if not images:
         raise UserError(
@@ -63,6 +67,20 @@ def repair(table: Annotations, facts: Mapping[str, Facts]) -> tuple[Entry, list[
     _clip(copied(), changes)
     content['annotations'] = _sound(copied(), changes)
     return content, [f'{text}: {times}' for text, times in changes.items() if times]
+
+
+def _with_integers(table: Annotations, changes: Changes) -> Annotations:
+    """A copy whose ids are integers where they are text or decimal numbers that say one."""
+    content = dict(table.content)
+    for kind, keys in _IDS.items():
+        entries = [dict(e) if type(e) is dict else e for e in content[kind]]
+        for entry, key in product(entries, keys):
+            value = entry.get(key) if type(entry) is dict else None
+            if isinstance(value, str | float) and _INTEGER.fullmatch(str(value)):
+                entry[key] = int(float(value))
+                changes['ids written as integers'] += 1
+        content[kind] = entries
+    return Annotations(table.file, content, table.folder)
 
 
 def _images(

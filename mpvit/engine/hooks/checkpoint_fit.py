@@ -17,7 +17,7 @@ from mpvit.checkpoints.class_layers import (
     remap_classes,
     with_queries,
 )
-from mpvit.checkpoints.compatibility import add_neck_biases, check_fit
+from mpvit.checkpoints.compatibility import WeightsError, add_neck_biases, check_fit
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.stored import own_config_hint
 from mpvit.engine.hooks import detector_of
@@ -70,7 +70,8 @@ class CheckpointFitHook(Hook):
             try:
                 check_loadable(checkpoint, model)
             except UserError as error:
-                hint = own_config_hint(runner._load_from, runner.cfg)
+                fits = isinstance(error, WeightsError)
+                hint = '' if fits else own_config_hint(runner._load_from, runner.cfg)
                 raise UserError(f'{error}{hint}') from error
 
 
