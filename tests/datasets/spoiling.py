@@ -212,7 +212,7 @@ CASES = {
     ),
     'empty_list_of_categories': Case(
         put([], 'val', 'categories'),
-        'no-categories val-without-boxes category-unknown class-not-in-data',
+        'no-categories val-without-boxes category-unknown',
         dict(classes=CLASSES),
     ),
     'no_annotation_to_train_on': Case(

@@ -407,7 +407,10 @@ CASES: dict[str, tuple] = {
 SLOW: dict[str, tuple] = {
     'no image': (annotations(lambda content: content['images'].clear()), 'train.json image'),
     'no annotation': (annotations(lambda content: content['annotations'].clear()), 'box'),
-    'no category': (annotations(lambda content: content['categories'].clear()), 'circle'),
+    'no category': (
+        annotations(lambda content: content['categories'].clear()),
+        'train.json categories',
+    ),
     'box of NaN': (annotations(set_box([1, 2, float('nan'), 4])), 'bbox nan'),
     'box of three numbers': (annotations(set_box([1, 2, 3])), 'bbox [1,'),
     'every box outside its image': (annotations(outside), 'train.json box'),

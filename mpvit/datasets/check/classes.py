@@ -19,7 +19,7 @@ _SHARE = 0.1  # of the boxes, from which on it is worth a warning
 def config_problems(table: Annotations, classes: Sequence[str]) -> Iterator[Problem]:
     """Compare the categories of a file with the classes of the config, in their order."""
     names = table.names
-    for name in classes:
+    for name in classes if names else ():  # that there are none is told already
         if name not in names:
             what = f'there is no category {name!r}{did_you_mean(name, names)}'
             yield Problem('class-not-in-data', what, table.file)

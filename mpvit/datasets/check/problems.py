@@ -75,12 +75,14 @@ def refuse_fatal(problems: Iterable[Problem]) -> None:
 
     Raises:
         UserError: With one line for every kind of fatal problem: the first of the kind, and how
-            many there are.
+            many more there are in all files.
     """
-    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    kinds: dict[str, list[Problem]] = defaultdict(list)
     for found in problems:
         if found.severity == 'fatal':
-            kinds[found.code, found.file].append(found)
+            kinds[found.code].append(found)
+    if len(kinds) > 1:  # what leaves no box has its own line
+        kinds.pop('no-usable-box', None)
     lines = []
     for first, *others in kinds.values():
         more = f' (and {len(others)} more like it)' if others else ''
