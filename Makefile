@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALL = .venv/bin/uv pip install -q --no-deps --python .venv/bin/python
 
-.PHONY: help setup demo app test fuzz lint docs parity bench lock clean
+.PHONY: help setup demo app test slow fuzz lint docs parity bench lock clean
 
 help:   ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -19,6 +19,9 @@ test: setup lint  ## lint, then the default test suite
 
 fuzz: setup  ## CASES=5000 hostile inputs for every command, about half an hour; SEED=N for the same again
 	.venv/bin/python tests/fuzz --cases $(or $(CASES),5000) $(if $(SEED),--seed $(SEED))
+
+slow: setup  ## the tests that take minutes: about half an hour on two idle cores
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -m slow -n auto --maxprocesses=2 --dist=loadfile --durations=20
 
 parity: setup  ## compare with the official models and write the table in docs/faithfulness.md
 	.venv/bin/python tests/parity_report.py

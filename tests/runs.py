@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -27,8 +28,15 @@ def metrics_of(work):
     return json.loads((work / 'metrics.json').read_text())['metrics']
 
 
-def wait_for(condition, what, seconds=600):
-    """Wait until a condition holds."""
+def free_port():
+    """A port of this machine that nobody uses."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def wait_for(condition, what, seconds=1800):
+    """Wait until a condition holds; a busy machine takes its time."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f'{what} did not come'

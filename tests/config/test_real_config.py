@@ -51,6 +51,10 @@ def write_coco(root) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') < 20e9,
+    reason='it needs 18 GB of memory',
+)
 def test_one_epoch_and_an_evaluation_of_mpvit_small(root, tmp_path):
     """Takes minutes and about 18 GB of memory on a CPU."""
     write_coco(tmp_path / 'coco')

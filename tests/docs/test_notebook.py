@@ -55,7 +55,7 @@ def test_every_cell_runs(notebook, tmp_path, monkeypatch):
     folder = tmp_path / 'run'
     folder.mkdir()
     client = NotebookClient(
-        notebook, timeout=600, kernel_name='python3', resources={'metadata': {'path': str(folder)}}
+        notebook, timeout=3600, kernel_name='python3', resources={'metadata': {'path': str(folder)}}
     )
     client.execute(env=dict(os.environ))
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]

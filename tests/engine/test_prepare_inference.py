@@ -1,6 +1,8 @@
 """Detectors made ready for inference: nothing but precision and speed may change."""
 
 import copy
+import os
+import shutil
 
 import pytest
 import torch
@@ -130,6 +132,9 @@ def batch_of(*size):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='needs g++, a C++ compiler'
+)
 def test_compiled_detector_gives_the_same_for_any_size(tiny):
     eager, compiled = prepare(copy.deepcopy(tiny)), prepare(copy.deepcopy(tiny), compile=True)
     for size in ((120, 100), (128, 260)):

@@ -25,7 +25,7 @@ from web import browser_page
 from mpvit.inference import Detector
 from mpvit.inference.queries import record
 
-SECONDS = 120  # for what takes few on an idle machine
+SECONDS = 900  # for what takes few on an idle machine
 NAME = 'tiny/epoch_1.pth'
 
 

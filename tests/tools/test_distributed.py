@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import environment, metrics_of
+from runs import environment, free_port, metrics_of
 
 from mpvit.checkpoints.reading import read
 
@@ -20,7 +20,7 @@ def shell(root, script, *arguments, **variables):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
     )
 
 
@@ -110,7 +110,7 @@ def test_two_tasks_of_slurm_evaluate_as_one_process(root, tiny, trained, tiny_ru
     result = shell(
         root, 'slurm_test.sh', 'gpu', 'job', config, checkpoint, '--work-dir', tmp_path,
         '--cfg-options', *places, single,
-        PATH=f'{tmp_path}:{python}:{os.environ["PATH"]}', GPUS='2', MASTER_PORT='29633',
+        PATH=f'{tmp_path}:{python}:{os.environ["PATH"]}', GPUS='2', MASTER_PORT=str(free_port()),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     words = (tmp_path / 'srun.txt').read_text().split('\n')

@@ -2,17 +2,15 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from runs import environment, log_of, wait_for
+from runs import environment, free_port, log_of, wait_for
 
 from mpvit.checkpoints.reading import read
 
@@ -138,14 +136,8 @@ def test_a_worker_that_is_killed_ends_training_in_one_line(tiny_run, refused, ti
     assert read(work / 'epoch_1.pth')
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]
-
-
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_other_within_a_minute(root, tiny, tmp_path):
+def test_a_process_that_is_killed_ends_the_other_before_the_timeout(root, tiny, tmp_path):
     config, places = tiny
     port, processes = free_port(), []
     for rank in range(2):
@@ -168,9 +160,8 @@ def test_a_process_that_is_killed_ends_the_other_within_a_minute(root, tiny, tmp
     try:
         wait_for((tmp_path / 'work' / 'epoch_2.pth').exists, 'the second epoch')
         processes[1].kill()
-        start = time.monotonic()
-        assert processes[0].wait(60) == 1
-        assert time.monotonic() - start < 60
+        # seconds, on an idle machine; gloo's timeout is 30 minutes
+        assert processes[0].wait(900) == 1
     finally:
         for process in processes:
             process.kill()
