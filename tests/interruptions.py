@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,8 @@ custom_hooks = [
 ]
 """
 
+ORDER = 'INTERRUPT'  # in the environment: what another process tells `InterruptHook`
+
 
 class Crash(Exception):
     """As if the process had been killed: nothing is saved."""
@@ -37,24 +41,45 @@ class Crash(Exception):
 
 @HOOKS.register_module(force=True)
 class InterruptHook(Hook):
-    """Interrupts a training at a moment, or tells another process about every moment."""
+    """Interrupts a training at a moment, or tells a listener which places it passes.
+
+    Another process gives the moment in `ORDER`: ``STAGE STEP RANK ACT FILE``, any rank where that
+    is ``-``. At the moment FILE is made. ACT is the name of a signal that the process gets; or
+    'wait', until the training is asked to pause; or 'stay', until it is killed. Processes that
+    torchrun starts again leave it be.
+    """
 
     priority = 'LOWEST'
     moment: tuple[str, int, str] | None = None  # stage, step, name of a signal or 'crash'
-    pipe: int | None = None
+    listener: Callable[[str], None] | None = None
 
     def _act(self, stage, step):
-        if InterruptHook.pipe is not None:
-            os.write(InterruptHook.pipe, b'.')
+        if InterruptHook.listener is not None:
+            InterruptHook.listener(stage)
         if InterruptHook.moment and InterruptHook.moment[:2] == (stage, step):
             act = InterruptHook.moment[2]
             InterruptHook.moment = None
             if act == 'crash':
                 raise Crash
             os.kill(os.getpid(), getattr(signal, act))
+        if os.environ.get('TORCHELASTIC_RESTART_COUNT') == '0' and ORDER in os.environ:
+            self._obey(stage, step, *os.environ[ORDER].split())
+
+    def _obey(self, stage, step, at_stage, at_step, rank, act, file):
+        if (stage, str(step)) != (at_stage, at_step) or rank not in ('-', os.environ['RANK']):
+            return
+        Path(file).touch()
+        if act.startswith('SIG'):
+            os.kill(os.getpid(), getattr(signal, act))
+        while act == 'stay' or not any(getattr(hook, 'request', 0) for hook in self.runner.hooks):
+            time.sleep(0.05)
 
     def before_run(self, runner):
+        self.runner = runner
         self._act('start', 0)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self._act('begin', runner.iter)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self._act('train', runner.iter + 1)
