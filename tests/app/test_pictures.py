@@ -54,7 +54,7 @@ def as_bytes(picture, kind):
         ),  # would start Ghostscript
         (lambda picture: as_bytes(picture, 'JPEG')[:400], 'damaged or incomplete'),
         (lambda picture: as_bytes(picture, 'PNG')[:100], 'damaged or incomplete'),
-        (lambda _: bomb(), 'more than 50 million pixels'),
+        (lambda _: bomb(), 'more than 50,000,000'),
     ],
     ids=['empty', 'text', 'SVG', 'EPS', 'half a JPEG', 'half a PNG', 'bomb'],
 )
