@@ -126,7 +126,8 @@ class _Choice:
     def place(self, resume: str | None, again: set[str]) -> Place:
         runs = self._runs()
         for folder in reversed(runs):
-            if again & set(start_of(folder).get('launched_by') or ()):
+            launched = start_of(folder).get('launched_by')
+            if isinstance(launched, list) and again & {str(name) for name in launched}:
                 automatic = resume is None or bool(candidates(folder))
                 return self._resumed(folder, 'auto' if automatic else resume)
         if resume is None:

@@ -14,6 +14,7 @@ from mpvit.errors import UserError
 #: The lock of a work folder, in it.
 LOCK = '.lock'
 _PATIENCE = 1.0  # seconds: the last holder may be about to let go
+_RECORD = 1000  # characters of process and host, at most
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # NFS without its lock daemon, and others
 
 
@@ -88,10 +89,11 @@ def held(lock_file: Path, shown: str, hint: str) -> Iterator[None]:
 
 
 def _refusal(lock_file: Path, shown: str, hint: str, soft: bool) -> str:
-    try:
-        process, host, *_ = lock_file.read_text(errors='replace').splitlines()
-        holder = f'process {process} on {host.partition("?")[0]}'
-    except (OSError, ValueError):  # it has just begun, or just ended
-        holder = 'another process'
+    holder = 'another process'  # it has just begun, or just ended
+    with suppress(OSError, ValueError):
+        if lock_file.is_file():
+            with lock_file.open(errors='replace') as file:
+                process, host, *_ = file.read(_RECORD).splitlines()
+            holder = f'process {process} on {host.partition("?")[0]}'
     stale = f'; if that process is gone, delete {lock_file}' if soft else ''
     return f'{shown} is in use: {holder} writes there. Wait until it ends, or {hint}{stale}'

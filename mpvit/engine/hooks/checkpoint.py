@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -87,46 +88,50 @@ class DurableCheckpointHook(CheckpointHook):
         Raises:
             UserError: The folder has checkpoints of another run than the one that is resumed.
         """
-        hub = runner.message_hub
-        if 'keep_ckpt_ids' in hub.runtime_info:  # they become names of files that are deleted
-            kept = [step for step in hub.get_info('keep_ckpt_ids') if isinstance(step, int)]
-            hub.update_info('keep_ckpt_ids', kept)
+        self._begin(runner)
         runner.logger.addFilter(_is_news)
         try:
             super().before_train(runner)
         finally:
             runner.logger.removeFilter(_is_news)
         self._time = time.monotonic()
-        self._take_up_run(runner)
+        self._find_files(runner)
         if is_main_process():
             remove_unfinished(self.out_dir)
             if not runner.iter:  # older checkpoints in the folder are not of this training
                 point_to(runner.work_dir, '')
 
-    def _take_up_run(self, runner: Runner) -> None:
-        """Go on with the run of a checkpoint, in this folder, or begin one."""
+    def _begin(self, runner: Runner) -> None:
+        """Go on with the run of a checkpoint, or begin one."""
         hub, folder = runner.message_hub, Path(runner.work_dir)
         resumed = str(hub.runtime_info.get(RUN) or '') if runner.iter else None
         source = runner._load_from or ''
         run = by_main_process(lambda: begin_run(folder, resumed, source))
         if run is not None:
             hub.update_info(RUN, run)
-        for key in [key for key in hub.runtime_info if key.startswith(_PATHS)]:
-            hub.update_info(key, self._own(hub.get_info(key)))
-        for name, key in (('best_ckpt_path', 'best_ckpt'), ('last_ckpt', 'last_ckpt')):
-            if hasattr(self, name):
-                setattr(self, name, hub.runtime_info.get(key))
+        # what a checkpoint says becomes names of files that are deleted
+        if 'keep_ckpt_ids' in hub.runtime_info:
+            kept = [step for step in hub.get_info('keep_ckpt_ids') if isinstance(step, int)]
+            hub.update_info('keep_ckpt_ids', kept)
+        if not re.fullmatch(r'iter_\d+\.pth', str(hub.runtime_info.get(_ROLLING))):
+            hub.update_info(_ROLLING, None)
+
+    def _find_files(self, runner: Runner) -> None:
+        """Find the files that a checkpoint names in this folder, wherever it was written."""
+        info = runner.message_hub.runtime_info
+        for key in [key for key in info if key.startswith(_PATHS)]:
+            name = Path(str(info[key])).name
+            path = self.file_backend.join_path(self.out_dir, name)
+            is_own = name.endswith('.pth') and name.startswith('best_') == key.startswith('best_')
+            found = path if is_own and self.file_backend.isfile(path) else None
+            runner.message_hub.update_info(key, found)
+        if hasattr(self, 'best_ckpt_path'):
+            self.best_ckpt_path = info.get('best_ckpt')
         for indicator in getattr(self, 'best_ckpt_path_dict', {}):
-            best = hub.runtime_info.get(f'best_ckpt_{indicator}')
-            self.best_ckpt_path_dict[indicator] = best
+            self.best_ckpt_path_dict[indicator] = info.get(f'best_ckpt_{indicator}')
         if runner.iter:
             self.saved_step = runner.iter
-            self.last_ckpt = self.last_ckpt or runner._load_from
-
-    def _own(self, path: Any) -> str | None:
-        """The file of this folder that a checkpoint of it, perhaps in another place, names."""
-        own: str = self.file_backend.join_path(self.out_dir, Path(str(path)).name)
-        return own if path and self.file_backend.isfile(own) else None
+            self.last_ckpt = info.get('last_ckpt') or runner._load_from
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint inside an epoch."""
@@ -254,7 +259,7 @@ class DurableCheckpointHook(CheckpointHook):
             self.file_backend = backend
 
     def _remove(self, name: str) -> None:
-        path = self.file_backend.join_path(self.out_dir, Path(name).name)
+        path = self.file_backend.join_path(self.out_dir, name)
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
 
