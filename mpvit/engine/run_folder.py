@@ -278,7 +278,7 @@ def write_metrics(
         inference: How the detector was run.
     """
     record = dict(config=cfg.filename, checkpoint=str(checkpoint), inference=inference)
-    record |= dict(data=data, software=software(), metrics=metrics, settings=cfg.to_dict())
+    record |= dict(data=data, software=software(), settings=cfg.to_dict(), metrics=metrics)
     return _write(Path(cfg.work_dir) / METRICS, record)
 
 
