@@ -66,7 +66,7 @@ LINES: dict[str, list[Line]] = {
         Line('convert_dataset YOLO OUT/coco'),
         Line('convert_dataset VOC OUT/coco'),
     ],
-    'data': [Line('data toy DATA')],
+    'data': [Line('data toy DATA', works=False)],  # drawn to another specification
     'demo': [Line('demo --config CONFIG --work-dir OUT/new')],
     'export': [Line('export CONFIG CHECKPOINT --out OUT/x.onnx --size 128 128')],
     'model_info': [

@@ -69,7 +69,9 @@ def _said(case: Case, outcome: Outcome) -> list[str]:
         lines = [line for line in err.replace('\r', '\n').splitlines() if line.strip()]
         said = [bool(_SAID.match(line)) for line in lines]
         report = case.lines[0][0] == 'check_dataset' and 'error' in outcome.out and not any(said)
-        silent = kind in ('pipe', 'signal') and not any(said)
+        # nobody reads, or what was said did not fit on the disk either
+        silent = kind in ('pipe', 'signal') or (kind == 'full' and len(err) >= case.fault.number)
+        silent = silent and not any(said)
         one = any(said) and all(said[said.index(True) :])
         if not (one or report or silent):
             wrong.append(f'status {status} and no line that says why, but: {err[-300:]!r}')

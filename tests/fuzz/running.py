@@ -1,6 +1,7 @@
 """Runs cases, several at a time, each in processes that are forked from a warmed one."""
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -91,6 +92,8 @@ def warm() -> None:
     for name in _MODULES:
         __import__(name)
     _attend()
+    gc.collect()
+    gc.freeze()  # so that children do not copy these pages by looking at them
     threads = [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]
     # that of PyArrow's allocator knows about forks
     threads = [name for name in threads if name != 'jemalloc_bg_thd']
