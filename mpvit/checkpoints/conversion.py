@@ -301,7 +301,9 @@ def _uncut_classes(
     classes = class_names(checkpoint)
     if classes not in (None, list(COCO_NAMES)):
         return dict(weights)  # 80 classes by chance: they have no COCO ids to be spread over
-    others = (checkpoint.get('meta') or {}).get(OTHER_ROWS, {})
+    meta = checkpoint.get('meta')
+    others = meta.get(OTHER_ROWS) if isinstance(meta, Mapping) else None
+    others = others if isinstance(others, Mapping) else {}
     result = dict(weights)
     for name, proposals in class_layers(weights).items():
         if len(weights[name]) == len(COCO_IDS):

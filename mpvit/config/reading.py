@@ -26,6 +26,24 @@ _READ_ENTRIES = frozenset(
     'test_evaluator train_cfg train_dataloader tta_model tta_pipeline val_cfg val_dataloader '
     'val_evaluator visualizer'.split()
 )
+# Entries that have one kind whatever a config is for; the second may also be None.
+_KINDS: dict[str, type] = {
+    'model': dict,
+    'model.backbone': dict,
+    'default_scope': str,
+    'work_dir': str,
+    'load_from': str,
+    'optim_wrapper': dict,
+    'optim_wrapper.optimizer': dict,
+    'default_hooks': dict,
+    'custom_hooks': list,
+    'visualizer': dict,
+}
+for _split in ('train', 'val', 'test'):
+    _KINDS |= {f'{_split}_dataloader': dict, f'{_split}_dataloader.dataset': dict}
+    _KINDS |= {f'{_split}_cfg': dict}
+_OPTIONAL_KINDS = {*_KINDS} - {'model', 'model.backbone'}
+_OPTIONAL_KINDS -= {place for place in _KINDS if place.endswith('.dataset')}
 _CLOSE = 0.8  # similarity from which an unknown key counts as a misspelt one
 
 
@@ -62,6 +80,7 @@ def load_config(
         ) from error
     except Exception as error:  # a config is code: anything may go wrong in it
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
+    _check_kinds(config, path)
     if edit is not None:
         edit(config)
     overrides = parse_options(options)
@@ -71,9 +90,25 @@ def load_config(
         config.merge_from_dict(overrides)
     except (KeyError, IndexError, TypeError, AssertionError) as error:
         raise UserError(f'--cfg-options does not fit config {path}: {error}') from error
+    _check_kinds(config, path)
     folder = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)
     config.work_dir = usable_work_dir(folder)
     return config
+
+
+def _check_kinds(config: Config, path: Path) -> None:
+    """Refuse entries of another kind than every reader of them expects."""
+    for place, kind in _KINDS.items():
+        node: Any = config._cfg_dict
+        *parents, name = place.split('.')
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node:
+            value, optional = node[name], place in _OPTIONAL_KINDS
+            if not (isinstance(value, kind) or (value is None and optional)):
+                raise UserError(
+                    f'config {path}: {place} is {str(value)[:60]!r}, which is no {kind.__name__}'
+                )
 
 
 def _from_file(path: Path) -> Config:

@@ -70,15 +70,23 @@ def use_device(name: str) -> None:
 
 
 @contextmanager
-def explained(cfg: Config) -> Iterator[None]:
-    """Turn errors of the registries and constructors, which are mistakes in a config, into one."""
+def explained(cfg: Config, verb: str = 'build') -> Iterator[None]:
+    """Turn errors of registries, constructors and layers, which are mistakes in a config, into one.
+
+    Args:
+        cfg: The config.
+        verb: What is done with it, 'build' or 'run'.
+
+    Raises:
+        UserError: It cannot be done. Errors of memory and of other processes pass.
+    """
     try:
         yield
     except _MISTAKES as error:
         if isinstance(error, RuntimeError) and explain(error):
             raise  # memory, or another process
         text = error.args[0] if error.args else type(error).__name__
-        raise UserError(f'config {cfg.filename} does not build: {text}') from error
+        raise UserError(f'config {cfg.filename} does not {verb}: {text}') from error
 
 
 def check_data(cfg: Config, *splits: str) -> None:

@@ -1,8 +1,10 @@
 """What ends a run from outside - memory, disk, a process that died - said in one line."""
 
 import errno
+import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -83,6 +85,21 @@ def explained_faults(
         if work_dir is not None:
             line += f'. Training ended; {last_checkpoint(work_dir)}'
         raise UserError(line, every_rank=True) from error
+
+
+@contextmanager
+def traceback_in_log(logger: logging.Logger) -> Iterator[None]:
+    """Write the traceback of an error into the files of a log, and let the error pass."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError):
+            values = dict(name=logger.name, levelno=logging.ERROR, levelname='ERROR')
+            record = logging.makeLogRecord({**values, 'msg': 'error', 'exc_info': sys.exc_info()})
+            for handler in logger.handlers:
+                if isinstance(handler, logging.FileHandler):
+                    handler.handle(record)
+        raise
 
 
 def explain(

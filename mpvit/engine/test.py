@@ -14,7 +14,7 @@ from mpvit.config.reading import is_of_classifier
 from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, evaluators, explained
 from mpvit.engine.ownership import evaluation_folder
-from mpvit.engine.run_errors import explained_faults
+from mpvit.engine.run_errors import explained_faults, traceback_in_log
 from mpvit.engine.run_folder import data_of, write_metrics
 from mpvit.errors import UserError
 from mpvit.files.paths import existing_checkpoint
@@ -134,7 +134,8 @@ def run_test(
         runner = build_runner(_named_as_test(cfg), notes)
         with explained(cfg):
             _ = runner.test_loop
-        metrics: dict[str, float] = runner.test()
+        with explained(cfg, 'run'), traceback_in_log(runner.logger):
+            metrics: dict[str, float] = runner.test()
         if is_main_process():
             path = write_metrics(cfg, checkpoint, metrics, evaluated_data(cfg), settings)
             runner.logger.info(f'Metrics written to {path}')

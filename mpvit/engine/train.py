@@ -32,7 +32,7 @@ from mpvit.engine.initial_weights import (
 )
 from mpvit.engine.outlook import warn_of_outlook
 from mpvit.engine.ownership import launched_by, owned_folder
-from mpvit.engine.run_errors import explained_faults
+from mpvit.engine.run_errors import explained_faults, traceback_in_log
 from mpvit.engine.run_folder import candidates, start_of, write_record
 from mpvit.errors import UserError, closest
 from mpvit.files.paths import existing_checkpoint, newest_config
@@ -193,7 +193,8 @@ def run_training(
         launchers = launched_by()
         if is_main_process():
             write_record(cfg, **_facts(runner), launched_by=launchers)
-        runner.train()
+        with explained(cfg, 'run'), traceback_in_log(runner.logger):
+            runner.train()
     return runner
 
 

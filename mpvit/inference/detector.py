@@ -12,6 +12,7 @@ from mmengine.dataset import pseudo_collate
 
 import mpvit.register  # noqa: F401
 from mpvit.config.presets import tta_model
+from mpvit.engine.build import explained
 from mpvit.engine.hooks.prepare_inference import chosen_device
 from mpvit.engine.run_errors import explained_faults
 from mpvit.errors import UserError, closest, optional
@@ -123,7 +124,7 @@ class Detector:
         Raises:
             UserError: The image cannot be read, or memory is full.
         """
-        with explained_faults(less_memory=self._less_memory):
+        with explained_faults(less_memory=self._less_memory), explained(self.model.cfg, 'run'):
             prepared = self._prepared(Source('the image', '', as_pixels(image)))
         ((_, found),) = self._detect([prepared])
         return found
@@ -182,7 +183,7 @@ class Detector:
 
     def _detect(self, batch: Sequence[_Prepared]) -> Iterator[tuple[Source, Detections]]:
         sources = [source for source, _ in batch]
-        with explained_faults(less_memory=self._less_memory):
+        with explained_faults(less_memory=self._less_memory), explained(self.model.cfg, 'run'):
             if self._slicer:
                 found = [self._in_tiles(source.image) for source in sources]
             else:
