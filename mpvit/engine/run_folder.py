@@ -69,7 +69,9 @@ class Run:
                 settings = literal_entries(read_untrusted(path, TEXT_BYTES).decode('utf-8'))
             return Config(settings)
         except (*NOT_DATA, KeyError, OSError) as error:
-            raise UserError(f'cannot read config {path} as data: {error}') from error
+            raise UserError(
+                f'cannot read config {path} as data: {error}; mpvit writes one into a work folder'
+            ) from error
 
     @property
     def config_file(self) -> Path | None:

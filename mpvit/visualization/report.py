@@ -229,7 +229,8 @@ def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
     backbone = model.get('backbone') or {}
     size = backbone.get('arch') or backbone.get('depth') or ''
     if isinstance(size, Mapping):
-        size = ', '.join(f'{key} {value}' for key, value in size.items())
+        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in size.items()}
+        size = ', '.join(f'{key} {value}' for key, value in sizes.items())
     refined = 'box refinement' if model.get('with_box_refine') else ''
     staged = 'two stages' if model.get('as_two_stage') else ''
     return dict(

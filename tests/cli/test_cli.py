@@ -66,7 +66,7 @@ def test_a_tool_gets_the_arguments_and_the_usage_names_the_command(command, name
     result = command(name, '--workers', '0', 'data')
     assert result.returncode == 2
     assert result.stderr.startswith('usage: mpvit check_dataset [-h]')
-    assert '--workers: choose 1 or more' in result.stderr
+    assert '--workers: choose from 1 to' in result.stderr
 
 
 def test_a_shell_script(command):

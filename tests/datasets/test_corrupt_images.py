@@ -179,7 +179,7 @@ ANNOTATIONS = {
     'infinite': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3, 1e999]), 'finite numbers'),
     'three numbers': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), r'\[1, 2, 3\]'),
     'text': (lambda c: c['annotations'][0].update(bbox='1 2 3 4'), "'1 2 3 4'"),
-    'null': (lambda c: c['annotations'][0].update(bbox=None), 'None'),
+    'null': (lambda c: c['annotations'][0].update(bbox=None), 'bbox missing'),
     'doubles': (lambda c: c['images'].append(dict(c['images'][0])), '1 images have the id'),
     'no images': (lambda c: c['images'].clear(), 'lists no image'),
     'no annotations': (lambda c: c['annotations'].clear(), 'no box to train on'),

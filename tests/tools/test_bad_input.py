@@ -341,7 +341,7 @@ CASES: dict[str, tuple] = {
         config('model: !!python/object/apply:os.system ["true"]', 'mine.yaml'),
         'mine.yaml ConstructorError',
     ),
-    'no model': (config('x = 1\n'), 'mine.py model'),
+    'no model': (config("_base_ = 'TINY'\nmodel = None\n"), 'mine.py model'),
     'no queries': (option('model.num_queries=-1'), 'num_queries -1'),
     'unknown backbone': (option('model.backbone.type=MPVit'), 'MPVit'),
     'unknown size': (option('model.backbone.arch=huge'), 'huge small'),

@@ -34,5 +34,5 @@ def test_what_is_refused(refused, tool, tmp_path):
     (tmp_path / 'photo.jpg').touch()
     for name in ('toy', 'trees'):
         refused('data', name, tmp_path, says=[str(tmp_path), 'other files'])
-    refused('data', 'trees', tmp_path / 'photo.jpg', says=['photo.jpg', 'is a file'])
+    refused('data', 'trees', tmp_path / 'photo.jpg', says=['photo.jpg', 'is no folder'])
     refused('data', 'flowers', says=["'toy', 'trees'"], status=2)
