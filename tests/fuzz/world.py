@@ -154,7 +154,8 @@ def _video(path: Path) -> bool:
 
 
 def _nonempty(path: Path) -> bool:
-    return path.stat().st_size > 0
+    # that one is empty until a training has its first checkpoint
+    return path.name == 'last_checkpoint' or path.stat().st_size > 0
 
 
 _READERS: dict[str, Callable[[Path], bool]] = {
