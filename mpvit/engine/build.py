@@ -86,7 +86,9 @@ def explained(cfg: Config, verb: str = 'build') -> Iterator[None]:
         if isinstance(error, RuntimeError) and explain(error):
             raise  # memory, or another process
         text = error.args[0] if error.args else type(error).__name__
-        raise UserError(f'config {cfg.filename} does not {verb}: {text}') from error
+        # what runs may also fail by a fault in the code, of which the place is wanted
+        place = '; MPVIT_DEBUG=1 shows where' if verb == 'run' else ''
+        raise UserError(f'config {cfg.filename} does not {verb}: {text}{place}') from error
 
 
 def check_data(cfg: Config, *splits: str) -> None:
