@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 def root() -> Path:
     """Folder of the repository."""
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """Put back what a paused training leaves, which ignores signals: processes inherit that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session')

@@ -13,14 +13,6 @@ from mpvit.engine.preemption import PreemptionHook, QuietWorker, TrainingPaused
 from mpvit.engine.runner import PortableRunner
 
 
-@pytest.fixture(autouse=True)
-def _handlers():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def test_workers_outlive_signals_to_the_job_and_end_with_it():
     initialised = []
     loader = DataLoader(range(1000), num_workers=2, worker_init_fn=QuietWorker(initialised.append))
