@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mpvit.errors import UserError
 from mpvit.files.paths import is_image, newest_config
+from mpvit.files.untrusted import walk
 
 #: Where `make demo` puts its validation pictures.
 DEMO_PICTURES = Path('data/toy/val2017')
@@ -41,13 +42,13 @@ def choose_sources(
         lies in a work folder is not executed: the config is that inside of the checkpoint.
 
     Raises:
-        UserError: There is no detector to show.
+        UserError: There is no detector to show, or a folder cannot be read.
     """
     if config is not None and checkpoint is not None:
         return [Source(Path(checkpoint).name, config, checkpoint)]
     root = Path(work_dirs)
     found = []
-    paths = [path for path in root.rglob('*.pth') if path.is_file()]
+    paths = [path for path in _files(root) if path.suffix == '.pth']
     for path in sorted(paths, key=_age, reverse=True):
         if newest_config(path.parent) is not None:
             found.append(Source(path.relative_to(root).as_posix(), str(path), str(path)))
@@ -63,15 +64,21 @@ def find_pictures(folder: str | os.PathLike[str] | None) -> list[Path]:
     """The pictures in a folder and its folders, by name; without one those of `make demo`, if any.
 
     Raises:
-        UserError: A folder that was named is missing or has none.
+        UserError: A folder that was named is missing or has none, or one in it cannot be read.
     """
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f'--images {folder}: there is no such folder')
     root = DEMO_PICTURES if folder is None else Path(folder)
-    found = sorted(path for path in root.rglob('*') if is_image(path) and path.is_file())
+    found = sorted(filter(is_image, _files(root)))
     if folder is not None and not found:
         raise UserError(f'--images {folder}: no picture in it')
     return found
+
+
+def _files(root: Path) -> list[Path]:
+    """The files in a folder and its folders, see `walk`; none if there is no such folder."""
+    paths = (parent / name for parent, names in walk(root) for name in names)
+    return [path for path in paths if path.is_file()] if root.is_dir() else []
 
 
 def _age(path: Path) -> tuple[int, int, str]:
