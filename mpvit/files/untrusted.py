@@ -217,8 +217,9 @@ def parse_yaml(text: str | bytes) -> Any:
     """
     import yaml
 
-    if len(text) > limit(BYTES_VARIABLE, YAML_BYTES):
-        raise ValueError(f'it has more than {YAML_BYTES:,} bytes; {BYTES_VARIABLE} sets the limit')
+    most = limit(BYTES_VARIABLE, YAML_BYTES)
+    if len(text) > most:
+        raise ValueError(f'it has more than {most:,} bytes; {BYTES_VARIABLE} sets the limit')
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()

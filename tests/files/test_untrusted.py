@@ -217,6 +217,12 @@ def test_yaml_that_is_refused(text, reason):
     assert len(str(caught.value)) < 400
 
 
+def test_the_limit_that_is_named_is_the_one_that_holds(monkeypatch):
+    monkeypatch.setenv('MPVIT_MAX_BYTES', '1234')
+    with pytest.raises(ValueError, match='more than 1,234 bytes'):
+        parse_yaml('x' * 2000)
+
+
 def test_folders_are_walked_in_order_and_loops_end(tmp_path):
     for name in ('b/z', 'b/y', 'a/x', '.hidden/w', 'v'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
