@@ -21,6 +21,7 @@ from mpvit.datasets.check.expectations import settings_of
 from mpvit.errors import UserError
 from mpvit.evaluation.result_files import Results, read_results
 from mpvit.files.paths import existing_run, newest_config
+from mpvit.files.records import check_form, read_record
 from mpvit.files.untrusted import TEXT_BYTES, read_untrusted
 from mpvit.files.writing import whole_file
 
@@ -33,6 +34,20 @@ _ID = 'id'  # the same in `RECORD`
 _HOW_TO = 'evaluate first: mpvit test CONFIG CHECKPOINT --work-dir {}'
 _CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
 
+# What is read of the records and of a config, in the form that `mpvit.files.records` takes.
+_DATA = dict(annotations=str, images=str, detections=str, classes=[str], exif_turns=bool)
+_TRAINING = dict(settings=dict, software=dict)
+_EVALUATION = dict(checkpoint=str, data=_DATA, inference=dict, metrics=dict, **_TRAINING)
+_DATASET: dict[str, Any] = dict(data_root=str, ann_file=str, data_prefix=dict(img=str))
+_DATASET |= dict(metainfo=dict(classes=[str]), pipeline=[dict], dataset=_DATASET)
+_MODEL: dict[str, Any] = dict(type=str, backbone=dict)
+_CONFIG = dict(
+    model=_MODEL | dict(module=_MODEL),
+    optim_wrapper=dict(optimizer=dict),
+    train_cfg=dict,
+    **{f'{split}_dataloader': dict(dataset=_DATASET) for split in ('train', 'val', 'test')},
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -43,12 +58,12 @@ class Run:
     @functools.cached_property
     def training(self) -> dict[str, Any]:
         """What `write_record` wrote at the start of the last training; empty if there is none."""
-        return self._record(RECORD)
+        return read_record(self.folder / RECORD, _TRAINING)
 
     @functools.cached_property
     def evaluation(self) -> dict[str, Any]:
         """What `write_metrics` wrote after the last evaluation; empty if there is none."""
-        return self._record(METRICS)
+        return read_record(self.folder / METRICS, _EVALUATION)
 
     @functools.cached_property
     def config(self) -> Config | None:
@@ -57,21 +72,13 @@ class Run:
         Runs of earlier versions have it in `config_file` only, which is read as data: what lies in
         a work folder is never executed.
         """
-        path = newest_config(self.folder)
         settings = self.training.get('settings')
-        if settings is None and path is None:
-            path = newest_config(self.folder, test=True)
+        path = newest_config(self.folder) if settings is None else self.folder / RECORD
+        if path is None:
             settings = self.evaluation.get('settings')
-        if settings is None and path is None:
-            return None
-        try:
-            if settings is None and path is not None:
-                settings = literal_entries(read_untrusted(path, TEXT_BYTES).decode('utf-8'))
-            return Config(settings)
-        except (*NOT_DATA, KeyError, OSError) as error:
-            raise UserError(
-                f'cannot read config {path} as data: {error}; mpvit writes one into a work folder'
-            ) from error
+            written = newest_config(self.folder, test=True)
+            path = written if settings is None else self.folder / METRICS
+        return None if path is None else _config(path, settings)
 
     @property
     def config_file(self) -> Path | None:
@@ -120,15 +127,22 @@ class Run:
             data.get('exif_turns'),
         )
 
-    def _record(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        if not path.is_file():
-            return {}
-        try:
-            content = json.loads(read_untrusted(path, TEXT_BYTES))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f'{path} is no JSON: {error}; run it again') from error
-        return content if isinstance(content, dict) else {}
+
+def _config(path: Path, settings: Any) -> Config:
+    """The config in a file, of which the settings were read already if it is a record.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        if settings is None:
+            settings = literal_entries(read_untrusted(path, TEXT_BYTES).decode('utf-8'))
+        check_form(settings, _CONFIG)
+        return Config(settings)
+    except (*NOT_DATA, KeyError, OSError) as error:
+        raise UserError(
+            f'cannot read config {path} as data: {error}; mpvit writes one into a work folder'
+        ) from error
 
 
 def find_run(folder: str | os.PathLike[str]) -> Run:
@@ -201,7 +215,7 @@ def point_to(work_dir: str | os.PathLike[str], path: str) -> None:
 def start_of(folder: Path) -> dict[str, Any]:
     """What ``run.json`` says; empty also where it is damaged."""
     try:
-        return Run(folder).training
+        return read_record(folder / RECORD, {})
     except UserError:
         return {}
 
@@ -310,16 +324,14 @@ def data_of(config: Mapping[str, Any], split: str) -> dict[str, Any]:
         their EXIF data turn them), as far as they are known: nothing of datasets that are put
         together from several, and no classes where the dataset class has its own.
     """
-    loader = config.get(f'{split}_dataloader')
-    if not loader:
-        return {}
-    dataset = loader['dataset']
-    while 'dataset' in dataset:  # a wrapper, such as RepeatDataset
+    loader = config.get(f'{split}_dataloader') or {}
+    dataset = loader.get('dataset') or {}
+    while dataset.get('dataset'):  # a wrapper, such as RepeatDataset
         dataset = dataset['dataset']
-    if 'ann_file' not in dataset:
+    if dataset.get('ann_file') is None:
         return {}
     root = dataset.get('data_root') or ''
-    prefix = (dataset.get('data_prefix') or {}).get('img', '')
+    prefix = (dataset.get('data_prefix') or {}).get('img') or ''
     settings = settings_of(dataset)
     return dict(
         annotations=os.path.join(root, dataset['ann_file']),

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.errors import UserError
+from mpvit.files.records import check_form, is_kind
 from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 _STAMP = re.compile(r'^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ', re.MULTILINE)
+_RECORD = dict(step=int, epoch=int)
 _NOT_SERIES = {'step', 'iter', 'epoch'}
 Series = dict[str, tuple[list[float], list[float]]]
 
@@ -46,8 +48,8 @@ class History:
 def read_history(work_dir: str | os.PathLike[str], name: str = '') -> History:
     """Read what was logged in a work folder, by one training and those that resumed it.
 
-    What a resumed training did again counts once, as done last. Lines that a kill left incomplete
-    are passed over.
+    What a resumed training did again counts once, as done last. Lines that a kill left incomplete,
+    or that are no record of a step, are passed over, and so are values that are no numbers.
 
     Args:
         work_dir: Folder of a training, or the log folder of a part of it.
@@ -76,7 +78,7 @@ def read_history(work_dir: str | os.PathLike[str], name: str = '') -> History:
             f'{work} has no log of a training (*/vis_data/scalars.json); name the work folder of '
             'one, such as work_dirs/mpvit_t_dino_toy'
         )
-    epochs = max((record.get('epoch', 0) for record in training), default=0)
+    epochs = max((record.get('epoch') or 0 for record in training), default=0)
     # in a training by epochs evaluations log the epoch as their step
     by_epoch = bool(epochs) and all(record['step'] <= epochs for record in validation)
     return History(
@@ -92,11 +94,19 @@ def read_history(work_dir: str | os.PathLike[str], name: str = '') -> History:
 def duration(log_dir: Path) -> timedelta | None:
     """How long a part of a training ran, by its log folder; None if there is no readable log."""
     stamps = [
-        datetime.strptime(stamp[1], '%Y/%m/%d %H:%M:%S')
+        time
         for path in log_dir.glob('*.log')
         for stamp in _STAMP.finditer(_text(path))
+        if (time := _time(stamp[1])) is not None
     ]
     return max(stamps) - min(stamps) if stamps else None
+
+
+def _time(stamp: str) -> datetime | None:
+    try:
+        return datetime.strptime(stamp, '%Y/%m/%d %H:%M:%S')
+    except ValueError:  # such as the 99th of a month
+        return None
 
 
 def _text(path: Path) -> str:
@@ -108,9 +118,10 @@ def _records(path: Path) -> list[dict[str, Any]]:
     for line in _text(path).splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+            check_form(record, _RECORD)
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and isinstance(record.get('step'), int):
+        if record.get('step') is not None:
             records.append(record)
     return records
 
@@ -124,7 +135,7 @@ def _series(records: list[dict[str, Any]]) -> Series:
     series: Series = {}
     for record in records:
         for name, value in record.items():
-            if name not in _NOT_SERIES and type(value) in (int, float):
+            if name not in _NOT_SERIES and is_kind(value, float):
                 steps, values = series.setdefault(name, ([], []))
                 steps.append(record['step'])
                 values.append(value)

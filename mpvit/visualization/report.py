@@ -22,6 +22,7 @@ from mpvit.errors import UserError
 from mpvit.evaluation.analysis import Analysis
 from mpvit.evaluation.coco import STATS
 from mpvit.evaluation.error_types import ERROR_TYPES
+from mpvit.files.records import is_kind
 from mpvit.files.writing import check_writable, write
 from mpvit.visualization.charts import CHARTS, ERROR_NAMES
 from mpvit.visualization.curves import draw_curves
@@ -118,7 +119,7 @@ def _stats(run: Run, analysis: Analysis | None) -> list[tuple[str, str, float]]:
     """The 12 numbers: name, meaning, value; those of the evaluation, or else computed anew."""
     metrics = run.evaluation.get('metrics') or {}
     recorded: list[Any] = [metrics.get(f'coco/bbox_{key}') for key in _STATS]
-    if all(isinstance(value, int | float) for value in recorded):
+    if all(is_kind(value, float) for value in recorded):
         values = [float(value) if value >= 0 else float('nan') for value in recorded]
     elif analysis is not None:
         values = list(analysis.stats.values())
@@ -211,13 +212,14 @@ def _training_facts(run: Run, history: History | None) -> Facts:
     """What was trained, how, how long, and with which software."""
     config: Mapping[str, Any] = run.config or {}
     model = config.get('model') or {}
-    model = model.get('module', model)
-    optimizer = config.get('optim_wrapper', {}).get('optimizer')
+    model = model.get('module') or model
+    optimizer = (config.get('optim_wrapper') or {}).get('optimizer')
+    loader = config.get('train_dataloader') or {}
     return {
         'config': run.config_file and run.config_file.name,
         **_model_facts(model),
-        'epochs': _epochs(config.get('train_cfg', {}).get('max_epochs'), history),
-        'images per step and process': config.get('train_dataloader', {}).get('batch_size'),
+        'epochs': _epochs((config.get('train_cfg') or {}).get('max_epochs'), history),
+        'images per step and process': loader.get('batch_size'),
         'optimizer': optimizer and f'{optimizer.get("type")}, learning rate {optimizer.get("lr")}',
         **(_times(history) if history else {}),
         **{key: run.training.get(key) for key in ('seed', 'processes', 'launcher')},
@@ -231,13 +233,14 @@ def _model_facts(model: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(size, Mapping):
         sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in size.items()}
         size = ', '.join(f'{key} {value}' for key, value in sizes.items())
+    head = model.get('bbox_head')
     refined = 'box refinement' if model.get('with_box_refine') else ''
     staged = 'two stages' if model.get('as_two_stage') else ''
     return dict(
         backbone=f'{backbone.get("type") or ""} {size}'.strip(),
         detector=', '.join(filter(None, (model.get('type'), refined, staged))),
         queries=model.get('num_queries'),
-        classes=(model.get('bbox_head') or {}).get('num_classes'),
+        classes=head.get('num_classes') if isinstance(head, Mapping) else None,  # or several heads
     )
 
 

@@ -71,6 +71,38 @@ def test_a_copied_folder_is_about_its_own_detections(tmp_path):
     assert not len(find_run(first).results().detected.score)
 
 
+@pytest.mark.parametrize(
+    ('name', 'content', 'entry'),
+    [
+        ('metrics.json', dict(checkpoint=5), 'checkpoint'),
+        ('metrics.json', dict(data=[]), 'data'),
+        ('metrics.json', dict(data=dict(annotations=5)), 'data.annotations'),
+        ('metrics.json', dict(data=dict(detections=[1])), 'data.detections'),
+        ('metrics.json', dict(data=dict(classes=5)), 'data.classes'),
+        ('metrics.json', dict(metrics=[1]), 'metrics'),
+        ('metrics.json', dict(software=[1]), 'software'),
+        ('metrics.json', dict(inference='x'), 'inference'),
+        ('run.json', dict(settings='abc'), 'settings'),
+        ('run.json', dict(software='x'), 'software'),
+        ('run.json', dict(settings=dict(model=3)), 'model'),
+        ('run.json', dict(settings=dict(model=dict(backbone=3))), 'model.backbone'),
+        ('run.json', dict(settings=dict(train_cfg=3)), 'train_cfg'),
+        ('run.json', dict(settings=dict(train_dataloader=[])), 'train_dataloader'),
+        ('run.json', dict(settings=dict(optim_wrapper=dict(optimizer=3))), 'optimizer'),
+    ],
+)
+def test_entries_of_another_kind_are_named(tmp_path, name, content, entry):
+    (tmp_path / name).write_text(json.dumps(content))
+    run = find_run(tmp_path)
+    with pytest.raises(UserError, match=rf'{name} .*{entry} is .*, not '):
+        print(run.evaluation, run.config)
+
+
+def test_a_damaged_entry_does_not_lose_the_id_of_a_run(tmp_path):
+    (tmp_path / 'run.json').write_text(json.dumps(dict(id='a1', settings=3)))
+    assert run_folder.run_of(tmp_path) == 'a1'
+
+
 def test_without_an_evaluation_the_config_says_where_data_are(tmp_path):
     make_up(tmp_path, 5, 3)
     (tmp_path / 'tiny_test.py').write_text(CONFIG.format(root=tmp_path))

@@ -40,6 +40,27 @@ def test_resumed_runs_are_joined_and_what_was_done_again_counts_once(tmp_path):
     assert (history.last('loss'), history.last('none')) == (150.0, None)
 
 
+@pytest.mark.parametrize(
+    'line',
+    [
+        '{"step": 20, "loss": 1, "epoch": "x"}',
+        '{"step": "20", "loss": 1}',
+        '{"step": 1' + '0' * 400 + ', "loss": 1}',
+        '[' * 100_000,
+    ],
+)
+def test_lines_that_are_no_record_of_a_step_are_passed_over(tmp_path, line):
+    log(tmp_path, 'run', steps(10, 30), end=f'{line}\n{{"step": 40, "loss": 4, "lr": "x"}}\n')
+    history = read_history(tmp_path)
+    assert history.training['loss'] == ([10, 20, 30, 40], [10.0, 20.0, 30.0, 4.0])
+    assert history.training['lr'][0] == [10, 20, 30]
+
+
+def test_numbers_that_no_chart_can_show_are_left_out(tmp_path):
+    log(tmp_path, 'run', steps(10, 30), end='{"step": 40, "loss": 1' + '0' * 400 + '}\n')
+    assert read_history(tmp_path).training['loss'][0] == [10, 20, 30]
+
+
 def test_a_new_training_in_the_same_folder_takes_the_place_of_the_old_one(tmp_path):
     log(tmp_path, '20260101_000000', steps(10, 200))
     log(tmp_path, '20260102_000000', steps(10, 30))
@@ -66,5 +87,6 @@ def test_time_of_a_log(tmp_path):
     (tmp_path / 'run.log').write_text(
         '2026/11/26 01:00:00 - mmengine - INFO - \nSystem environment:\n'
         '2026/11/26 03:30:05 - mmengine - INFO - the end\nno time: 1\n'
+        '2026/99/99 99:99:99 - no date\n'
     )
     assert duration(tmp_path) == timedelta(hours=2, minutes=30, seconds=5)

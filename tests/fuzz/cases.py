@@ -106,6 +106,7 @@ DAMAGES: dict[str, list[tuple[Spoil, float]]] = {
         (_in('*.pth', checkpoints.spoil_checkpoint), 2),
         (_in('*.pth', hostile.spoil_bytes), 1),
         (_in('[!s]*.json', hostile.spoil_json), 3),
+        (folders.spoil_records, 4),
         (_in('*.json', hostile.spoil_bytes), 2),
         (_in('*.py', configs.spoil_config), 1),
         (_in('last_checkpoint', hostile.spoil_bytes), 1),

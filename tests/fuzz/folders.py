@@ -1,10 +1,14 @@
 """Folders with links, pipes, sockets, odd names and things that are not what they are called."""
 
+import json
 import os
 import random
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
+
+from fuzz.hostile import VALUES, places
 
 # No shell must ever see these, and no reader may follow them out of the folder.
 NAMES = [
@@ -99,3 +103,47 @@ def spoil_folder(rng: random.Random, folder: Path) -> None:
 def replace_file(rng: random.Random, path: Path) -> None:
     """Put something that is no regular file in the place of a file."""
     _replace(rng, path)
+
+
+#: Entries of a work folder's records that readers take; any other may be changed as well.
+_TAKEN = {
+    'run.json': 'settings software settings.model settings.model.type settings.model.backbone '
+    'settings.train_cfg settings.train_dataloader settings.train_dataloader.dataset '
+    'settings.train_dataloader.dataset.ann_file settings.train_dataloader.dataset.pipeline '
+    'settings.train_dataloader.dataset.metainfo settings.train_dataloader.dataset.data_prefix '
+    'settings.optim_wrapper settings.optim_wrapper.optimizer id config seed threads launched_by',
+    'metrics.json': 'checkpoint data data.annotations data.images data.detections data.classes '
+    'data.exif_turns metrics metrics.coco/bbox_mAP software inference inference.dtype settings',
+}
+_LINES = ['[' * 100_000, '{"step":' + '9' * 400 + ',"loss":1}', '{"step":1,"loss":1,"epoch":"x"}']
+_STAMPS = [
+    '2024/99/99 99:99:99 - x',
+    '0000/01/01 00:00:00 - x',
+    '\u0663' * 4 + '/01/01 00:00:00 - x',
+]
+
+
+def spoil_records(rng: random.Random, folder: Path) -> None:
+    """Put a value of another kind into a record of a run, a line of its numbers, or its log."""
+    way = rng.randrange(4)
+    if way < 2:
+        path = folder / list(_TAKEN)[way]
+        tree = json.loads(path.read_text())
+        _put(rng, tree, rng.choice(_TAKEN[path.name].split()).split('.'))
+        path.write_text(json.dumps(tree))
+    elif way == 2:
+        path = rng.choice(sorted(folder.glob('*/vis_data/scalars.json')))
+        lines = path.read_text().splitlines()
+        record = json.loads(rng.choice(lines))
+        _put(rng, record, list(rng.choice(sorted(places(record)))))
+        lines.insert(rng.randrange(len(lines) + 1), rng.choice([json.dumps(record), *_LINES]))
+        path.write_text('\n'.join(lines))
+    else:
+        path = rng.choice(sorted(folder.glob('*/*.log')))
+        path.write_text(rng.choice(_STAMPS) + '\n' + path.read_text())
+
+
+def _put(rng: random.Random, tree: Any, place: list[str]) -> None:
+    for key in place[:-1]:
+        tree = tree[key]
+    tree[place[-1]] = rng.choice(VALUES)

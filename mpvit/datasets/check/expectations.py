@@ -69,7 +69,7 @@ def _pairs(node: Any) -> Iterator[Sequence[int]]:
 
 def _scales(node: Any, of_scale: bool = False) -> Iterator[Any]:
     """Every pair of numbers and every integer under ``scale`` or ``scales``, at any depth."""
-    if of_scale and (type(node) is int or (isinstance(node, tuple) and len(node) == 2)):
+    if of_scale and (type(node) is int or _is_pair(node)):
         yield node
     elif isinstance(node, Mapping):
         for key, value in node.items():
@@ -77,6 +77,12 @@ def _scales(node: Any, of_scale: bool = False) -> Iterator[Any]:
     elif isinstance(node, list | tuple):
         for value in node:
             yield from _scales(value, of_scale)
+
+
+def _is_pair(node: Any) -> bool:
+    return (
+        isinstance(node, tuple) and [isinstance(side, int | float) for side in node] == [True] * 2
+    )
 
 
 def settings_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
