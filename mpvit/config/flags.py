@@ -7,6 +7,7 @@ from typing import Any, Literal
 from mmengine.config import Config, ConfigDict
 
 from mpvit.config.reading import leaf_datasets
+from mpvit.config.stored import config_name
 from mpvit.errors import UserError
 
 # What counts as a better AP; mmengine's default, 0.1, is far more than an evaluation gains.
@@ -65,7 +66,7 @@ class TrainingFlags:
             except (AttributeError, KeyError, TypeError) as error:
                 flag = f'--{name.replace("_", "-")} {value}'
                 raise UserError(
-                    f'{flag}: config {config.filename} has no usual place for it ({error}); use '
+                    f'{flag}: {config_name(config)} has no usual place for it ({error}); use '
                     '--cfg-options'
                 ) from error
 

@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mpvit.config.reading import load_config, parse_options, refuse_classifier
+from mpvit.config.stored import config_name
 from mpvit.datasets.annotations import Split
 from mpvit.datasets.layout import Layout
 from mpvit.datasets.palette import CLASSES, rgb
@@ -17,7 +18,15 @@ from mpvit.errors import UserError
 from mpvit.models.backbone import output_channels
 
 _GOLDEN_RATIO = 0.618034  # steps of it around the colour circle never come close to one another
-_OF_THE_OLD_DATA = ('ann_file', 'data_prefix', 'data_root', 'metainfo', 'spec', 'type')
+_OF_THE_OLD_DATA = (
+    'ann_file',
+    'data_prefix',
+    'data_root',
+    'draw',
+    'metainfo',
+    'spec',
+    'type',
+)
 
 
 def config_on(
@@ -67,7 +76,7 @@ def use_dataset(config: Config, layout: Layout) -> None:
     refuse_classifier(config)
     head = config.model.get('bbox_head')
     if not isinstance(head, dict):
-        raise UserError(f'--data: model.bbox_head of config {config.filename} is no single head')
+        raise UserError(f'--data: model.bbox_head of {config_name(config)} is no single head')
     head['num_classes'] = len(layout.classes)
     metainfo = dict(classes=layout.classes, palette=palette(len(layout.classes)))
     splits = dict(layout.splits)

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import is_cuda_available, is_musa_available, is_npu_available
 
 from mpvit.config.reading import leaf_datasets
+from mpvit.config.stored import config_name
 from mpvit.errors import UserError, optional
 
 _TRACKERS = dict(tensorboard='TensorboardTracker', wandb='WandbTracker', mlflow='MLflowTracker')
@@ -93,7 +94,7 @@ def tta_model(cfg: Config, module: Any) -> ConfigDict:
         UserError: The config has no ``tta_model``.
     """
     if 'tta_model' not in cfg:
-        raise UserError(f'--tta: config {cfg.filename} has no tta_model')
+        raise UserError(f'--tta: {config_name(cfg)} has no tta_model')
     return ConfigDict(**cfg.tta_model, module=module)
 
 

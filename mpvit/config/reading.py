@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mpvit.config.names import find_config, is_model_file
-from mpvit.config.stored import stored_config
+from mpvit.config.stored import config_name, stored_config
 from mpvit.errors import UserError, did_you_mean, listed
 from mpvit.files.paths import work_dir as usable_work_dir
 
@@ -214,7 +214,7 @@ def require_model(config: Config) -> None:
         UserError: It has no model.
     """
     if not isinstance(config.get('model'), dict):
-        raise UserError(f'config {config.filename} has no model; name another (`mpvit configs`)')
+        raise UserError(f'{config_name(config)} has no model; name another (`mpvit configs`)')
 
 
 def is_of_classifier(config: Config) -> bool:
@@ -235,7 +235,7 @@ def refuse_classifier(config: Config) -> None:
     """
     if is_of_classifier(config):
         raise UserError(
-            f'config {config.filename} is of a classifier: only train, test and '
+            f'{config_name(config)} is of a classifier: only train, test and '
             'convert_checkpoint take it, and without --data; name one of a detector'
         )
 

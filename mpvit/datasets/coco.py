@@ -203,13 +203,20 @@ class ToyDataset(OfficialCocoDataset):
     Args:
         data_root: Folder of the dataset; written by `write_toy_dataset` when not there.
         spec: Fields of `ToySpec`, what to draw; None for its defaults.
+        draw: Whether missing files are drawn.
         **kwargs: As for `CocoDataset`.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = dict(classes=CLASSES, palette=PALETTE)
 
     def __init__(
-        self, *args: Any, data_root: str, spec: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        data_root: str,
+        spec: dict[str, Any] | None = None,
+        draw: bool = True,
+        **kwargs: Any,
     ) -> None:
-        write_toy_dataset(data_root, ToySpec(**(spec or {})))
+        if draw:
+            write_toy_dataset(data_root, ToySpec(**(spec or {})))
         super().__init__(*args, data_root=data_root, **kwargs)

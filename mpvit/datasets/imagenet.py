@@ -92,13 +92,15 @@ class DigitsDataset(BaseDataset):
     Args:
         data_root: Folder of the dataset.
         split: ``train`` or ``val``.
+        draw: Whether missing files are written.
         **options: As for mmengine's `BaseDataset`.
     """
 
     METAINFO = dict(classes=tuple(map(str, range(_DIGITS))))
 
-    def __init__(self, data_root: str, split: str, **options: Any) -> None:
-        write_digits(data_root)
+    def __init__(self, data_root: str, split: str, draw: bool = True, **options: Any) -> None:
+        if draw:
+            write_digits(data_root)
         options.setdefault('serialize_data', False)  # so few need not be shared by workers
         super().__init__(data_root=data_root, data_prefix=dict(img_path=split), **options)
 

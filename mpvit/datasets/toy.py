@@ -104,7 +104,7 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
     if root.exists() and any(root.iterdir()):
         drawn = (root / _MARKER).is_file()
         what = 'a toy dataset drawn to another specification' if drawn else 'other files'
-        raise UserError(f'{root} holds {what}; delete it or name another folder')
+        raise UserError(f'{root} holds {what}; name another folder')
     try:
         with whole_folder(root) as work:
             for split_index, split in enumerate(_SPLITS):

@@ -48,7 +48,7 @@ def write_trees_dataset(root: str | os.PathLike[str]) -> Path:
     if _is_complete(root):
         return root
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise UserError(f'{root} holds other files; delete it or name another folder')
+        raise UserError(f'{root} holds other files; name another folder')
     check_writable(root, folder=True)
     names = [f'{photo}{suffix}' for photo in _PHOTOS.values() for suffix in ('.png', '.xml')]
     files = contents(fetched(WHEEL), [*names, _LICENCE])

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mpvit.config.reading import leaf_datasets
+from mpvit.config.stored import config_name
 from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
 
@@ -88,7 +89,7 @@ def explained(cfg: Config, verb: str = 'build') -> Iterator[None]:
         text = error.args[0] if error.args else type(error).__name__
         # what runs may also fail by a fault in the code, of which the place is wanted
         place = '; MPVIT_DEBUG=1 shows where' if verb == 'run' else ''
-        raise UserError(f'config {cfg.filename} does not {verb}: {text}{place}') from error
+        raise UserError(f'{config_name(cfg)} does not {verb}: {text}{place}') from error
 
 
 def check_data(cfg: Config, *splits: str) -> None:

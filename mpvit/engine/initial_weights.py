@@ -8,6 +8,7 @@ from torch import nn
 
 from mpvit.checkpoints.published import PREFIX, entry_of, fetch
 from mpvit.checkpoints.reading import check_file
+from mpvit.config.stored import config_name
 from mpvit.engine.run_folder import candidates
 from mpvit.errors import UserError
 from mpvit.files.paths import existing_checkpoint
@@ -38,7 +39,7 @@ def set_initial_weights(
         return None
     backbone = _backbone(cfg)
     if backbone is None:
-        raise UserError(f'config {cfg.filename} has no model.backbone to choose weights for')
+        raise UserError(f'{config_name(cfg)} has no model.backbone to choose weights for')
     planned = _pretrained(backbone)
     backbone.pop('pretrained', None)  # of TimmBackbone
     backbone.init_cfg = ConfigDict(type='Pretrained', checkpoint=pretrained) if pretrained else None

@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_tta, without_trackers
 from mpvit.config.reading import is_of_classifier
+from mpvit.config.stored import config_name, renamed
 from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import build_runner, check_data, evaluators, explained
 from mpvit.engine.ownership import evaluation_folder
@@ -91,7 +92,7 @@ def evaluate(
 def _refuse_for_classifier(cfg: Config, **flags: Any) -> None:
     given = [name.replace('_', '-') for name, value in flags.items() if value]
     if given:
-        raise UserError(f'--{given[0]} is for detectors; {cfg.filename} is of a classifier')
+        raise UserError(f'--{given[0]} is for detectors; {config_name(cfg)} is of a classifier')
 
 
 def run_test(
@@ -173,4 +174,4 @@ def _named_as_test(cfg: Config) -> Config:
     """
     path = Path(cfg.filename)
     name = str(path.with_name(f'{path.stem}_test{path.suffix}'))
-    return Config(cfg._cfg_dict, cfg_text=cfg.text, filename=name)
+    return renamed(cfg, name)

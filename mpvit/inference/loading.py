@@ -19,7 +19,7 @@ from mpvit.checkpoints.compatibility import WeightsError, add_neck_biases
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.presets import tta_pipeline
 from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
-from mpvit.config.stored import own_config_hint
+from mpvit.config.stored import config_name, own_config_hint
 from mpvit.engine.build import explained
 from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
@@ -105,7 +105,7 @@ def evaluated_dataset(cfg: Config) -> Any:
     """
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if loader is None:
-        raise UserError(f'config {cfg.filename} has no test_dataloader, whose pipeline is needed')
+        raise UserError(f'{config_name(cfg)} has no test_dataloader, whose pipeline is needed')
     return next(leaf_datasets(loader.dataset))
 
 
@@ -124,7 +124,7 @@ def image_pipeline(cfg: Config, tta: bool = False) -> Compose:
     steps = [step for step in steps if step.type != 'LoadAnnotations']
     places = [place for place, step in enumerate(steps) if step.type == 'LoadImageFromFile']
     if not places:
-        raise UserError(f'the test pipeline of config {cfg.filename} has no LoadImageFromFile')
+        raise UserError(f'the test pipeline of {config_name(cfg)} has no LoadImageFromFile')
     place = places[0]
     float32 = steps[place].get('to_float32', False)
     steps[place : place + 1] = [_to_bgr, dict(type='LoadImageFromNDArray', to_float32=float32)]

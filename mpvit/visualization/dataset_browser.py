@@ -22,6 +22,7 @@ from PIL import Image
 
 from mpvit.config.own_data import use_dataset
 from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
+from mpvit.config.stored import config_name
 from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.build import check_data
@@ -118,7 +119,7 @@ def browse_dataset(
     cfg = load_config(config, cfg_options, edit=edit)
     refuse_classifier(cfg)
     if cfg.get(f'{split}_dataloader') is None:
-        raise UserError(f'config {cfg.filename} has no {split}_dataloader')
+        raise UserError(f'{config_name(cfg)} has no {split}_dataloader')
     check_data(cfg, split)
     sources = list(_sources(cfg, split))
     _check_place(Path(sheets), sources)

@@ -1,12 +1,14 @@
 """The config that a checkpoint carries: read as data, whatever it says."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
 
 from mpvit.config.names import shipped_configs
 from mpvit.config.reading import load_config
-from mpvit.config.stored import stored_config
+from mpvit.config.stored import config_name, renamed, stored_config
 from mpvit.errors import UserError
 
 ONE = 'a = 1\nmodel = dict(x=-inf)\n'
@@ -53,7 +55,78 @@ def test_no_config_at_all(tmp_path):
         stored_config(tmp_path / 'official.pth')
 
 
+@pytest.mark.parametrize(('text', 'left'), [
+    ("visualizer = dict(vis_backends=[dict(type='LocalVisBackend', config_save_file='{}', "
+     "img_save_dir='{}', scalar_save_file='../x', save_dir='{}', unheard_of='{}')])",
+     dict(visualizer=dict(vis_backends=[dict(type='LocalVisBackend')]))),
+    ("visualizer = dict(vis_backends=[dict(type='WandbTracker', init_kwargs=dict(dir='{}', "
+     "project='p', entity='evil'), log_code_name='x')])",
+     dict(visualizer=dict(vis_backends=[
+         dict(type='WandbTracker', init_kwargs=dict(project='p'))]))),
+    ("visualizer = dict(vis_backends=[dict(type='MLflowTracker', tracking_uri='http://evil')])",
+     dict(visualizer=dict(vis_backends=[dict(type='MLflowTracker')]))),
+    ("test_evaluator = dict(type='CocoBoxMetric', ann_file='a', format_only=True, "
+     "outfile_prefix='{}', collect_dir='{}', backend_args=dict(backend='local', x='{}'))",
+     dict(test_evaluator=dict(type='CocoBoxMetric', ann_file='a', format_only=True,
+                              backend_args=dict(backend='local')))),
+    ('test_evaluator = [dict(outfile_prefix=3)]', dict(test_evaluator=[{}])),
+    ("default_hooks = dict(checkpoint=dict(out_dir='{}', filename_tmpl='{}', interval=2, "
+     "save_best='coco/bbox_mAP', file_client_args=dict(root='{}')))",
+     dict(default_hooks=dict(checkpoint=dict(interval=2, save_best='coco/bbox_mAP',
+                                             file_client_args={})))),
+    ("custom_hooks = [dict(type='EMAHook', new=b'{}', news=['{}', 1], other={{'{}'}})]",
+     dict(custom_hooks=[dict(type='EMAHook', news=[1], other=set())])),
+    ("env_cfg = dict(resource_limit='x', cudnn_benchmark=True, "
+     "dist_cfg=dict(backend='nccl', init_method='file://{}'))",
+     dict(env_cfg=dict(cudnn_benchmark=True, dist_cfg=dict(backend='nccl')))),
+    ("log_level = 'NOPE'\nexperiment_name = '{}'\ncfg = '{}'", {}),
+    ("work_dir = '{}'\nload_from = 'http://evil/x.pth'\nresume = '{}'", {}),
+    ("visualizer = dict(vis_backends=[dict(type='LocalVisBackend', name='http://evil')])",
+     dict(visualizer=dict(vis_backends=[dict(type='LocalVisBackend')]))),
+    ("train_dataloader = dict(dataset=dict(type='ToyDataset', data_root='/etc', draw=True))",
+     dict(train_dataloader=dict(dataset=dict(type='ToyDataset', data_root='/etc', draw=False)))),
+    ("train_dataloader = dict(dataset=dict(type='DigitsDataset', data_root='', split='val'))",
+     dict(train_dataloader=dict(dataset=dict(type='DigitsDataset', data_root='', split='val',
+                                             draw=False)))),
+    ("toy = dict(type='ToyDataset', data_root='data/toy/', spec=dict(train_images=99999999))",
+     dict(toy=dict(type='ToyDataset', data_root='data/toy/', spec=dict(train_images=99999999),
+                   draw=False))),
+    ("toy = dict(type='ToyDataset', data_root='data/toy/../../x')",
+     dict(toy=dict(type='ToyDataset', data_root='data/toy/../../x', draw=False))),
+    ("toy = dict(type='ToyDataset', data_root='data/toy/', draw=True)",
+     dict(toy=dict(type='ToyDataset', data_root='data/toy/'))),
+    ("train_dataloader = dict(x=dict(init_cfg=dict(type='Pretrained', checkpoint='http://evil')))",
+     dict(train_dataloader=dict(x=dict(init_cfg=None)))),
+])  # fmt: skip
+def test_it_cannot_say_where_to_write_or_whom_to_ask(text, left, tmp_path):
+    """Of every part: absolute paths, ``..``, addresses, and names that no part has yet."""
+    canary = str(tmp_path / 'canary')
+    found = stored_config(checkpoint(tmp_path, 'model = dict(x=1)\n' + text.format(*[canary] * 9)))
+    expected = dict(model=dict(x=1), work_dir=None, load_from=None, resume=False) | left
+    assert found.to_dict() == expected
+
+
+def test_messages_name_the_checkpoint_that_holds_it(tmp_path):
+    found = stored_config(checkpoint(tmp_path, ONE))
+    held = f'the config in {tmp_path}/epoch_1.pth'
+    assert config_name(found) == config_name(copy.deepcopy(found)) == held
+    assert config_name(renamed(found, 'x_test.py')) == held
+    (tmp_path / 'a.py').write_text(ONE)
+    assert config_name(stored_config(tmp_path / 'epoch_1.pth')) == held
+    assert config_name(Config({}, 'a = 1', 'a.py')) == 'config a.py'
+
+
 @pytest.mark.parametrize(('text', 'words'), [
+    ("model = dict(backbone=dict(cache_dir='/x'))", 'model.backbone.cache_dir is'),
+    ("model = dict(backbone=dict(pretrained_cfg=dict(file='/x')))", 'pretrained_cfg.file is'),
+    ("model = dict(a=[dict(b=[b'/x'])])", 'model.a.b is'),
+    ("test_dataloader = dict(dataset=dict(backend_args=dict(sys_path=['/x'])))", 'sys_path is'),
+    ("test_dataloader = dict(dataset=dict(backend_args=dict(db_path='x')))", 'db_path is'),
+    ("tta_pipeline = [dict(file_client_args=dict(path_mapping={'a': '/x'}))]", 'path_mapping.a is'),
+    ("val_dataloader = dict(dataset=dict(ann_file='http://evil/a.json'))", 'dataset.ann_file is'),
+    ("val_dataloader = dict(dataset=dict(data_root='s3://evil'))", 'dataset.data_root is'),
+    ("""a = {"b': __import__('os').system('touch executed'), 'c": 1, '1': 2}""", 'no name of an'),
+    ("a = {'b\\n': 1}", 'no name of an'),
     ("import os\nos.system('touch executed')", 'line 1 is more than'),
     ("a = __import__('os').system('touch executed')", 'malformed node'),
     ("a = open('executed', 'w')", 'malformed node'),
