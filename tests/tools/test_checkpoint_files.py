@@ -5,9 +5,11 @@ import json
 import parity_fill
 import pytest
 import torch
+from mmengine.config import Config
 from runs import metrics_of
 
 from mpvit.checkpoints.reading import read
+from mpvit.config.literals import literal_entries
 
 
 @pytest.fixture(scope='module')
@@ -48,6 +50,54 @@ def test_resuming_executes_no_config_of_the_file(tiny_run, trained, tmp_path):
     torch.save(checkpoint, tmp_path / 'x.pth')
     tiny_run('train', '--resume', tmp_path / 'x.pth')
     assert not target.exists()
+
+
+@pytest.fixture
+def stranger(trained, tmp_path):
+    """A checkpoint whose config was edited: ``stranger(edit)``."""
+
+    def made(edit):
+        checkpoint, path = read(trained / 'epoch_2.pth'), tmp_path / 'stranger' / 'x.pth'
+        entries = literal_entries(checkpoint['meta']['cfg'])
+        edit(entries)
+        checkpoint['meta']['cfg'] = Config(entries).pretty_text
+        path.parent.mkdir()
+        torch.save(checkpoint, path)
+        return path
+
+    return made
+
+
+def test_a_config_in_a_checkpoint_writes_in_the_work_folder_only(stranger, tool, tmp_path):
+    own = tmp_path / 'own.py'
+    own.write_text('mine')
+
+    def edit(entries):
+        backend = dict(type='LocalVisBackend', config_save_file=str(own))
+        backend |= dict(scalar_save_file=f'{tmp_path}/a.json', img_save_dir='../../../b')
+        entries['visualizer']['vis_backends'] = [backend]
+        entries['test_evaluator']['outfile_prefix'] = f'{tmp_path}/c'
+        entries['default_hooks']['logger']['out_dir'] = f'{tmp_path}/d'
+
+    tool('test', stranger(edit), '--work-dir', tmp_path / 'work')
+    assert own.read_text() == 'mine'
+    assert {path.name for path in tmp_path.iterdir()} == {'own.py', 'stranger', 'work'}
+
+
+def test_a_config_in_a_checkpoint_draws_no_dataset(stranger, refused, tmp_path):
+    target = tmp_path / 'drawn'
+
+    def edit(entries):
+        entries['test_dataloader']['dataset']['data_root'] = str(target)
+
+    says = [f'data folder {target} not found']
+    refused('test', stranger(edit), '--work-dir', tmp_path / 'work', says=says)
+    assert not target.exists()
+
+
+def test_a_fault_of_a_config_in_a_checkpoint_names_the_checkpoint(stranger, refused, tmp_path):
+    path = stranger(lambda entries: entries['env_cfg']['mp_cfg'].update(opencv_num_threads=10**30))
+    refused('test', path, '--work-dir', tmp_path / 'work', says=[f'the config in {path} does not'])
 
 
 def test_fine_tuning_keeps_classes_of_the_same_name(tiny_run, trained, tmp_path):
