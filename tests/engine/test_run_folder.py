@@ -98,6 +98,12 @@ def test_entries_of_another_kind_are_named(tmp_path, name, content, entry):
         print(run.evaluation, run.config)
 
 
+def test_a_scale_of_another_kind_is_no_scale():
+    step = dict(type='Resize', scale=('a', 1))
+    dataset = dict(ann_file='a.json', pipeline=[step])
+    assert run_folder.data_of(dict(test_dataloader=dict(dataset=dataset)), 'test')
+
+
 def test_a_damaged_entry_does_not_lose_the_id_of_a_run(tmp_path):
     (tmp_path / 'run.json').write_text(json.dumps(dict(id='a1', settings=3)))
     assert run_folder.run_of(tmp_path) == 'a1'
