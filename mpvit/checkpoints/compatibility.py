@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mpvit.checkpoints.formats import layout_of, weights_of
+from mpvit.checkpoints.reading import is_plain
 from mpvit.errors import UserError, listed
 
 _NECK = re.compile(r'(neck\.(?:extra_)?convs\.\d+\.)conv\.weight')
@@ -96,11 +97,12 @@ def check_values(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> No
             numbers, as in counters, other kinds of numbers than booleans may be loaded.
 
     Raises:
-        WeightsError: A tensor is of another kind, or holds NaN or infinity. It is named.
+        WeightsError: A tensor is of another kind, or holds NaN or infinity, or would in the
+            model. It is named.
     """
     for name, wanted in expected.items():
         value = found[name]
-        fault = _kind_fault(value, wanted) or _number_fault(value)
+        fault = value_fault(value, wanted)
         if fault:
             raise WeightsError(
                 f'the checkpoint cannot be used: {name} {fault}; take one that was written '
@@ -108,9 +110,19 @@ def check_values(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> No
             )
 
 
+def value_fault(value: Any, wanted: Tensor) -> str | None:
+    """What keeps numbers from being used in the place of a tensor of the model; see `check_values`.
+
+    They are looked at as the model will hold them: what is finite in 64 bits may not be in 32.
+    """
+    return _kind_fault(value, wanted) or _number_fault(value, wanted)
+
+
 def _kind_fault(value: Any, wanted: Tensor) -> str | None:
     if not isinstance(value, Tensor):
         return f'is a {type(value).__name__}, not a tensor'
+    if not is_plain(value):
+        return 'is sparse or without values'
     kinds = _WEIGHTS if wanted.is_floating_point() else (wanted.dtype, *_WEIGHTS, *_COUNTERS)
     if value.dtype in kinds:
         return None
@@ -121,7 +133,9 @@ def _named(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix('torch.')
 
 
-def _number_fault(value: Tensor) -> str | None:
+def _number_fault(value: Tensor, wanted: Tensor) -> str | None:
+    if wanted.is_floating_point():
+        value = value.to(wanted.dtype)
     # a sum is finite if all are, but for an overflow; several times faster than to look at each
     if not value.is_floating_point() or bool(value.detach().sum().isfinite()):
         return None

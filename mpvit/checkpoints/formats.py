@@ -54,7 +54,8 @@ def weights_of(checkpoint: Mapping[str, Any], ema: bool = False) -> dict[str, Te
         UserError: The average is asked for and there is none, or there is nothing else.
     """
     for plain, averaged in _PLACES:
-        if 'steps' in (checkpoint.get(averaged) or ()):
+        average = checkpoint.get(averaged)
+        if isinstance(average, Mapping) and 'steps' in average:
             averaged = plain  # mmengine's hook saves the average as the weights, and these there
         wanted, other = (averaged, plain) if ema else (plain, averaged)
         if isinstance(checkpoint.get(wanted), Mapping):

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
+from torch import Tensor
 
 from mpvit.errors import UserError
 from mpvit.files.sha256 import check_sha256
@@ -82,7 +83,14 @@ def read(
     return content
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has all of its values, one after the other: none that is sparse or meta."""
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
+
+
 def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Tensor) and not is_plain(value):
+        raise ValueError('a tensor that is sparse or without values')
     if isinstance(value, dict):
         return (part for entry in value.items() for part in entry)
     return value if isinstance(value, (list, tuple, set)) else ()

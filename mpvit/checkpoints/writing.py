@@ -1,5 +1,6 @@
 """Writing checkpoints: whole or not at all, and finite."""
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import IO, Any
@@ -26,13 +27,25 @@ def write_durably(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any
             raise OSError(reason(error)) from error
 
 
-def check_finite(tensors: Mapping[str, Any]) -> None:
-    """Refuse weights that a training cannot go on from; only floating-point tensors are looked at.
+def check_finite(tensors: Mapping[str, Any], what: str = 'weights') -> None:
+    """Refuse what a training cannot go on from; only floating-point numbers are looked at.
+
+    Args:
+        tensors: Numbers and tensors by name.
+        what: What they are, for the error.
 
     Raises:
         NotSaved: One of them holds an infinity or NaN.
     """
-    for name, tensor in tensors.items():
-        floats = isinstance(tensor, Tensor) and tensor.is_floating_point()
-        if floats and not bool(tensor.isfinite().all()):
-            raise NotSaved(f'weights with values that are not finite are not saved ({name})')
+    for name, value in tensors.items():
+        if not _is_finite(value):
+            raise NotSaved(f'{what} with values that are not finite are not saved ({name})')
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if not isinstance(value, Tensor):
+        return True
+    # a sum is finite if all are, but for an overflow; several times faster than to look at each
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())

@@ -90,7 +90,7 @@ def _resumed(runner: Runner) -> Path | None:
     """The checkpoint that a training goes on from, if it does."""
     resume, named = runner._resume, runner._load_from
     if resume == 'auto' or (resume and named is None):
-        return newest_checkpoint(runner.work_dir)
+        return newest_checkpoint(runner.work_dir, runner)
     return Path(named) if resume and named is not None else None
 
 

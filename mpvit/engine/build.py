@@ -71,12 +71,13 @@ def use_device(name: str) -> None:
 
 
 @contextmanager
-def explained(cfg: Config, verb: str = 'build') -> Iterator[None]:
+def explained(cfg: Config, verb: str = 'build', what: str | None = None) -> Iterator[None]:
     """Turn errors of registries, constructors and layers, which are mistakes in a config, into one.
 
     Args:
         cfg: The config.
         verb: What is done with it, 'build' or 'run'.
+        what: What the mistakes are in, if not the config.
 
     Raises:
         UserError: It cannot be done. Errors of memory and of other processes pass.
@@ -89,7 +90,8 @@ def explained(cfg: Config, verb: str = 'build') -> Iterator[None]:
         text = error.args[0] if error.args else type(error).__name__
         # what runs may also fail by a fault in the code, of which the place is wanted
         place = '; MPVIT_DEBUG=1 shows where' if verb == 'run' else ''
-        raise UserError(f'{config_name(cfg)} does not {verb}: {text}{place}') from error
+        what = what or config_name(cfg)
+        raise UserError(f'{what} does not {verb}: {text}{place}') from error
 
 
 def check_data(cfg: Config, *splits: str) -> None:

@@ -11,9 +11,9 @@ from mpvit.checkpoints.writing import NotSaved
 from mpvit.engine.hooks.checkpoint import EVALUATED, DurableCheckpointHook, is_accumulating
 from mpvit.engine.preemption import PreemptionHook
 from mpvit.engine.randomness import place_samples, seed_step
+from mpvit.engine.resumable import POSITION
 from mpvit.errors import UserError
 
-_POSITION = 'epoch_position'  # in the message hub: where the current epoch started
 _SAVE = 1  # what ranks may wish besides a signal, all of which that are handled are larger
 
 
@@ -63,7 +63,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self.runner.model.train()
         batches = len(self.dataloader)
         position = dict(epoch=self._epoch, start=self._iter - self._first, batches=batches)
-        self.runner.message_hub.update_info(_POSITION, position)
+        self.runner.message_hub.update_info(POSITION, position)
         self._batches.seek(self.seed, self._epoch, self._first)
         for index, batch in enumerate(self.dataloader, start=self._first):
             self.run_iter(index, batch)
@@ -97,7 +97,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if not self._iter:
             return
         logger = self.runner.logger
-        position = self.runner.message_hub.get_info(_POSITION) or {}
+        position = self.runner.message_hub.get_info(POSITION) or {}
         self._resumes_between_epochs = position.get('epoch') != self._epoch
         if not self._resumes_between_epochs:
             self._first = self._iter - position['start']

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mpvit.checkpoints.reading import read
+from mpvit.engine.build import explained
 from mpvit.engine.distributed import by_main_process, start_processes
 from mpvit.engine.preemption import QuietWorker
+from mpvit.engine.resumable import check_resume
 from mpvit.engine.run_folder import candidates, checkpoint_run, run_of
 from mpvit.errors import UserError
 
@@ -107,20 +110,22 @@ class PortableRunner(Runner):
         """Load or resume from a checkpoint; see `Runner.load_or_resume`.
 
         Raises:
-            UserError: It cannot be read.
+            UserError: It cannot be read, or not be resumed.
         """
         automatic = self._resume == 'auto' or bool(self._resume and self._load_from is None)
         # torchrun counts the restarts of each machine: one that came back knows of none
         automatic = any(all_gather_object(automatic))
         if automatic and not self._has_loaded:
-            found = newest_checkpoint(self.work_dir)
+            found = newest_checkpoint(self.work_dir, self)
             self._resume = found is not None
             if found is None:
                 self.logger.info(f'No checkpoint to resume from in {self.work_dir}: starting at 0')
             else:
                 self._load_from = str(found)
                 self.logger.info(f'Resuming from {found}')
-        super().load_or_resume()
+        what = f'checkpoint {self._load_from} (damaged, or of another version)'
+        with explained(self.cfg, 'resume', what) if self._resume else nullcontext():
+            super().load_or_resume()
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
@@ -198,25 +203,30 @@ def lr_factor(images: int, base: float, rule: str) -> float:
     return float((images / base) ** _POWERS[rule])
 
 
-def newest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:
+def newest_checkpoint(
+    work_dir: str | os.PathLike[str], runner: Runner | None = None
+) -> Path | None:
     """The newest whole checkpoint of the run of a work folder, if the folder has any checkpoints.
 
     Those that are damaged, or of a run that was there before, are named in a warning. The main
-    process looks, and all ranks get its answer.
+    process looks, and all ranks get its answer. With the runner that is going to resume, those
+    whose state cannot be right are damaged too (`mpvit.engine.resumable`).
 
     Raises:
         UserError: There are checkpoints, and all are such.
     """
-    return by_main_process(lambda: _newest(Path(work_dir)))
+    return by_main_process(lambda: _newest(Path(work_dir), runner))
 
 
-def _newest(work_dir: Path) -> Path | None:
+def _newest(work_dir: Path, runner: Runner | None) -> Path | None:
     paths, own = candidates(work_dir), run_of(work_dir)
     for path in paths:
         try:
             content = read(path)
             if own is not None and checkpoint_run(content) != own:
                 raise UserError(f'{path} is of another run than {work_dir}')
+            if runner is not None:
+                check_resume(runner, content, path)
         except UserError as error:
             print_log(f'Not resumed from: {error}', logger='current', level=logging.WARNING)
         else:

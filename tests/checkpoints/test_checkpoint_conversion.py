@@ -135,6 +135,7 @@ def test_mmengine_saves_the_moving_average_as_the_weights(official):
     checkpoint = {**ours, 'ema_state_dict': {**plain, 'steps': torch.tensor(3)}}
     for ema in (False, True):
         assert_equal(to_official(checkpoint, ema)[0]['model'], official('backbone_mpvit_tiny'))
+    assert_equal(weights_of({**ours, 'ema_state_dict': 5}), weights_of(ours))  # no average
 
 
 def test_unknown_names_are_an_error(official):
@@ -273,6 +274,9 @@ ODD[1, 2] = math.nan
     [
         (ODD, 'a.weight holds NaN or infinity in 1 of 6 values'),
         (torch.full((2, 3), math.inf), 'a.weight holds NaN or infinity in 6 of 6'),
+        (torch.full((2, 3), 1e300, dtype=torch.double), 'infinity in 6 of 6'),  # in 32 bits
+        (torch.zeros(2, 3).to_sparse(), 'a.weight is sparse'),
+        (torch.zeros(2, 3, device='meta'), 'a.weight is sparse or without values'),
         (torch.tensor([[math.inf, -math.inf, 0]] * 2), 'in 4 of 6'),
         (ODD.half(), 'in 1 of 6'),
         (torch.zeros(2, 3, dtype=torch.bool), 'a.weight holds numbers of the kind bool'),

@@ -167,6 +167,13 @@ def test_values_that_are_deep_or_contain_themselves(tmp_path):
         read(tmp_path / 'x.pth')
 
 
+@pytest.mark.parametrize('odd', [torch.eye(2).to_sparse(), torch.zeros(2, device='meta')])
+def test_tensors_without_all_of_their_values(tmp_path, odd):
+    torch.save(dict(state_dict=dict(w=odd)), path := tmp_path / 'odd.pth')
+    with pytest.raises(UserError, match='damaged .*a tensor that is sparse or without values'):
+        read(path)
+
+
 def test_other_content(tmp_path):
     torch.save([1, 2], tmp_path / 'x.pth')
     with pytest.raises(UserError, match='list'):

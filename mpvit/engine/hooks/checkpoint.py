@@ -42,10 +42,13 @@ def write_checkpoint(
     to mmengine.
 
     Raises:
-        NotSaved: The weights are not finite or the file cannot be written.
+        NotSaved: The weights or the optimizer are not finite, or the file cannot be written.
     """
     for weights in ('state_dict', 'ema_state_dict'):
         check_finite(checkpoint.get(weights, {}))
+    optimizer = checkpoint.get('optimizer') or {}
+    for state in (*optimizer.get('state', {}).values(), *optimizer.get('param_groups', ())):
+        check_finite(state, 'optimizer states')
     if file_client_args or '://' in filename:
         save_checkpoint(checkpoint, filename, file_client_args, backend_args)
     else:

@@ -22,6 +22,7 @@ from mpvit.checkpoints.formats import weights_of
 from mpvit.config.stored import own_config_hint
 from mpvit.engine.hooks import detector_of
 from mpvit.engine.optimizer import KERNELS, settings_of_group
+from mpvit.engine.resumable import check_resume
 from mpvit.errors import UserError, listed
 
 _LOAD_FROM = 'start a new training from its weights with --cfg-options load_from=FILE instead'
@@ -48,10 +49,12 @@ class CheckpointFitHook(Hook):
                 be resumed from it.
         """
         model = detector_of(runner)
+        training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
+        if training and runner._resume:
+            check_resume(runner, checkpoint, runner._load_from or 'that is resumed')
         if not runner._resume and (line := add_neck_biases(checkpoint, model.state_dict())):
             runner.logger.info(line)
         # fine-tuning may be for other classes; a resumed or tested model may not
-        training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
         classes = _classes_of(runner._train_loop if training else runner._test_loop)
         if training and runner._resume:
             _check_resumable(checkpoint, classes)
