@@ -70,7 +70,9 @@ def test_one_epoch_and_an_evaluation_of_mpvit_small(root, tmp_path):
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         print(f'{arguments[0]}: {time.monotonic() - start:.0f} s, peak so far {peak:.1f} GB')
 
-    tool('train.py', '--work-dir', work, '--cfg-options', 'train_cfg.max_epochs=1')
+    tool(
+        'train.py', '--work-dir', work, '--from-scratch', '--cfg-options', 'train_cfg.max_epochs=1'
+    )
     tool('test.py', work / 'epoch_1.pth', '--eval', 'bbox', '--work-dir', work)
     metrics = json.loads((work / 'metrics.json').read_text())['metrics']
     assert len(metrics) == 12
