@@ -53,7 +53,6 @@ def choose_batch(runner: Runner) -> None:
         loader['batch_size'] = batch
     for wrapper in (runner.cfg.optim_wrapper, runner.optim_wrapper):
         wrapper['accumulative_counts'] = counts
-    runner.dump_config()
     line = f'--batch-size auto: {batch} a process, {why}'
     runner.logger.info(line)
     runner.notes = (*getattr(runner, 'notes', ()), line)

@@ -15,7 +15,7 @@ from mmengine.dist import all_gather_object
 from mpvit.engine.distributed import by_main_process, start_processes
 from mpvit.engine.run_errors import explained_faults
 from mpvit.engine.run_folder import candidates, is_used, start_of
-from mpvit.errors import UserError
+from mpvit.errors import UserError, listed
 from mpvit.files.locks import folder_held
 
 _OTHER = 'choose another --work-dir'
@@ -29,7 +29,7 @@ class Place:
     Attributes:
         folder: The work folder.
         resume: What is resumed: a checkpoint, 'auto' for the newest of the folder, None for none.
-        note: A line for the log, if the folder is not the one that was meant.
+        note: A line for the log, if the folder is not the one that was meant, or one of several.
     """
 
     folder: str
@@ -42,8 +42,9 @@ def owned_folder(cfg: Config, fixed: bool, resume: str | None = None) -> Iterato
     """Give a training its work folder, and let no other write there until the block ends.
 
     A folder that has checkpoints is resumed in, or left alone: where nobody named it, the training
-    goes to the next free one of ``NAME_2``, ``NAME_3`` and so on. A training that torchrun or Slurm
-    started again goes on where it was. All processes have to call it; the main one decides.
+    goes to the next free one of ``NAME_2``, ``NAME_3`` and so on, and 'auto' resumes that of them
+    whose ``run.json`` has the latest start. A training that torchrun or Slurm started again goes on
+    where it was. All processes have to call it; the main one decides.
 
     Args:
         cfg: Complete config with ``work_dir``, ``env_cfg`` and ``launcher``; ``work_dir`` is set.
@@ -114,6 +115,12 @@ def _slurm() -> list[str]:
     return [] if job is None else [f'Slurm job {job}']
 
 
+def _start(folder: Path) -> str:
+    """When the training in a folder was started last, such that later is greater; '' if unknown."""
+    started = start_of(folder).get('started')
+    return started if isinstance(started, str) else ''
+
+
 class _Choice:
     """The decision of `owned_folder`, in the main process."""
 
@@ -125,22 +132,30 @@ class _Choice:
 
     def place(self, resume: str | None, again: set[str]) -> Place:
         runs = self._runs()
-        for folder in reversed(runs):
+        for folder in runs:
             launched = start_of(folder).get('launched_by')
             if isinstance(launched, list) and again & {str(name) for name in launched}:
                 automatic = resume is None or bool(candidates(folder))
-                return self._resumed(folder, 'auto' if automatic else resume)
+                why = 'which was started by the same launcher'
+                return self._resumed(folder, 'auto' if automatic else resume, why)
         if resume is None:
             return self._new()
         if resume == 'auto':
-            folder = runs[-1]
-        else:
-            beside = os.path.realpath(os.path.dirname(resume))
-            folder = next((f for f in runs if os.path.realpath(f) == beside), self._wanted)
-        return self._resumed(folder, resume)
+            others = f'; left alone: {listed(runs[1:])}' if runs[1:] else ''
+            why = (
+                f'where this config was trained last ({_start(runs[0]) or "unknown when"}){others}'
+            )
+            return self._resumed(runs[0], resume, why, bool(others))
+        beside = os.path.realpath(os.path.dirname(resume))
+        folder = next((f for f in runs if os.path.realpath(f) == beside), self._wanted)
+        return self._resumed(folder, resume, f'where {resume} is')
 
     def _runs(self) -> list[Path]:
-        """The folder that is wanted, and those that earlier runs of the config got in its place."""
+        """The folder that is wanted, and those that runs of the config got in its place.
+
+        The last that was started comes first. A copy starts with its original, which has the lower
+        number.
+        """
         if self._fixed:
             return [self._wanted]
         numbered = re.compile(rf'{re.escape(self._wanted.name)}_(\d+)')
@@ -149,15 +164,18 @@ class _Choice:
             for path in self._wanted.parent.glob('*/')
             if (match := numbered.fullmatch(path.name)) and self._is_of_config(path)
         ]
-        return [self._wanted, *(path for _, path in sorted(found))]
+        folders = [self._wanted, *(path for _, path in sorted(found))]
+        return sorted(folders, key=_start, reverse=True)  # keeps the order of equal ones
 
     def _is_of_config(self, folder: Path) -> bool:
         return Path(str(start_of(folder).get('config'))).name == self._config
 
-    def _resumed(self, folder: Path, resume: str | None) -> Place:
+    def _resumed(
+        self, folder: Path, resume: str | None, why: str, said_anyway: bool = False
+    ) -> Place:
         self._hold(folder)
-        note = f'{folder} is resumed, where this config was trained last'
-        return Place(str(folder), resume, None if folder == self._wanted else note)
+        note = f'{folder} is resumed, {why}'
+        return Place(str(folder), resume, note if said_anyway or folder != self._wanted else None)
 
     def _new(self) -> Place:
         if self._fixed:

@@ -24,6 +24,7 @@ from mpvit.engine.resumable import check_resume
 from mpvit.engine.run_folder import candidates, checkpoint_run, run_of
 from mpvit.errors import UserError
 
+_BEGINNINGS = ('before_train', 'before_val', 'before_test')
 _POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, by which the learning rate grows
 
 
@@ -43,6 +44,7 @@ class PortableRunner(Runner):
 
     _resume: bool | str
     _load_from: str | None
+    _begun = False
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Set up processes; on a machine without GPUs, over gloo.
@@ -98,7 +100,20 @@ class PortableRunner(Runner):
         return loader
 
     def dump_config(self) -> None:
-        """Write the config into the work folder, as of a run that starts anew; see `Runner`."""
+        """Leave the work folder as it is until the run begins; see `call_hook`.
+
+        What refuses a run, such as a checkpoint of another, comes after `Runner` would write.
+        """
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call all hooks; when those of a beginning have agreed, write the config; see `Runner`."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name in _BEGINNINGS and not self._begun:
+            self._begun = True
+            self._write_config()
+
+    def _write_config(self) -> None:
+        """Write the config into the work folder, as of a run that starts anew."""
         resume, load_from = self.cfg.get('resume'), self.cfg.get('load_from')
         if resume:
             self.cfg.update(resume=False, load_from=None if resume is True else load_from)

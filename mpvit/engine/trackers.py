@@ -43,10 +43,11 @@ class _Tracker(BaseVisBackend):
         # a visualizer without a folder, such as an inferencer's, leaves out what needs one
         self._work_dir = Path(save_dir or 'none/vis_data').absolute().parents[1]
         self._failures = 0
+        self._config: Config | None = None
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Record the config."""
-        self._try(self._send_config, config)
+        """Record the config as soon as there is a number: until then a training may be refused."""
+        self._config = config
 
     def add_image(self, *args: Any, **kwargs: Any) -> None:
         """Record an image."""
@@ -54,12 +55,18 @@ class _Tracker(BaseVisBackend):
 
     def add_scalars(self, scalar_dict: dict[str, Any], step: int = 0, *args: Any) -> None:
         """Record several numbers of a step."""
-        self._try(self._send, scalar_dict, step)
+        self._try(self._record, scalar_dict, step)
 
     def close(self) -> None:
         """Write what is left."""
         if self._env_initialized:
             self._try(self._finish)
+
+    def _record(self, scalar_dict: dict[str, Any], step: int) -> None:
+        if self._config is not None:
+            self._send_config(self._config)
+            self._config = None
+        self._send(scalar_dict, step)
 
     def _send_config(self, config: Config) -> None:
         raise NotImplementedError
@@ -96,14 +103,14 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
 
     def __init__(self, save_dir: str, continued: bool = False) -> None:
         super().__init__(save_dir, continued)
-        self._config: Config | None = None
+        self._text: str | None = None
         self._first_step: int | None = None
         if continued:
             folders = {path.parent for path in self._work_dir.glob('*/vis_data/events.out.*')}
             self._save_dir = str(max(folders, default=save_dir))
 
     def _send_config(self, config: Config) -> None:
-        self._config = config  # until there is something to record with it
+        self._text = config.pretty_text  # until it is known at which step the file begins
 
     def _send(self, scalar_dict: dict[str, Any], step: int) -> None:
         if self._continued and self._first_step is None and 'iter' in scalar_dict:
@@ -118,8 +125,8 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
 
         # readers drop what an earlier file of the folder has from this step on
         self._tensorboard = SummaryWriter(self._save_dir, purge_step=self._first_step)
-        if self._config is not None:
-            self._tensorboard.add_text('config', self._config.pretty_text)
+        if self._text is not None:
+            self._tensorboard.add_text('config', self._text)
 
 
 @VISBACKENDS.register_module()

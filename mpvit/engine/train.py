@@ -3,11 +3,9 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_main_process
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
@@ -21,6 +19,7 @@ from mpvit.datasets.annotations import forget
 from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.layout import Layout
 from mpvit.engine.batch_size import choose_batch
+from mpvit.engine.beginning import BeginningHook, no_trace_if_refused
 from mpvit.engine.build import build_runner, check_data, explained, use_device
 from mpvit.engine.data_check import log_data, refuse_bad_data
 from mpvit.engine.hooks import detector_of
@@ -31,9 +30,9 @@ from mpvit.engine.initial_weights import (
     whole_model,
 )
 from mpvit.engine.outlook import warn_of_outlook
-from mpvit.engine.ownership import launched_by, owned_folder
+from mpvit.engine.ownership import owned_folder
 from mpvit.engine.run_errors import explained_faults, traceback_in_log
-from mpvit.engine.run_folder import candidates, start_of, write_record
+from mpvit.engine.run_folder import candidates, start_of
 from mpvit.errors import UserError, closest
 from mpvit.files.paths import existing_checkpoint, newest_config
 from mpvit.files.writing import check_writable
@@ -158,7 +157,8 @@ def run_training(
     """Train from a finished config; everything it names is built before the first step.
 
     Writes ``run.json`` into the work folder (`mpvit.engine.run_folder.write_record`), which the
-    caller owns (`mpvit.engine.ownership.owned_folder`).
+    caller owns (`mpvit.engine.ownership.owned_folder`). A training that is refused before its first
+    step leaves the folder as it was.
 
     Args:
         cfg: Complete config with ``work_dir``.
@@ -174,7 +174,8 @@ def run_training(
     source = _check_files(cfg)
     _check_optimizer(cfg)
     _keep_threads(cfg)
-    with explained_faults(cfg.work_dir):
+    beginning = BeginningHook(cfg)
+    with no_trace_if_refused(cfg.work_dir, beginning), explained_faults(cfg.work_dir):
         runner = build_runner(cfg, [*notes, source] if source else notes)
         if warning:
             runner.logger.warning(warning)
@@ -190,23 +191,10 @@ def run_training(
         log_data(runner)
         warn_of_outlook(runner)
         forget()
-        launchers = launched_by()
-        if is_main_process():
-            write_record(cfg, **_facts(runner), launched_by=launchers)
+        runner.register_hook(beginning)
         with explained(cfg, 'run'), traceback_in_log(runner.logger):
             runner.train()
     return runner
-
-
-def _facts(runner: Runner) -> dict[str, Any]:
-    """What a record of the run should say that its config does not, or not alone."""
-    return dict(
-        seed=runner.seed,
-        processes=runner.world_size,
-        threads=torch.get_num_threads(),
-        batch_size=runner.train_dataloader.batch_size,
-        accumulative_counts=getattr(runner.optim_wrapper, '_accumulative_counts', 1),
-    )
 
 
 def _keep_threads(cfg: Config) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import ExitStack
 
 import pytest
@@ -31,6 +32,7 @@ def get(tmp_path):
             with ExitStack() as own:
                 place = own.enter_context(owned_folder(cfg, fixed, resume))
                 assert cfg.work_dir == place.folder
+                call.note = place.note
                 if keep:
                     stack.enter_context(own.pop_all())
             return os.path.relpath(place.folder, tmp_path), place.resume
@@ -87,17 +89,42 @@ def test_a_folder_in_use(get):
 
 def test_which_run_is_resumed(get, leave, tmp_path):
     assert get(resume='auto') == ('x', 'auto')  # starts anew
-    for name in ('x', 'x_2', 'x_10'):
-        leave(name, 'epoch_1.pth')
-    leave('x_11', 'epoch_1.pth', config='another.py')
+    for name, day in (('x', 1), ('x_2', 2), ('x_10', 3)):
+        leave(name, 'epoch_1.pth', started=f'2026-01-0{day} 00:00:00')
+    leave('x_11', 'epoch_1.pth', config='another.py', started='2026-01-04 00:00:00')
     (tmp_path / 'x_12').mkdir()
     assert get(resume='auto') == ('x_10', 'auto')  # the last
-    leave('x_11')  # of this config; it ended before its first checkpoint and starts anew
+    assert 'where this config was trained last (2026-01-03 00:00:00)' in get.note
+    leave('x_11', started='2026-01-05 00:00:00')  # it has no checkpoint yet and starts anew
     assert get(resume='auto') == ('x_11', 'auto')
     assert get(resume='auto', fixed=True) == ('x', 'auto')
+    assert get.note is None
     own, other = str(tmp_path / 'x_2' / 'epoch_1.pth'), str(tmp_path / 'epoch_1.pth')
     assert get(resume=own) == ('x_2', own)
+    assert get.note.endswith(f'x_2 is resumed, where {own} is')
     assert get(resume=other) == ('x', other)
+
+
+def test_the_last_run_is_the_one_that_was_started_last(get, leave, tmp_path):
+    """Whatever its number is: the folder may be a copy, or have got a number that was free."""
+    leave('x', 'epoch_1.pth', started='2026-01-02 10:00:00')
+    shutil.copytree(tmp_path / 'x', tmp_path / 'x_2')
+    leave('x_3', 'epoch_1.pth', started='2026-01-02 09:59:59')
+    assert get(resume='auto') == ('x', 'auto')
+    assert get.note.startswith(f'{tmp_path / "x"} is resumed')
+    assert get.note.endswith(f'left alone: {tmp_path / "x_2"}, {tmp_path / "x_3"}')
+    leave('x_2', started='2026-01-02 10:00:01')  # the copy has gone on
+    assert get(resume='auto') == ('x_2', 'auto')
+    leave('x_2', started=['2026'])  # damaged
+    assert get(resume='auto') == ('x', 'auto')
+
+
+def test_a_launcher_goes_on_in_the_original_and_not_in_a_copy(get, leave, monkeypatch, tmp_path):
+    monkeypatch.setenv('SLURM_JOB_ID', '17')
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    leave('x', 'epoch_1.pth', launched_by=launched_by(), started='2026-01-02 10:00:00')
+    shutil.copytree(tmp_path / 'x', tmp_path / 'x_2')
+    assert get() == ('x', 'auto')
 
 
 @pytest.mark.parametrize('launcher', ['torchrun', 'Slurm'])

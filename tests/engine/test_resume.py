@@ -338,6 +338,48 @@ def test_another_run_is_not_resumed_over_the_one_of_a_folder(tmp_path, folder):
     assert begin_run(new, 'other', folder / 'epoch_1.pth') == 'other'
 
 
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        ([], 'none is whole and of the run'),
+        (['optim_wrapper.optimizer.type=Nope'], 'there is no optimizer'),
+        (['optim_wrapper.optimizer.nope=1'], 'nope'),
+        (['model.num_queries=-1'], 'does not build'),
+        (['log_processor.nope=1'], 'nope'),
+        (['train_dataloader.dataset.ann_file={folder}/run.json'], 'run.json'),
+        (['custom_hooks.0.type=Nope'], 'Nope'),
+    ],
+    ids=['run', 'optimizer', 'its argument', 'model', 'log', 'data', 'hook'],
+)
+def test_a_refused_training_leaves_a_folder_as_it_was(folder, tiny, options, says):
+    MMLogger._instance_dict.clear()  # a logger has a second for a name
+    (folder / 'run.json').write_text('{"id": "new"}')
+    (folder / 'tiny.py').write_text('x = 1')
+    before = contents(folder), sorted(folder.rglob('*'))
+    options = [*tiny[1], *(option.format(folder=folder) for option in options)]
+    with pytest.raises(UserError, match=says):
+        train(tiny[0], work_dir=str(folder), resume='auto', cfg_options=options)
+    assert (contents(folder), sorted(folder.rglob('*'))) == before
+
+
+def test_a_refused_resume_of_another_run_leaves_both_as_they_were(run, tiny, tmp_path):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    run(second, *ALONE, at=('train', 1, 'SIGTERM'), ends=TrainingPaused)
+    shutil.copytree(second, first)
+    (first / 'run.json').write_text('{"id": "first"}')
+    (first / 'interrupted.py').write_text('x = 1')
+    InterruptHook.moment = None
+    before = contents(tmp_path), sorted(tmp_path.rglob('*'))
+    with pytest.raises(UserError, match='holds another run'):
+        train(
+            tmp_path / 'interrupted.py',
+            work_dir=str(first),
+            resume=str(second / 'iter_1.pth'),
+            cfg_options=[*tiny[1], *ALONE],
+        )
+    assert (contents(tmp_path), sorted(tmp_path.rglob('*'))) == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', range(6))
 def test_any_step_and_any_workers(run, tmp_path, seed):
