@@ -51,13 +51,14 @@ class CheckpointFitHook(Hook):
         model = detector_of(runner)
         training = isinstance(runner._train_loop, BaseLoop)  # `train_loop` would build it
         if training and runner._resume:
+            _refuse_weights_alone(checkpoint)
             check_resume(runner, checkpoint, runner._load_from or 'that is resumed')
         if not runner._resume and (line := add_neck_biases(checkpoint, model.state_dict())):
             runner.logger.info(line)
         # fine-tuning may be for other classes; a resumed or tested model may not
         classes = _classes_of(runner._train_loop if training else runner._test_loop)
         if training and runner._resume:
-            _check_resumable(checkpoint, classes)
+            _check_classes(checkpoint, classes)
         elif training:
             queries = getattr(model, 'num_queries', 0)
             checkpoint['state_dict'] = with_queries(weights_of(checkpoint), queries)
@@ -101,13 +102,16 @@ def _classes_of(loop: Any) -> list[str] | None:
     return None if classes is None else list(classes)
 
 
-def _check_resumable(checkpoint: dict[str, Any], classes: list[str] | None) -> None:
+def _refuse_weights_alone(checkpoint: Mapping[str, Any]) -> None:
     missing = [key for key in _RESUMABLE if key not in checkpoint]
     if missing:
         raise UserError(
             'cannot resume: the checkpoint holds weights only, without the state of a training '
             f'({", ".join(missing)} missing); {_LOAD_FROM}'
         )
+
+
+def _check_classes(checkpoint: dict[str, Any], classes: list[str] | None) -> None:
     old = class_names(checkpoint)
     if None not in (old, classes) and old != classes:
         raise UserError(
