@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -21,17 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpvit.datasets.coco_format import FAULTS, form_fault, short
 from mpvit.errors import UserError
 from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 #: Objects are small below the first of these areas in pixels and large from the second on.
 SIZE_LIMITS = (32**2, 96**2)
-#: Marks of an annotation that are 0 or 1 where they are there.
-FLAGS = ('iscrowd', 'ignore')
-_LISTS = ('images', 'annotations', 'categories')
 _CLOCK_TICK = 10**8  # ns within which a file may be written twice with one time stamp
 _MOST_KEPT = 3  # files: of training, validation and test
-_INT64 = 2**63  # ids beyond do not fit into the arrays of an evaluation
 _LONGEST = 2**24  # pixels of a side; float32 holds every integer up to here
 AnyPath = str | os.PathLike[str]
 Entry = dict[str, Any]
@@ -349,7 +346,7 @@ def _parse(file: str, data: bytes) -> Annotations:
         except (ValueError, RecursionError) as error:
             reason = f'is no valid JSON: {error}' if unmarked.strip() else 'is empty'
             raise AnnotationFileError('json-invalid', file, reason) from error
-        fault = _form_fault(content)
+        fault = form_fault(content)
         if fault:
             raise AnnotationFileError('not-coco', file, f'is not in COCO format: {fault}')
         return Annotations(file, content, starts_with_mark=text.startswith('\ufeff'))
@@ -365,80 +362,6 @@ def collector_off() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _form_fault(content: Any) -> str | None:
-    if not isinstance(content, dict):
-        kind = 'a list; is it a file of detections?' if isinstance(content, list) else 'no object'
-        return f'at the top it is {kind}'
-    # a list of annotations that is missing, not null, may be meant
-    missing = [
-        name
-        for name in _LISTS
-        if not isinstance(content.get(name, [] if name == 'annotations' else None), list)
-    ]
-    return f'there is no list {", ".join(missing)}' if missing else None
-
-
-def _image_fault(entry: Any) -> str | None:
-    """What makes an image unusable besides its size, or None."""
-    fault = _id_fault(entry, 'id')
-    if fault is None:
-        name = entry.get('file_name')
-        if type(name) is not str or not name or '\0' in name or not _encodes(name):
-            return f'file_name is {short(name)}'
-    return fault
-
-
-def _encodes(name: str) -> bool:
-    """Whether it is text that can be written: half of a surrogate pair, which JSON has, is not."""
-    return name.isascii() or not any('\ud800' <= letter <= '\udfff' for letter in name)
-
-
-def annotation_fault(entry: Any) -> str | None:
-    """What makes an annotation unusable besides its box, or None."""
-    fault = _id_fault(entry, 'id', 'image_id', 'category_id')
-    if fault is None:
-        for key in FLAGS:
-            # a text such as "false" would count as true
-            if entry.get(key, 0) not in (0, 1, None):
-                return f'{key} is {short(entry[key])}, not 0 or 1'
-    return fault
-
-
-def _category_fault(entry: Any) -> str | None:
-    fault = _id_fault(entry, 'id')
-    if fault is None:
-        name = entry.get('name')
-        if type(name) is not str or not _encodes(name):
-            return f'name is {short(name)}'
-    return fault
-
-
-def _id_fault(entry: Any, *keys: str) -> str | None:
-    if type(entry) is not dict:
-        return 'is no object'
-    for key in keys:
-        id_ = entry.get(key)
-        if type(id_) is not int:
-            return f'{key} is {short(id_)}, not an integer'
-        if not -_INT64 <= id_ < _INT64:
-            return f'{key} is {short(id_)}, not an integer of 64 bits'
-    return None
-
-
-FAULTS: dict[str, Callable[[Any], str | None]] = dict(
-    images=_image_fault, annotations=annotation_fault, categories=_category_fault
-)
-
-
-def short(value: Any) -> str:
-    """A value as text of limited length."""
-    try:
-        text = 'missing' if value is None else repr(value)
-    except RecursionError:
-        text = f'a deeply nested {type(value).__name__}'
-    return text if len(text) <= 60 else text[:57] + '...'
 
 
 def number(value: Any) -> float:
