@@ -1,12 +1,12 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
 import os
-import resource
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from file_limits import limited_files
 
 from mpvit.checkpoints.writing import NotSaved, check_finite, write_durably
 
@@ -72,15 +72,10 @@ def test_full_disk(tmp_path):
     """With a limit on the size of files, which torch's writer meets as it meets a full disk."""
     path = tmp_path / 'epoch_1.pth'
     path.write_bytes(OLD)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     content = dict(w=torch.zeros(100_000), v=torch.zeros(100_000))
     for limit in (1000, 500_000):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-        try:
-            with pytest.raises(NotSaved, match=r'epoch_1.pth .*File too large'):
-                write_durably(path, lambda file: torch.save(content, file))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with limited_files(limit), pytest.raises(NotSaved, match=r'epoch_1.pth .*File too large'):
+            write_durably(path, lambda file: torch.save(content, file))
         assert path.read_bytes() == OLD
         assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
 

@@ -1,12 +1,11 @@
 """Files and folders that are whole or not there, whatever happens while they are written."""
 
 import os
-import resource
 import signal
 import subprocess
-from contextlib import contextmanager
 
 import pytest
+from file_limits import limited_files
 
 from mpvit.files.writing import (
     NotWritten,
@@ -38,16 +37,6 @@ def run(context, act):
     """Call a function with the path that is to be written."""
     with context as beside:
         act(beside)
-
-
-@contextmanager
-def limited_files(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

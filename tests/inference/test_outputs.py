@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
 import signal
-from contextlib import contextmanager
 from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from file_limits import limited_files
 
 from mpvit.errors import UserError
 from mpvit.files import locks
@@ -32,16 +31,6 @@ def found(count=1):
 def source(name, frame=None):
     moment = None if frame is None else Moment(frame, 3, Fraction(5), frame, 1, Fraction(1, 5))
     return Source(name, name, PIXELS, moment)
-
-
-@contextmanager
-def limited_files(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def fill(folder, error):
