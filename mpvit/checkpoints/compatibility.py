@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mpvit.checkpoints.formats import layout_of, weights_of
-from mpvit.checkpoints.reading import is_plain
+from mpvit.checkpoints.reading import all_finite, is_plain
 from mpvit.errors import UserError, listed
 
 _NECK = re.compile(r'(neck\.(?:extra_)?convs\.\d+\.)conv\.weight')
@@ -136,11 +136,10 @@ def _named(tensor: Tensor) -> str:
 def _number_fault(value: Tensor, wanted: Tensor) -> str | None:
     if wanted.is_floating_point():
         value = value.to(wanted.dtype)
-    # a sum is finite if all are, but for an overflow; several times faster than to look at each
-    if not value.is_floating_point() or bool(value.detach().sum().isfinite()):
+    if not value.is_floating_point() or all_finite(value):
         return None
     odd = value.numel() - int(value.isfinite().sum())
-    return f'holds NaN or infinity in {odd:,} of {value.numel():,} values' if odd else None
+    return f'holds NaN or infinity in {odd:,} of {value.numel():,} values'
 
 
 def _check_kind(

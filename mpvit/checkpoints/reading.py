@@ -88,6 +88,12 @@ def is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite."""
+    # a sum is finite if all are, but for an overflow; several times faster than to look at each
+    return bool(tensor.detach().sum().isfinite()) or bool(tensor.isfinite().all())
+
+
 def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, Tensor) and not is_plain(value):
         raise ValueError('a tensor that is sparse or without values')
