@@ -93,7 +93,7 @@ def _faults(
     schedulers: Sequence[Mapping[str, Any]],
 ) -> Faults:
     """What is wrong; each part relies on those before it."""
-    yield from _kind_faults(checkpoint)
+    yield from _kind_faults(checkpoint, single=optimizer is not None)
     yield from _position_faults(checkpoint)
     yield from _scheduler_faults(checkpoint, schedulers)
     expected = model.state_dict()
@@ -122,10 +122,15 @@ def _without_wrapper(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 
-def _kind_faults(checkpoint: Mapping[str, Any]) -> Faults:
-    """Entries that are there and of the wrong kind."""
+def _kind_faults(checkpoint: Mapping[str, Any], single: bool) -> Faults:
+    """Entries that are there and of the wrong kind; of a single optimizer also those of its state.
+
+    mmengine's ``OptimWrapperDict`` has several, with a state each below its name.
+    """
     for place, (is_right, kind) in _KINDS.items():
         *above, key = place.split('.')
+        if above == ['optimizer'] and not single:
+            continue
         holder: Any = checkpoint
         for name in above:
             holder = holder.get(name, {}) if isinstance(holder, Mapping) else {}
@@ -247,12 +252,13 @@ def _scheduler_faults(checkpoint: Mapping[str, Any], now: Sequence[Mapping[str, 
 
 def _is_alike(then: Any, now: Any) -> bool:
     """Whether numbers are finite, and of what is a number, or several, now it was then, too."""
+    several = isinstance(now, (list, tuple))
     if isinstance(then, (list, tuple)):
-        now = now if isinstance(now, (list, tuple)) else [None if now is None else '']
-        return now != [''] and all(_is_alike(part, now[0] if now else None) for part in then)
+        first = now[0] if several and now else None
+        return (several or now is None) and all(_is_alike(part, first) for part in then)
     if _is_number(then):
-        return math.isfinite(then) and not isinstance(now, (list, tuple))
-    return then is None or not (_is_number(now) or isinstance(now, (list, tuple)))
+        return math.isfinite(then) and not several
+    return then is None or not (several or _is_number(now))
 
 
 def _tensor_faults(

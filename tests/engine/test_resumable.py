@@ -145,6 +145,16 @@ def test_other_models_and_weights_alone_are_for_others_to_tell(checkpoint, model
     check_state({'state_dict': checkpoint['state_dict']}, model, optimizer)
 
 
+def test_several_optimizers_have_a_state_each(checkpoint, model):
+    """As mmengine's ``OptimWrapperDict`` writes them."""
+    checkpoint['optimizer'] = dict(first=checkpoint['optimizer'])
+    checkpoint['param_schedulers'] = dict(first=checkpoint['param_schedulers'])
+    check_state(checkpoint, model)
+    checkpoint['optimizer'] = 3
+    with pytest.raises(DamagedState, match='optimizer is not a dict'):
+        check_state(checkpoint, model)
+
+
 def test_a_group_for_every_parameter(checkpoint, model, optimizer):
     """As mmengine's constructor makes them; they are merged later."""
     alone = torch.optim.AdamW([dict(params=[p]) for p in model.parameters()], lr=1e-3)
