@@ -18,6 +18,15 @@ def leave_configs_as_they_are():
     yapf.yapflib.yapf_api.FormatCode = lambda text, **style: (text, True)
 
 
+def forget_earlier_runs() -> None:
+    """Loggers and visualizers are global by name; those of an earlier run write to its places."""
+    from mmdet.visualization import DetLocalVisualizer
+    from mmengine.logging import MMLogger
+
+    MMLogger._instance_dict.clear()
+    DetLocalVisualizer._instance_dict.clear()
+
+
 def log_of(work):
     """All logs of a work folder, in order."""
     return '\n'.join(path.read_text() for path in sorted(work.glob('*/*.log')))

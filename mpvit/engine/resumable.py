@@ -101,8 +101,9 @@ def _faults(
         return  # of another model, for `check_fit` to tell
     average = checkpoint.get('ema_state_dict', {})
     yield from _tensor_faults('ema_state_dict', _without_wrapper(average), expected)
+    held = {**expected, **dict(model.named_buffers())}  # with those that no state dict has
     for buffers in checkpoint.get('rank_buffers', ()):
-        yield from _tensor_faults('rank_buffers', buffers, expected, known=True)
+        yield from _tensor_faults('rank_buffers', buffers, held, known=True)
     for name, parameter in model.named_parameters():
         gradient = checkpoint.get('gradients', {}).get(name)
         # it may be infinite, of which the optimizer takes care

@@ -145,6 +145,17 @@ def test_other_models_and_weights_alone_are_for_others_to_tell(checkpoint, model
     check_state({'state_dict': checkpoint['state_dict']}, model, optimizer)
 
 
+def test_processes_keep_buffers_that_no_state_dict_has(checkpoint, model, optimizer):
+    """As the mean of the images of mmdet's preprocessor."""
+    model.register_buffer('mean', torch.zeros(3), persistent=False)
+    assert 'mean' not in model.state_dict()
+    checkpoint['rank_buffers'] = [dict(model.named_buffers())] * 2
+    check_state(checkpoint, model, optimizer)
+    checkpoint['rank_buffers'] = [dict(mean=torch.zeros(4))]
+    with pytest.raises(DamagedState, match='mean has the shape'):
+        check_state(checkpoint, model, optimizer)
+
+
 def test_several_optimizers_have_a_state_each(checkpoint, model):
     """As mmengine's ``OptimWrapperDict`` writes them."""
     checkpoint['optimizer'] = dict(first=checkpoint['optimizer'])

@@ -7,14 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
-from mmdet.visualization import DetLocalVisualizer
-from mmengine.logging import MMLogger
-
-
-def forget_earlier_runs() -> None:
-    """Loggers and visualizers are global by name; those of an earlier run write to its places."""
-    MMLogger._instance_dict.clear()
-    DetLocalVisualizer._instance_dict.clear()
+from runs import forget_earlier_runs
 
 
 @dataclass

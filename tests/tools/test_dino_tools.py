@@ -23,7 +23,7 @@ def config(root):
 @pytest.fixture(scope='module')
 def work(config, tiny, tmp_path_factory):
     """Work folder of a training of four steps."""
-    from conftest import forget_earlier_runs
+    from runs import forget_earlier_runs
 
     from mpvit.engine.train import train
 
