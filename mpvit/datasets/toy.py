@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mpvit.datasets.annotations import read_annotations
 from mpvit.errors import UserError, optional
+from mpvit.files.untrusted import holds
 from mpvit.files.writing import NotWritten, whole_folder
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
@@ -109,16 +110,19 @@ def write_toy_dataset(root: str | os.PathLike[str], spec: ToySpec | None = None)
         with whole_folder(root) as work:
             for split_index, split in enumerate(_SPLITS):
                 _write_split(work, split, spec, np.random.default_rng([spec.seed, split_index]))
-            (work / _MARKER).write_text(json.dumps(asdict(spec), indent=2))
+            (work / _MARKER).write_bytes(_drawn(spec).encode())
     except NotWritten:
         if not _is_complete(root, spec):  # another process may have been faster
             raise
     return root
 
 
+def _drawn(spec: ToySpec) -> str:
+    return json.dumps(asdict(spec), indent=2)
+
+
 def _is_complete(root: Path, spec: ToySpec) -> bool:
-    marker = root / _MARKER
-    return marker.is_file() and json.loads(marker.read_text()) == asdict(spec)
+    return holds(root / _MARKER, _drawn(spec))
 
 
 def _write_split(root: Path, split: str, spec: ToySpec, rng: Generator) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from mpvit.datasets.tiles import tiles
 from mpvit.errors import UserError
+from mpvit.files.untrusted import holds
 from mpvit.files.wheels import Wheel, contents, fetched
 from mpvit.files.writing import NotWritten, check_writable, whole_folder
 
@@ -57,7 +58,7 @@ def write_trees_dataset(root: str | os.PathLike[str]) -> Path:
             for split, photo in _PHOTOS.items():
                 _write_split(work, split, files[f'{photo}.png'], files[f'{photo}.xml'])
             (work / 'LICENSE').write_bytes(files[_LICENCE])
-            (work / _MARKER).write_text(_origin())
+            (work / _MARKER).write_bytes(_origin().encode())
     except NotWritten:
         if not _is_complete(root):  # another process may have been faster
             raise
@@ -71,8 +72,7 @@ def _origin() -> str:
 
 
 def _is_complete(root: Path) -> bool:
-    marker = root / _MARKER
-    return marker.is_file() and marker.read_text() == _origin()
+    return holds(root / _MARKER, _origin())
 
 
 def _write_split(root: Path, split: str, picture: bytes, xml: bytes) -> None:

@@ -104,6 +104,14 @@ def read_untrusted(path: AnyPath, most_bytes: int) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)  # and not what is added meanwhile
 
 
+def holds(path: AnyPath, text: str) -> bool:
+    """Whether there is a file, and it holds this text and nothing else."""
+    content = text.encode()
+    if not os.path.isfile(path) or os.path.getsize(path) != len(content):
+        return False
+    return read_untrusted(path, TEXT_BYTES) == content
+
+
 def check_regular(path: AnyPath, most_bytes: int) -> None:
     """Make sure of what `open_untrusted` asks for, of a file that a library will open.
 

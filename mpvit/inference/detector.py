@@ -175,11 +175,8 @@ class Detector:
     def _through_pipeline(self, pixels: Pixels, name: str) -> Any:
         try:
             return self._pipeline(dict(img=pixels, img_id=0))
-        except (ValueError, RuntimeError, ArithmeticError) as error:  # such as a line of one pixel
-            size = f'{pixels.shape[1]} x {pixels.shape[0]} pixels'
-            raise UserError(
-                f'{name} of {size} does not go through the test pipeline: {error}'
-            ) from error
+        except UserError as error:
+            raise UserError(f'{name}: {error}') from error
 
     def _detect(self, batch: Sequence[_Prepared]) -> Iterator[tuple[Source, Detections]]:
         sources = [source for source, _ in batch]

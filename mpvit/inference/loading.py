@@ -115,7 +115,8 @@ def image_pipeline(cfg: Config, tta: bool = False) -> Compose:
     With ``tta`` it gives the mirror image as well. The complete config stays as it is.
 
     Raises:
-        UserError: There is none, or it does not read images.
+        UserError: There is none, or it does not read images. The pipeline itself raises it for an
+            image that does not go through, such as a line of one pixel.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     steps = copy.deepcopy(list(evaluated_dataset(cfg).pipeline))
@@ -128,7 +129,19 @@ def image_pipeline(cfg: Config, tta: bool = False) -> Compose:
     place = places[0]
     float32 = steps[place].get('to_float32', False)
     steps[place : place + 1] = [_to_bgr, dict(type='LoadImageFromNDArray', to_float32=float32)]
-    return Compose(steps)
+    return _ImagePipeline(steps)
+
+
+class _ImagePipeline(Compose):
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any] | None:
+        height, width = data['img'].shape[:2]
+        try:
+            return super().__call__(data)
+        except (ValueError, RuntimeError, ArithmeticError) as error:
+            raise UserError(
+                f'an image of {width} x {height} pixels does not go through the test pipeline: '
+                f'{error}'
+            ) from error
 
 
 def _to_bgr(results: dict[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,9 @@ def test_finished_dataset_is_kept_and_another_spec_is_refused(tmp_path):
         write_toy_dataset(root, ToySpec(train_images=3, val_images=1))
     assert (root / 'note').exists()
     assert [p.name for p in tmp_path.iterdir()] == ['toy']  # no working folder left behind
+    (root / 'toy.json').write_text('one')
+    with pytest.raises(UserError, match='name another folder'):
+        write_toy_dataset(root, spec)
 
 
 def test_killed_run_leaves_nothing_half_done(tmp_path, monkeypatch):

@@ -203,6 +203,9 @@ def test_mistakes_are_explained(prepared, image, tmp_path):
     (tmp_path / 'text.png').write_text('no picture')
     with pytest.raises(UserError, match=r'text.png cannot be read'):
         record(prepared, tmp_path / 'text.png')
+    line = np.zeros((1, 900, 3), np.uint8)  # no pixel high once it is resized
+    with pytest.raises(UserError, match=r'900 x 1 pixels does not go through'):
+        record(prepared, line)
 
 
 def test_pictures_show_the_points(prepared, image):
