@@ -189,7 +189,7 @@ class Parser(argparse.ArgumentParser):
         """End with a message, which tells where names of configs come from if none was given."""
         if re.search(r'required: config\b', message, re.IGNORECASE):
             message += ' (`mpvit configs` lists names of configs)'
-        super().error(message)
+        super().error(str(UserError(message)))  # in one line, whatever was given
 
     def _first_positional(self, words: Sequence[str]) -> int | None:
         """Place of the first word that is no option and no option's value."""

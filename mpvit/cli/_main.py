@@ -13,7 +13,7 @@ import mpvit.cli
 from mpvit import processors
 from mpvit.cli import _arguments as types
 from mpvit.cli._door import behind_the_door
-from mpvit.errors import did_you_mean
+from mpvit.errors import UserError, did_you_mean
 
 USAGE = """usage: mpvit COMMAND [ARGUMENT ...]
 
@@ -53,7 +53,7 @@ def _called(arguments: Sequence[str]) -> int | None:
         other = _ELSEWHERE.get(name)
         hint = f'; did you mean {other}?' if other else did_you_mean(name, [*commands(), *scripts])
         hint = hint or '; `mpvit --help` lists the commands'
-        sys.stderr.write(f'error: there is no command {name}{hint}\n')
+        sys.stderr.write(f'error: {UserError(f"there is no command {name}{hint}")}\n')
         return 2
     return None
 

@@ -35,11 +35,9 @@ DOWNLOAD_BYTES = 4 * 2**30
 DOWNLOAD_SECONDS = 1800
 YAML_BYTES = 2**20
 
-#: Pixels of the largest image of a dataset and of a frame of a video; a small file can claim to
-#: hold any number. Pillow's own limit.
+#: Pixels of the largest image and of a frame of a video; a small file can hold any number, of which
+#: each takes up to 16 bytes while it is decoded. Pillow's own limit.
 MOST_PIXELS = 178_956_970
-#: The same of an image to detect in, which may be cut into tiles.
-INPUT_PIXELS = 10**9
 #: The same on the page, whose pictures come from anybody who can reach it.
 PAGE_PIXELS = 50_000_000
 #: Pillow's names of the formats that are read, whatever a file is called.

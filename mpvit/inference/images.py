@@ -10,7 +10,7 @@ from PIL import Image
 
 from mpvit.errors import UserError
 from mpvit.files.exif import upright
-from mpvit.files.untrusted import FORMATS, INPUT_PIXELS, open_image
+from mpvit.files.untrusted import FORMATS, MOST_PIXELS, open_image
 from mpvit.inference.inputs import place_of
 
 Pixels = NDArray[np.uint8]
@@ -59,7 +59,7 @@ def read_image(
     name: str | None = None,
     *,
     formats: Sequence[str] = FORMATS,
-    most_pixels: int = INPUT_PIXELS,
+    most_pixels: int = MOST_PIXELS,
 ) -> Pixels:
     """Read an image file; of an animation or a document with several pages the first one.
 

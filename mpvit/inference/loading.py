@@ -63,7 +63,8 @@ def load_detector(
     refuse_classifier(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     if is_exported(checkpoint):
-        return load_exported(cfg, checkpoint, device, dtype=dtype, compile=compile, fold=fold)
+        with explained(cfg):
+            return load_exported(cfg, checkpoint, device, dtype=dtype, compile=compile, fold=fold)
     settings = copy.deepcopy(cfg.model)
     with explained(cfg):
         settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone

@@ -20,11 +20,14 @@ from torch.nn import functional as F
 
 from mpvit.errors import UserError, optional
 from mpvit.files.paths import existing_file, expanded
+from mpvit.files.records import check_form
 
 #: Suffix of an exported file to the package that runs it.
 RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
 #: Where a file holds what is known of it: beginning of the keys (ONNX), section (OpenVINO).
 SECTION = 'mpvit'
+#: Kinds of what is known of a file.
+_FACTS = dict(classes=[str], mean=[float], std=[float], channel_order=str)
 _Arrays = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -142,6 +145,16 @@ def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNet
     return network
 
 
+def _fact(file: str, network: _OnnxNetwork | _OpenVinoNetwork, name: str) -> Any:
+    """What a file says of itself, which anybody may have edited."""
+    try:
+        value = json.loads(network.facts[name])
+        check_form(value, _FACTS[name])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f'{file}: its {name} cannot be read; export the detector again') from error
+    return value
+
+
 @MODELS.register_module()
 class ExportedDetector(BaseDetector):
     """A detector that runs in another runtime; for inference only.
@@ -170,7 +183,7 @@ class ExportedDetector(BaseDetector):
         if '://' in file:
             raise UserError(f'{file}: exported detectors are not downloaded; name a file')
         network = open_network(Path(file), device)
-        classes = json.loads(network.facts['classes'])
+        classes = _fact(file, network, 'classes')
         if len(classes) != bbox_head['num_classes']:
             raise UserError(
                 f'{file} has {len(classes)} classes ({", ".join(classes[:3])}, ...), but the '
@@ -178,7 +191,7 @@ class ExportedDetector(BaseDetector):
                 'config that it was exported with'
             )
         for name, value in pixel_facts(data_preprocessor).items():
-            exported = json.loads(network.facts[name])
+            exported = _fact(file, network, name)
             if exported != value:
                 raise UserError(
                     f'{file} was exported with {name} {exported}, but the config says {value} '

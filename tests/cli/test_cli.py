@@ -57,6 +57,14 @@ def test_nothing_heavy_is_imported(root):
     assert result.stdout == 'set()\n'
 
 
+def test_line_breaks_of_arguments_stay_out_of_the_message(command):
+    for words in (('configs', '--x=a\nb'), ('no\nsuch',)):
+        result = command(*words)
+        assert result.returncode == 2
+        assert result.stderr.splitlines()[-1].endswith(('--x=a b', 'lists the commands'))
+        assert len([line for line in result.stderr.splitlines() if 'error: ' in line]) == 1
+
+
 def test_version(command):
     assert command('--version').stdout == f'mpvit {mpvit.__version__}\n'
 

@@ -109,6 +109,23 @@ def test_files_that_cannot_be_used(tiny, onnx_file, openvino_file, tmp_path):
             load_detector(tiny[0], path)
 
 
+@pytest.mark.parametrize('value', ['', 'no json', '{}', '[1, 2]', '[' * 100_000])
+def test_what_a_file_says_of_itself_may_be_anything(tiny, onnx_file, tmp_path, value):
+    network = onnx.load(onnx_file)
+    (classes,) = (entry for entry in network.metadata_props if entry.key == 'mpvit.classes')
+    classes.value = value
+    onnx.save(network, tmp_path / 'edited.onnx')
+    with pytest.raises(UserError, match=r'edited.onnx: its classes cannot be read'):
+        load_detector(tiny[0], tmp_path / 'edited.onnx')
+
+
+def test_configs_that_are_none_are_told(tiny, onnx_file, tmp_path):
+    config = tmp_path / 'other.py'
+    config.write_text(f"_base_ = '{tiny[0]}'\nmodel = dict(data_preprocessor=None)")
+    with pytest.raises(UserError, match=r'other.py does not build'):
+        load_detector(config, onnx_file)
+
+
 def test_weights_of_nan_are_told(tiny, onnx_file, tmp_path, toy):
     network = onnx.load(onnx_file)
     floats = [w for w in network.graph.initializer if w.data_type == TensorProto.FLOAT]

@@ -89,6 +89,7 @@ DAMAGES: dict[str, list[tuple[Spoil, float]]] = {
     'PHOTO': _picture,
     'CHECKPOINT': _checkpoint,
     'OFFICIAL': _checkpoint,
+    'ONNX': [(checkpoints.spoil_onnx, 2), (hostile.spoil_bytes, 1), (folders.replace_file, 1)],
     'VIDEO': [(images.spoil_picture, 1), (hostile.spoil_bytes, 2), (folders.replace_file, 1)],
     'YOLO': [
         (_in('*.txt', hostile.spoil_bytes), 1),

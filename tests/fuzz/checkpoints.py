@@ -162,3 +162,23 @@ def no_checkpoint(rng: random.Random, path: Path) -> None:
         )
         size = rng.choice([len(header), 2**40, 0])
         path.write_bytes(size.to_bytes(8, 'little') + header + bytes(4))
+
+
+def spoil_onnx(rng: random.Random, path: Path) -> None:
+    """Change what an exported detector says of itself, its weights or its inputs."""
+    import onnx
+
+    model = onnx.load(path)
+    way = rng.randrange(4)
+    if way < 2:
+        rng.choice(model.metadata_props).value = rng.choice(_FACTS)
+    elif way == 2:
+        model.graph.input[rng.randrange(2)].name += 'x'
+    else:
+        floats = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT]
+        weight = rng.choice(floats)
+        weight.raw_data = b'\xff' * len(weight.raw_data)  # NaN
+    onnx.save(model, path)
+
+
+_FACTS = ['', 'null', '[]', '{}', '[1, 2]', '"x"', '["a", "b"]', 'no json', '[' * 100_000, '1e999']

@@ -44,6 +44,7 @@ LINES: dict[str, list[Line]] = {
     'infer': [
         Line('infer CONFIG CHECKPOINT PHOTOS --out OUT/found', 2),
         Line('infer WORK PHOTO --out OUT/found --threshold 0.01'),
+        Line('infer CONFIG ONNX PHOTO --out OUT/found', 0.5),
         Line('infer CONFIG CHECKPOINT VIDEO PHOTO --out OUT/found --no-pictures'),
         Line('infer CONFIG CHECKPOINT PHOTO --out OUT/found --tile 64 --batch-size 2 --tta'),
     ],

@@ -77,6 +77,7 @@ CONTENTS: dict[str, Content] = {
     'playlist': lambda rng: b'#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n',
     'huge claim': png(60_000, 60_000),
     'huge': png(20_000, 20_000, 20_000),
+    'large': png(13_000, 13_000, 13_000),
     'narrow': png(20_000, 10, 10),
     'one pixel': png(1, 1, 1),
     'no pixel': png(0, 0),

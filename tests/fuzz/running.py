@@ -49,13 +49,16 @@ def main() -> int:
         _forked(lambda: world.build(folder / 'world', _call))
         _forked(lambda: self_check.check(folder / 'world', folder))
         print(f'warm after {time.monotonic() - start:.0f} s', flush=True)
-        for found in _all(given.seed, numbers, folder, given.jobs, given.case is not None):
+        cases = _all(given.seed, numbers, folder, given.jobs, given.case is not None)
+        for done, found in enumerate(cases, start=1):
             commands[f'{found["command"]} {found["statuses"]}'] += 1
             failed += bool(found['wrong'])
             for wrong in found['wrong']:
                 kinds[_kind(f'{found["command"]}: {wrong}')].append(found['case'])
             if found['wrong'] or given.case is not None:
                 _show(found)
+            if done % 500 == 0:
+                print(f'{done} cases, {failed} outside the contract', flush=True)
     finally:
         if given.case is None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -37,6 +37,7 @@ PLACES = dict(
     VOC='in/voc',
     DETECTIONS='in/found.bbox.json',
     SCRIPT='in/script.py',
+    ONNX='in/weights.onnx',
     WORK='run/work',
     OUT='run',
 )
@@ -59,6 +60,7 @@ def build(folder: Path, call: Callable[[list[str]], Any]) -> None:
     shutil.copy(f'{work}/epoch_1.pth', place['CHECKPOINT'])
     shutil.copy(f'{work}/detections.bbox.json', place['DETECTIONS'])
     call(['convert_checkpoint', place['CHECKPOINT'], place['OFFICIAL'], '--to', 'official'])
+    call(['export', place['CONFIG'], place['CHECKPOINT'], '--out', place['ONNX']])
     _write_video(place['VIDEO'])
     _write_yolo_and_voc(Path(place['DATA']), Path(place['YOLO']), Path(place['VOC']))
     Path(place['SCRIPT']).write_text('print("ran")\n')
