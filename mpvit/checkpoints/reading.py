@@ -16,6 +16,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from mpvit.checkpoints.pickles import Multiplied, check_tuples
 from mpvit.errors import UserError
 from mpvit.files.sha256 import check_sha256
 from mpvit.files.untrusted import CHECKPOINT_BYTES, check_values, open_untrusted
@@ -66,11 +67,15 @@ def read(
     if _is_safetensors(head):
         return _read_safetensors(path, map_location, shown)
     try:
+        if not trusted():
+            check_tuples(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             warnings.simplefilter('ignore')  # torch on the format of foreign files
             content = torch.load(path, map_location=map_location, weights_only=not trusted())
     except pickle.UnpicklingError as error:
         raise _refusal(shown, str(error)) from error
+    except Multiplied as error:
+        raise _damaged(shown, str(error)) from error
     except Exception as error:  # whatever a damaged file leads the parsers to
         raise _damaged(shown, type(error).__name__) from error
     if not isinstance(content, dict):

@@ -155,6 +155,33 @@ def test_values_that_multiply(tmp_path, kind):
         read(tmp_path / 'x.pth')
 
 
+@pytest.mark.parametrize('depth', [2, 40])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_keys_that_multiply(tmp_path, depth, zipped):
+    """Hashing one would take hours, and nothing could interrupt it."""
+    key = ()
+    for _ in range(depth):
+        key = (key, key)
+    torch.save({'a': {}}, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
+    pickled = pickle.dumps({'a': {}}, 2)
+    other = pickle.dumps({}, 2)[:-1] + pickle.dumps(key, 2)[2:-1] + b'K\x01s.'  # {key: 1}
+    if zipped:
+        with zipfile.ZipFile(tmp_path / 'x.pth') as source:
+            parts = {name: source.read(name) for name in source.namelist()}
+        with zipfile.ZipFile(tmp_path / 'y.pth', 'w') as target:
+            for name, data in parts.items():
+                target.writestr(name, other if name.endswith('data.pkl') else data)
+    else:
+        whole = (tmp_path / 'x.pth').read_bytes()
+        assert whole.count(pickled) == 1
+        (tmp_path / 'y.pth').write_bytes(whole.replace(pickled, other))
+    if depth == 2:
+        assert read(tmp_path / 'y.pth') == {key: 1}
+        return
+    with pytest.raises(UserError, match='a tuple of more than 1,000,000 values'):
+        read(tmp_path / 'y.pth')
+
+
 def test_values_that_are_deep_or_contain_themselves(tmp_path):
     deep, loop = [], []
     for _ in range(100):

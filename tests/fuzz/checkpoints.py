@@ -145,7 +145,7 @@ def spoil_checkpoint(rng: random.Random, path: Path, names: dict[str, Any] = CHA
 def no_checkpoint(rng: random.Random, path: Path) -> None:
     """Put something else in the place of a checkpoint."""
     payload = _payload(rng)
-    way = rng.randrange(6)
+    way = rng.randrange(7)
     if way == 0:
         path.write_bytes(pickle.dumps(payload, protocol=rng.choice([0, 2, 4])))
     elif way == 1:
@@ -156,6 +156,13 @@ def no_checkpoint(rng: random.Random, path: Path) -> None:
         torch.save(rng.choice([torch.zeros(3), [], None, 'text', {}]), path)
     elif way == 4:
         path.write_bytes(rng.choice([b'PK\x05\x06' + bytes(18), b'<html>', b'\x80', b'\x00' * 99]))
+    elif way == 5:
+        key: tuple[Any, ...] = ()
+        for _ in range(40):
+            key = (key, key)
+        torch.save({}, path, _use_new_zipfile_serialization=False)
+        pickled = pickle.dumps({}, 2)[:-1] + pickle.dumps(key, 2)[2:-1] + b'K\x01s.'
+        path.write_bytes(path.read_bytes().replace(pickle.dumps({}, 2), pickled))
     else:
         header = rng.choice(
             [b'{}', b'{"a":', b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,4]}}']

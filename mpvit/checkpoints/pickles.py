@@ -1,0 +1,92 @@
+"""Pickles of strangers, looked through before they are loaded."""
+
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_MOST_VALUES = 10**6  # of a tuple with all tuples in it
+_MARK = -1
+_FIRST_PICKLES = 5  # of the old format: three of it, the object and the names of its tensors
+_PUT = ('PUT', 'BINPUT', 'LONG_BINPUT')
+_GET = ('GET', 'BINGET', 'LONG_BINGET')
+_TUPLES = dict(EMPTY_TUPLE=0, TUPLE1=1, TUPLE2=2, TUPLE3=3)
+
+
+class Multiplied(Exception):
+    """A tuple holds more values than anybody would write."""
+
+
+def check_tuples(path: Path) -> None:
+    """Make sure that no tuple of a checkpoint multiplies: it may hold the same one in many places.
+
+    Python hashes the key of a dict value by value, and cannot be interrupted while it does: a
+    tuple of two, each the same tuple of two, and so on 40 times, takes hours.
+
+    Raises:
+        Multiplied: One does.
+    """
+    try:
+        for pickled in _pickles(path):
+            _check(pickled)
+    except Multiplied:
+        raise
+    except Exception:  # what is damaged is for the loader to tell
+        return
+
+
+def _pickles(path: Path) -> Iterator[Any]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            yield from (archive.read(name) for name in archive.namelist() if _is_pickle(name))
+        return
+    file: BinaryIO
+    with path.open('rb') as file:
+        yield from (file for _ in range(_FIRST_PICKLES))  # each goes on where the one before ends
+
+
+def _is_pickle(name: str) -> bool:
+    return name.endswith('.pkl')
+
+
+def _check(pickled: Any) -> None:
+    """Follow the sizes of tuples over the stack of the unpickler; all else has the size 1."""
+    stack: list[int] = []
+    memo: dict[int, int] = {}
+    for opcode, argument, _ in pickletools.genops(pickled):
+        name = opcode.name
+        if name in _PUT:
+            memo[int(argument)] = stack[-1]
+        elif name == 'MEMOIZE':
+            memo[len(memo)] = stack[-1]
+        elif name in _GET:
+            stack.append(memo[int(argument)])
+        elif name == 'DUP':
+            stack.append(stack[-1])
+        else:
+            count = _TUPLES.get(name)
+            popped = _popped(stack, opcode) if count is None else _last(stack, count)
+            is_tuple = count is not None or name == 'TUPLE'
+            size = 1 + sum(popped) if is_tuple else 1
+            if size > _MOST_VALUES:
+                raise Multiplied(f'a tuple of more than {_MOST_VALUES:,} values')
+            stack += [_MARK if name == 'MARK' else size] * len(opcode.stack_after)
+
+
+def _popped(stack: list[int], opcode: Any) -> list[int]:
+    """Take from the stack what an operation takes, and give what lay above the mark."""
+    before = opcode.stack_before
+    above: list[int] = []
+    if pickletools.markobject in before:
+        before = before[: before.index(pickletools.markobject)]
+        while (size := stack.pop()) != _MARK:
+            above.append(size)
+    _last(stack, len(before))
+    return above
+
+
+def _last(stack: list[int], count: int) -> list[int]:
+    taken = stack[len(stack) - count :]
+    del stack[len(stack) - count :]
+    return taken
