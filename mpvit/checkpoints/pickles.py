@@ -54,14 +54,15 @@ def _check(pickled: Any) -> None:
     """Follow the sizes of tuples over the stack of the unpickler; all else has the size 1."""
     stack: list[int] = []
     memo: dict[int, int] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(pickled):
         name = opcode.name
         if name in _PUT:
-            memo[int(argument)] = stack[-1]
+            memo[argument] = stack[-1]
         elif name == 'MEMOIZE':
             memo[len(memo)] = stack[-1]
         elif name in _GET:
-            stack.append(memo[int(argument)])
+            stack.append(memo[argument])
         elif name == 'DUP':
             stack.append(stack[-1])
         else:

@@ -49,16 +49,13 @@ def main() -> int:
         _forked(lambda: world.build(folder / 'world', _call))
         _forked(lambda: self_check.check(folder / 'world', folder))
         print(f'warm after {time.monotonic() - start:.0f} s', flush=True)
-        cases = _all(given.seed, numbers, folder, given.jobs, given.case is not None)
-        for done, found in enumerate(cases, start=1):
+        for found in _all(given.seed, numbers, folder, given.jobs, given.case is not None):
             commands[f'{found["command"]} {found["statuses"]}'] += 1
             failed += bool(found['wrong'])
             for wrong in found['wrong']:
                 kinds[_kind(f'{found["command"]}: {wrong}')].append(found['case'])
             if found['wrong'] or given.case is not None:
                 _show(found)
-            if done % 500 == 0:
-                print(f'{done} cases, {failed} outside the contract', flush=True)
     finally:
         if given.case is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -174,7 +171,7 @@ def _all(
 ) -> Iterator[dict[str, Any]]:
     """Run cases, a few at once, and give what was found."""
     running: dict[int, Path] = {}
-    todo = iter(numbers)
+    todo, done = iter(numbers), 0
     while True:
         number = next(todo, None) if len(running) < jobs else None
         if number is not None:
@@ -191,6 +188,9 @@ def _all(
             continue
         place = running.pop(pid)
         yield json.loads((place / '.found.json').read_text())
+        done += 1
+        if done % 500 == 0:
+            print(f'{done} cases', flush=True)
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
 
