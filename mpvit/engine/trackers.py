@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
@@ -123,6 +124,7 @@ class TensorboardTracker(_Tracker, TensorboardVisBackend):
     def _init_env(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        _leave_to_the_next_record()
         # readers drop what an earlier file of the folder has from this step on
         self._tensorboard = SummaryWriter(self._save_dir, purge_step=self._first_step)
         if self._text is not None:
@@ -219,6 +221,18 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
 
     def _finish(self) -> None:
         self._mlflow.end_run()
+
+
+def _leave_to_the_next_record() -> None:
+    """Let TensorBoard's own thread end without a traceback: the next record raises its error."""
+    report = threading.excepthook
+    if report.__module__ != __name__:
+
+        def quiet(arguments: Any) -> None:
+            if type(arguments.thread).__name__ != '_AsyncWriterThread':
+                report(arguments)
+
+        threading.excepthook = quiet
 
 
 def _numbers(scalar_dict: dict[str, Any]) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """What the trackers record, read back with the readers of their makers; and that they may fail."""
 
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
+from file_limits import limited_files
 from mmengine.config import Config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -61,6 +63,20 @@ def test_tensorboard_goes_on_in_the_folder_of_the_run_it_continues(tmp_path):
     found = scalars(second)
     assert [e.step for e in found.Scalars('loss')] == [100, 200, 260, 360]
     assert [e.step for e in found.Scalars('coco/bbox_AR@100')] == [1, 2, 3, 2, 3]
+
+
+def test_tensorboard_on_a_full_disk_is_heard_in_lines(tmp_path, said, capfd, monkeypatch):
+    monkeypatch.setattr(threading, 'excepthook', threading.__excepthook__)
+    tracker = TensorboardTracker(place(tmp_path, '20260101_000000'))
+    with limited_files(2000):
+        record(tracker, *range(100, 1000, 100))
+        tracker.close()
+    assert 1 <= len(said) <= 3
+    assert all('TensorboardTracker: OSError: ' in line for line in said)
+    for thread in threading.enumerate():
+        if type(thread).__name__ == '_AsyncWriterThread':
+            thread.join(10)  # it has failed
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 def test_a_failing_tracker_is_heard_three_times_and_ends_nothing(tmp_path, said):
