@@ -1,4 +1,4 @@
-"""What makes a finished model fast in float32 on the CPU: one call, `use_lean_layers`."""
+"""What makes a finished model fast on the CPU: one call, `use_lean_layers`."""
 
 from typing import Any
 
@@ -15,22 +15,22 @@ from mpvit.ops.lean.dropout import add_dropout, relu_dropout
 from mpvit.ops.lean.factorized import factorized_attention
 from mpvit.ops.lean.linear import (
     PointwiseLinear,
-    is_plain_float32,
     linear_relu,
     norm_linear,
     norm_mlp_gelu,
+    product_dtype,
 )
 
 
 class LeanFFN(FFN):
-    """mmcv's `FFN` for float32 on the CPU: dropout goes with what stands beside it, in place.
+    """mmcv's `FFN` for the CPU: dropout goes with what stands beside it, in place.
 
     Parameters and names are mmcv's. Anywhere else, mmcv's own method runs.
     """
 
     def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
         """``identity + FFN(x)`` of tokens ``(..., C)``; ``identity`` is ``x`` where it is None."""
-        if not is_plain_float32(x):
+        if product_dtype(x) is None:
             output: Tensor = super().forward(x, identity)
             return output
         (expand, _, inner), contract, outer = self.layers
@@ -43,7 +43,7 @@ class LeanFFN(FFN):
 
 
 class LeanTransformerLayer(TransformerLayer):
-    """The layer of MPViT for float32 on the CPU; parameters and names are the same.
+    """The layer of MPViT for the CPU; parameters and names are the same.
 
     Norms and GELU go with the products that follow them and are computed again in the backward
     pass; the position encodings are not concatenated.
@@ -75,7 +75,7 @@ _LEAN: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def use_lean_layers(model: nn.Module) -> None:
-    """Give a finished model the layers that are fast in float32 on the CPU, in place.
+    """Give a finished model the layers that are fast on the CPU, in place.
 
     Layers of exactly the classes that have a lean variant change; parameters and their names stay,
     and calling it again does nothing.

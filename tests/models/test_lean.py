@@ -89,6 +89,23 @@ def test_transformer_layer_equals_the_plain_one():
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_autocast_drops_what_float32_drops():
+    """So the results, of one seed, are as near to float32 as bfloat16 is."""
+    torch.manual_seed(0)
+    ffn = FFN(64, 256, ffn_drop=0.3)
+    use_lean_layers(ffn)
+    inputs = torch.randn(2, 400, 64)
+    results = []
+    for enabled in (True, False):
+        torch.manual_seed(1)
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            output = ffn(inputs)
+        results.append([output, *torch.autograd.grad(output.sin().sum(), ffn.parameters())])
+    for half, full in zip(*results, strict=True):
+        assert half.dtype == full.dtype
+        assert (half - full).norm() < 0.05 * full.norm()  # other masks: about 1
+
+
 def test_only_layers_of_exactly_the_known_classes_change_and_names_stay():
     class Own(nn.Linear):
         pass

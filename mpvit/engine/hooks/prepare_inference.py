@@ -49,8 +49,8 @@ def prepare(
     """Make a detector ready for inference, in place: it cannot be trained or saved any more.
 
     It goes into eval mode, batch norms are folded into the convolutions before them, weights are
-    laid out channels-last, linear layers run as convolutions in float32 on the CPU, and no
-    gradients are kept. What docs/precision.md says of the lower precisions in short: the backbone,
+    laid out channels-last, linear layers run as convolutions on the CPU, and no gradients are kept.
+    What docs/precision.md says of the lower precisions in short: the backbone,
     the neck, the encoder and the values that the decoder looks up are computed in ``dtype``;
     sampling locations, queries, boxes and scores stay float32.
 
@@ -85,7 +85,7 @@ def prepare(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has it
     if dtype != 'fp32':
         _lower_precision(model, DTYPES[dtype])
-    elif device.type == 'cpu' and not compile:
+    if device.type == 'cpu' and not compile:
         use_lean_layers(model)
     if compile:
         _compile(model)

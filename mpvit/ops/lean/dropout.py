@@ -3,9 +3,10 @@
 PyTorch draws a mask on the CPU one number at a time from one generator and stores it as floats:
 in the encoder of a detector it took a sixth of a training step. Here whether an element is kept is
 a function of its place and of a key drawn from torch's generator, so all threads draw at once and
-the backward pass draws the same again. `torch.manual_seed` decides as ever.
+the backward pass draws the same again. `torch.manual_seed` decides as ever, and decides the same
+in every precision.
 
-Only float32 on the CPU runs here; anything else is left to PyTorch.
+Contiguous float32, bfloat16 and float16 on the CPU run here; anything else is left to PyTorch.
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 try:
+    from mpvit.ops.elements import DTYPES, flat, load, store
     from mpvit.ops.threads import chunks, compiled, run
 except ImportError:  # no Numba
     AVAILABLE = False
@@ -39,7 +41,7 @@ def relu_dropout(input: Tensor, p: float) -> Tensor:
 
 
 def add_dropout(identity: Tensor, input: Tensor, p: float, training: bool) -> Tensor:
-    """``identity + dropout(input)``, with ``p`` in [0, 1).
+    """``identity + dropout(input)``, with ``p`` in [0, 1); of the wider type of the two.
 
     ``input`` is overwritten where it helps: nobody else may need it any more.
     """
@@ -56,7 +58,7 @@ def _is_ours(tensor: Tensor) -> bool:
     return (
         AVAILABLE
         and tensor.device.type == 'cpu'
-        and tensor.dtype == torch.float32
+        and tensor.dtype in DTYPES
         and tensor.is_contiguous()
         and not torch.compiler.is_compiling()
     )
@@ -68,7 +70,7 @@ class _ReluDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, p: float) -> Tensor:
         ctx.scale = 1 / (1 - p)
-        _each(_relu_dropout, input, _array(input), _draw(p))
+        _each(_relu_dropout, input, flat(input), _draw(p))
         ctx.mark_dirty(input)
         ctx.save_for_backward(input)
         return input
@@ -80,24 +82,26 @@ class _ReluDropout(torch.autograd.Function):
         grad = grad.contiguous()
         result = torch.empty_like(grad)
         scale = np.float32(ctx.scale)
-        _each(_where_positive, grad, _array(grad), _array(output), _array(result), scale)
+        _each(_where_positive, grad, flat(grad), flat(output), flat(result), scale)
         return result, None
 
 
 class _AddDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, identity: Tensor, input: Tensor, p: float) -> Tensor:
-        ctx.draw = _draw(p)
-        _each(_add_dropout, input, _array(identity), _array(input), ctx.draw)
-        ctx.mark_dirty(input)
-        return input
+        ctx.draw, ctx.dtype = _draw(p), input.dtype
+        output = input.to(torch.result_type(identity, input))  # differ under autocast at most
+        if output is input:
+            ctx.mark_dirty(input)
+        _each(_add_dropout, input, flat(identity), flat(output), ctx.draw)
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grad = grad.contiguous()
-        result = torch.empty_like(grad)
-        _each(_dropout, grad, _array(grad), _array(result), ctx.draw)
+        result = torch.empty_like(grad, dtype=ctx.dtype)
+        _each(_dropout, grad, flat(grad), flat(result), ctx.draw)
         return grad, result, None
 
 
@@ -111,10 +115,6 @@ def _draw(p: float) -> tuple[Any, ...]:
     first, second = torch.randint(1 << 32, (2,)).tolist()
     limit = min(round((1 - p) * 2**32), 2**32 - 1)
     return np.uint32(first), np.uint32(second), np.uint32(limit), np.float32(1 / (1 - p))
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().view(-1).numpy()
 
 
 def _each(kernel: Any, like: Tensor, *arguments: Any) -> None:
@@ -142,7 +142,9 @@ if AVAILABLE:
         x, first = x[start:stop], np.uint32(first + np.uint32(start))
         for i in range(x.size):
             dropped = _hash(np.uint32(i), first, second) >= limit
-            x[i] = _ZERO if dropped | (x[i] <= _ZERO) else x[i] * scale  # NaN stays NaN
+            value = load(x, i)
+            # NaN stays NaN
+            store(x, i, _ZERO if dropped | (value <= _ZERO) else value * scale)
 
     @compiled
     def _where_positive(
@@ -150,7 +152,7 @@ if AVAILABLE:
     ) -> None:
         grad, output, result = grad[start:stop], output[start:stop], result[start:stop]
         for i in range(grad.size):
-            result[i] = _ZERO if output[i] <= _ZERO else grad[i] * scale
+            store(result, i, _ZERO if load(output, i) <= _ZERO else load(grad, i) * scale)
 
     @compiled
     def _add_dropout(identity: Any, x: Any, draw: Any, start: int, stop: int) -> None:
@@ -159,7 +161,7 @@ if AVAILABLE:
         first = np.uint32(first + np.uint32(start))
         for i in range(x.size):
             dropped = _hash(np.uint32(i), first, second) >= limit
-            x[i] = identity[i] + (_ZERO if dropped else x[i] * scale)
+            store(x, i, load(identity, i) + (_ZERO if dropped else load(x, i) * scale))
 
     @compiled
     def _dropout(x: Any, result: Any, draw: Any, start: int, stop: int) -> None:
@@ -167,4 +169,4 @@ if AVAILABLE:
         x, result, first = x[start:stop], result[start:stop], np.uint32(first + np.uint32(start))
         for i in range(x.size):
             dropped = _hash(np.uint32(i), first, second) >= limit
-            result[i] = _ZERO if dropped else x[i] * scale
+            store(result, i, _ZERO if dropped else load(x, i) * scale)

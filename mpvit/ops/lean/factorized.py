@@ -1,9 +1,9 @@
 """Factorized attention with relative positions (CoaT, eq. 6) with fewer passes over the tokens.
 
 ``q (softmax(k)^T v) / sqrt(d) + q * position`` of every head. The plain formulation copies query,
-weights and value head by head and keeps the copies for the backward pass. For large maps in float32
-on the CPU, products run on views, image by image, the position term is added on the way, and the
-gradients of query, key and value are written where they belong.
+weights and value head by head and keeps the copies for the backward pass. For large maps on the
+CPU, products run on views, image by image, the position term is added on the way, and the gradients
+of query, key and value are written where they belong.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mpvit.ops.lean.linear import is_plain_float32
+from mpvit.ops.lean.linear import product_dtype
 
 _LARGE = 1 << 17  # numbers of an image's qkv from which to go image by image
 _NARROW = 16  # channels of a head below which a product per head takes longer than one for all
@@ -30,7 +30,7 @@ def factorized_attention(qkv: Tensor, positions: list[Tensor], num_heads: int) -
     Returns:
         Tensor of shape ``(B, N, C)``.
     """
-    if is_plain_float32(qkv) and qkv[0].numel() >= _LARGE:
+    if product_dtype(qkv) == qkv.dtype and qkv[0].numel() >= _LARGE:
         output: Tensor = _FactorizedAttention.apply(qkv, num_heads, *positions)
         return output
     query, key, value = qkv.chunk(3, dim=-1)

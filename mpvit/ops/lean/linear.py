@@ -1,10 +1,12 @@
-"""Linear layers and MLPs with fewer passes over memory, for float32 on the CPU.
+"""Linear layers and MLPs with fewer passes over memory on the CPU.
 
 For a linear layer PyTorch first fills the output with the bias and then reads it again while it
-multiplies; a convolution adds the bias as it goes (docs/precision.md). Anything but float32 on the
-CPU, and whatever is traced or compiled, is computed as ever.
+multiplies; a convolution adds the bias as it goes (docs/precision.md). It does so in float32, and
+in bfloat16 and float16 where oneDNN has them, also under autocast. Anything else, and whatever is
+traced or compiled, is computed as ever.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,38 +21,56 @@ class PointwiseLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Transform ``(..., in_features)`` to ``(..., out_features)``."""
-        if not is_plain_float32(input) or not input.numel():
+        if not _is_served(input, self):
             return super().forward(input)
-        output: Tensor = _Linear.apply(_unchanged, self.weight, self.bias, input)
-        return output
+        return _linear(_unchanged, self, input)
 
 
-def is_plain_float32(tensor: Tensor) -> bool:
-    """Whether a tensor is float32 on the CPU, and nothing is traced, compiled or cast."""
-    return (
-        tensor.device.type == 'cpu'
-        and tensor.dtype == torch.float32
-        and not torch.is_autocast_enabled('cpu')
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
+def product_dtype(tensor: Tensor) -> torch.dtype | None:
+    """The precision of a product with a tensor, or None where it is left to PyTorch.
+
+    That is its own or autocast's, on the CPU, where nothing is traced or compiled.
+    """
+    if (
+        tensor.device.type != 'cpu'
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or tensor.dtype not in _PROBES
+    ):
+        return None
+    dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else tensor.dtype
+    return dtype if _is_computed(dtype) else None
+
+
+# what tells whether oneDNN computes in a precision here
+_PROBES = {
+    torch.float32: None,
+    torch.bfloat16: '_is_mkldnn_bf16_supported',
+    torch.float16: '_is_mkldnn_fp16_supported',
+}
+
+
+@functools.cache
+def _is_computed(dtype: torch.dtype) -> bool:
+    probe = _PROBES[dtype]
+    if probe is None:
+        return True
+    # not every build of torch has the probe
+    return bool(torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, probe)())
 
 
 def linear_relu(input: Tensor, layer: nn.Linear) -> Tensor:
     """``relu(layer(input))``, in one pass where nothing has to be differentiated."""
     if _is_fusible(input, layer):
-        return _convolved(input, layer.weight, layer.bias, 'relu')
+        return _convolved(input, *_parameters(input, layer), 'relu')
     return F.relu_(layer(input))
 
 
 def norm_linear(input: Tensor, norm: nn.LayerNorm, layer: Any) -> Tensor:
     """``layer(norm(input))``; the normalised input is not kept for the backward pass."""
-    if not torch.is_grad_enabled() or not is_plain_float32(input):
+    if not torch.is_grad_enabled() or not _is_served(input, layer):
         return layer(norm(input))
-    output: Tensor = _Linear.apply(
-        _layer_norm(norm.eps), layer.weight, layer.bias, input, norm.weight, norm.bias
-    )
-    return output
+    return _linear(_layer_norm(norm.eps), layer, input, norm.weight, norm.bias)
 
 
 def norm_mlp_gelu(input: Tensor, norm: nn.LayerNorm, expand: Any, contract: Any) -> Tensor:
@@ -60,31 +80,44 @@ def norm_mlp_gelu(input: Tensor, norm: nn.LayerNorm, expand: Any, contract: Any)
     takes a pass to compute again is not kept (docs/benchmarks.md).
     """
     if _is_fusible(input, expand):
-        hidden = _convolved(norm(input), expand.weight, expand.bias, 'gelu', 'none')
+        hidden = _convolved(norm(input), *_parameters(input, expand), 'gelu', 'none')
         return contract(hidden)
     hidden = norm_linear(input, norm, expand)
-    if not is_plain_float32(input):
+    if not _is_served(hidden, contract):
         return contract(F.gelu(hidden))
-    output: Tensor = _Linear.apply(_gelu, contract.weight, contract.bias, hidden)
-    return output
+    return _linear(_gelu, contract, hidden)
+
+
+def _is_served(input: Tensor, layer: Any) -> bool:
+    dtype = product_dtype(input)
+    return (
+        dtype is not None
+        and input.numel() > 0
+        and (dtype == layer.weight.dtype or torch.is_autocast_enabled('cpu'))
+    )
 
 
 def _is_fusible(input: Tensor, layer: Any) -> bool:
     """Whether oneDNN may be asked for a product with an activation, which has no gradient."""
     return (
         not torch.is_grad_enabled()
-        and is_plain_float32(input)
-        and layer.weight.dtype == torch.float32
-        and input.numel() > 0
+        and _is_served(input, layer)
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
     )
+
+
+def _parameters(input: Tensor, layer: Any) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a layer in the precision of its product with ``input``."""
+    dtype = product_dtype(input)
+    return layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype)
 
 
 def _convolved(
     input: Tensor, weight: Tensor, bias: Tensor | None, activation: str = '', variant: str = ''
 ) -> Tensor:
     """A linear layer as a convolution of 1x1, with an activation by oneDNN if one is named."""
+    input = input.to(weight.dtype)  # under autocast they differ
     # rows as the pixels of one channels-last line, (1, in_features, 1, rows); a view
     line = input.reshape(1, 1, -1, weight.shape[1]).permute(0, 3, 1, 2)
     kernel = weight[:, :, None, None]
@@ -121,6 +154,18 @@ def _layer_norm(eps: float) -> Callable[..., _Value]:
     return normed
 
 
+def _linear(
+    before: Callable[..., _Value], layer: Any, input: Tensor, *parameters: Tensor
+) -> Tensor:
+    """``layer(before(input, *parameters))``, differentiable.
+
+    Under autocast the weights are cast here, once for both passes.
+    """
+    weight, bias = _parameters(input, layer)
+    output: Tensor = _Linear.apply(before, weight, bias, input, *parameters)
+    return output
+
+
 class _Linear(torch.autograd.Function):
     """``linear(before(input, *parameters))``; the backward pass computes ``before`` again."""
 
@@ -145,9 +190,11 @@ class _Linear(torch.autograd.Function):
         _, wants_weight, wants_bias, *wants_inputs = ctx.needs_input_grad
         rows = grad.reshape(-1, weight.shape[0])
         value, gradients = ctx.before(*inputs)
-        of_weight = rows.t() @ value.reshape(-1, weight.shape[1]) if wants_weight else None
+        columns = value.to(weight.dtype).reshape(-1, weight.shape[1])
+        of_weight = rows.t() @ columns if wants_weight else None
         of_bias = rows.sum(0) if wants_bias else None
-        del value  # which is as large as what follows
+        del value, columns  # which are as large as what follows
         if not any(wants_inputs):
             return None, of_weight, of_bias, *(None for _ in inputs)
-        return None, of_weight, of_bias, *gradients((rows @ weight).view(inputs[0].shape))
+        of_value = (rows @ weight).view_as(inputs[0]).to(inputs[0].dtype)
+        return None, of_weight, of_bias, *gradients(of_value)

@@ -67,6 +67,45 @@ def test_the_seed_decides_whatever_the_threads():
         assert agreement == pytest.approx(0.5, abs=0.01)
 
 
+LOW = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize('dtype', LOW, ids=str)
+def test_lower_precision_drops_the_same_and_rounds(dtype):
+    """Of the same seed, forward and backward: what float32 gives of these numbers, rounded."""
+    numbers = [torch.randn(SHAPE).to(dtype) for _ in range(3)]
+
+    def compute(kind):
+        identity, inputs, grad = (t.to(kind).clone() for t in numbers)
+        leaves = identity.requires_grad_(), inputs.requires_grad_()
+        torch.manual_seed(3)
+        added = add_dropout(identity, inputs * 1, 0.2, training=True)
+        relu = relu_dropout(inputs * 1, 0.2)
+        results = [added, relu, *torch.autograd.grad([added, relu], leaves, [grad, grad])]
+        assert {t.dtype for t in results} == {kind}
+        return [(t.detach() == 0, t.detach()) for t in results]
+
+    for (zero, ours), (expected_zero, expected) in zip(
+        compute(dtype), compute(torch.float32), strict=True
+    ):
+        assert (zero == expected_zero).float().mean() > 0.999  # sums that round to 0
+        torch.testing.assert_close(ours, expected.to(dtype))
+
+
+@pytest.mark.parametrize('dtype', LOW, ids=str)
+def test_sum_has_the_wider_type_and_each_gradient_its_own(dtype):
+    identity = torch.zeros(SHAPE, requires_grad=True)
+    inputs = torch.ones(SHAPE, dtype=dtype, requires_grad=True)
+    torch.manual_seed(0)
+    output = add_dropout(identity, inputs * 1, 0.5, training=True)
+    assert output.dtype == torch.float32
+    assert set(output.unique().tolist()) == {0, 2}
+    output.backward(torch.full(SHAPE, 3.0))
+    assert inputs.grad.dtype == dtype
+    torch.testing.assert_close(inputs.grad.float(), output.detach() * 3)
+    torch.testing.assert_close(identity.grad, torch.full(SHAPE, 3.0))
+
+
 def test_checkpointing_draws_the_same_again():
     inputs = torch.randn(SHAPE, requires_grad=True)
 

@@ -21,7 +21,9 @@ def plain(qkv, positions, num_heads):
 @pytest.mark.parametrize('dims', [8, 16, 27], ids='{} channels a head'.format)
 def test_output_and_gradients_equal_the_formula(dims, large, monkeypatch):
     monkeypatch.setattr(factorized, '_LARGE', 0 if large else 1 << 40)
-    monkeypatch.setattr(factorized, 'is_plain_float32', lambda tensor: True)  # float64 is exacter
+    monkeypatch.setattr(
+        factorized, 'product_dtype', lambda tensor: tensor.dtype
+    )  # float64 is exacter
     torch.manual_seed(0)
     heads, channels = 8, 8 * dims
     qkv = torch.randn(2, 35, 3 * channels, dtype=torch.float64, requires_grad=True)

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from mpvit.ops.lean import linear
 from mpvit.ops.lean.linear import (
     PointwiseLinear,
     linear_relu,
     norm_linear,
     norm_mlp_gelu,
+    product_dtype,
 )
 
 
@@ -103,8 +105,81 @@ def test_mlp_keeps_no_more_than_it_needs():
     assert sorted(size for size in kept.values() if size > 5000) == [24_000, 96_000]
 
 
-@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
-def test_other_types_are_computed_as_ever(dtype):
-    layer = PointwiseLinear(16, 8).to(dtype)
-    inputs = torch.randn(4, 16, dtype=dtype)
+def test_other_types_are_computed_as_ever():
+    layer = PointwiseLinear(16, 8).double()
+    inputs = torch.randn(4, 16, dtype=torch.float64)
+    assert product_dtype(inputs) is None
     assert layer(inputs).equal(nn.functional.linear(inputs, layer.weight, layer.bias))
+
+
+def test_weights_of_another_type_are_refused_as_ever():
+    with pytest.raises(RuntimeError, match='dtype'):
+        PointwiseLinear(16, 8)(torch.randn(4, 16).bfloat16())
+
+
+LAYERS = (
+    nn.LayerNorm(24),
+    PointwiseLinear(24, 96),
+    PointwiseLinear(96, 24),
+    PointwiseLinear(24, 8),
+)
+
+
+def chain(layers, inputs):
+    norm, expand, contract, last = layers
+    inputs = inputs + norm_mlp_gelu(inputs, norm, expand, contract)
+    return linear_relu(inputs, last) + norm_linear(inputs, norm, last)
+
+
+def with_gradients(layers, inputs):
+    inputs = inputs.detach().requires_grad_()
+    output = chain(layers, inputs)
+    leaves = [inputs, *layers.parameters()]
+    gradients = torch.autograd.grad(output.float().sin().sum(), leaves)
+    return [output.detach(), *gradients]
+
+
+@pytest.fixture
+def low_precision():
+    """Layers, inputs and a function that says how far results are from those in float32."""
+    torch.manual_seed(0)
+    layers, inputs = nn.ModuleList(copy.deepcopy(LAYERS)), torch.randn(2, 300, 24)
+    exact = with_gradients(layers, inputs)
+
+    def errors(results):
+        assert len(results) <= len(exact)
+        pairs = zip(results, exact, strict=False)
+        return [float((a.float() - b).norm() / b.norm()) for a, b in pairs]
+
+    return layers, inputs, errors
+
+
+def plainly(function, *args):
+    """The result without the layers of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, 'product_dtype', lambda tensor: None)
+        return function(*args)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_lower_precision_is_as_exact_as_the_modules(low_precision, dtype):
+    layers, inputs, errors = low_precision
+    layers, inputs = layers.to(dtype), inputs.to(dtype)
+    for function in (with_gradients, torch.no_grad()(lambda *a: [chain(*a)])):
+        ours, plain = function(layers, inputs), plainly(function, layers, inputs)
+        assert all(result.dtype == dtype for result in ours)
+        for error, other in zip(errors(ours), errors(plain), strict=True):
+            assert error < 1.3 * other
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_is_as_exact_as_the_modules(low_precision, dtype):
+    """Tokens of float32 or bfloat16, weights and their gradients in float32."""
+    layers, inputs, errors = low_precision
+    inputs = inputs.to(dtype)
+    for function in (with_gradients, torch.no_grad()(lambda *a: [chain(*a)])):
+        with torch.autocast('cpu', torch.bfloat16):
+            ours, plain = function(layers, inputs), plainly(function, layers, inputs)
+        assert [a.dtype for a in ours] == [b.dtype for b in plain]
+        for error, other in zip(errors(ours), errors(plain), strict=True):
+            assert error < 1.3 * other
