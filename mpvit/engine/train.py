@@ -187,9 +187,9 @@ def run_training(
         with explained(cfg):
             _ = runner.train_loop, runner.val_loop
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        _check_length(runner)
-        log_data(runner)
-        warn_of_outlook(runner)
+            _check_length(runner)
+            log_data(runner)
+            warn_of_outlook(runner)
         forget()
         runner.register_hook(beginning)
         with explained(cfg, 'run'), traceback_in_log(runner.logger):

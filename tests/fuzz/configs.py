@@ -93,7 +93,11 @@ def override(rng: random.Random, path: Path) -> str:
     """An entry of a config with a value that does not suit it."""
     from mpvit.config.reading import load_config
 
-    entry = rng.choice(sorted(_leaves(load_config(str(path)).to_dict())))
+    try:
+        entries = sorted(_leaves(load_config(str(path)).to_dict()))
+    except Exception:  # it was damaged already
+        entries = ['model.num_queries']
+    entry = rng.choice(entries)
     if rng.random() < 0.1:
         entry += rng.choice(['.x', '.0', '.', '..', '.type', '[0]'])
     # where a large number is a long time and nothing else, it is not asked for

@@ -343,6 +343,7 @@ CASES: dict[str, tuple] = {
     ),
     'no model': (config("_base_ = 'TINY'\nmodel = None\n"), 'mine.py model'),
     'no queries': (option('model.num_queries=-1'), 'num_queries -1'),
+    'limit of detections': (option('model.test_cfg.max_per_img=[]'), 'does not build'),
     'unknown backbone': (option('model.backbone.type=MPVit'), 'MPVit'),
     'unknown size': (option('model.backbone.arch=huge'), 'huge small'),
     'unknown argument': (option('model.backbone.colour=red'), 'colour'),
