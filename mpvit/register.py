@@ -24,6 +24,7 @@ from mmengine.runner import CheckpointLoader
 from PIL import EpsImagePlugin
 
 from mpvit import processors
+from mpvit.files.writing import whole_file
 from mpvit.ops import mmcv_bridge
 
 MMDET = ('mmdet.datasets', 'mmdet.evaluation', 'mmdet.models')
@@ -159,6 +160,21 @@ def format_configs_once() -> None:
     Config.pretty_text = property(pretty_text)
 
 
+def write_configs_whole() -> None:
+    """Let a config that a run leaves be whole or not there, as all that a run leaves."""
+    dump = Config.dump
+
+    def dump_whole(config: Config, file: str | os.PathLike[str] | None = None) -> str | None:
+        if file is None:
+            text: str | None = dump(config)
+            return text
+        with whole_file(file) as place:
+            dump(config, place)
+        return None
+
+    Config.dump = dump_whole
+
+
 use_large_pages()
 mmcv_bridge.install()  # before anything imports mmdet's models
 import_mmdet()
@@ -168,4 +184,5 @@ read_safely()
 write_durably()
 forget_annotations_before_forks()
 format_configs_once()
+write_configs_whole()
 leave_busy_processors()  # last: until here it was measured what others do

@@ -68,7 +68,7 @@ def run(
         splits = [check.Split(ann, images) for ann, images in pairs if ann and images]
     settings = _settings(config) if config else {}
     found = check.inspect_dataset(
-        *splits, quick=quick, workers=workers, other_files=others, **settings
+        *splits, quick=quick, workers=workers, other_files=others, root=data.data, **settings
     )
     print(check.text_report(found))
     if files['json']:

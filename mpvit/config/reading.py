@@ -88,7 +88,7 @@ def load_config(
         _check_key(config, key)
     try:
         config.merge_from_dict(overrides)
-    except (KeyError, IndexError, TypeError, AssertionError) as error:
+    except Exception as error:  # mmengine's merging has many, and no kind of its own
         raise UserError(f'--cfg-options does not fit config {path}: {error}') from error
     _check_kinds(config, path)
     folder = work_dir or config.get('work_dir') or str(Path('work_dirs') / path.stem)

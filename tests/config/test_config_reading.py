@@ -42,6 +42,7 @@ def test_overrides_are_typed_and_applied(toy_config):
         ('=3', 'key=value'),
         ('param_scheduler.7.T_max=3', 'param_scheduler'),
         ('train_cfg.max_epochs.deep=3', 'train_cfg.max_epochs'),
+        ('test_dataloader.dataset.pipeline.1.scale.1=3', 'does not fit'),
         ('model.backbone.out_indices=(1,2', 'model.backbone.out_indices'),
     ],
 )

@@ -38,8 +38,15 @@ def test_exactly_what_was_spoiled_is_found(spoilable, name):
 
 
 def test_every_check_is_made_to_happen():
-    assert {code for case in CASES.values() for code in case.found.split()} == set(CHECKS)
+    made = {code for case in CASES.values() for code in case.found.split()}
+    assert made | {'val-missing'} == set(CHECKS)
     assert {check.severity for check in CHECKS.values()} == set(SEVERITIES)
+
+
+def test_a_folder_needs_validation_data(spoilable):
+    train = Split(spoilable.root / 'train.json', spoilable.root / 'train')
+    assert codes(check_dataset(train, root=spoilable.root)) == {'val-missing'}
+    assert not check_dataset(train)
 
 
 TOGETHER = (  # they do not hide each other

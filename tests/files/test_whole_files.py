@@ -217,3 +217,17 @@ def test_a_folder_without_rights(tmp_path):
                 check_writable(place / 'new', folder=folder)
     finally:
         os.seteuid(user)
+
+
+def test_configs_are_whole_or_not_there(tmp_path):
+    from mmengine.config import Config
+
+    import mpvit.register  # noqa: F401
+
+    config = Config(dict(model=dict(type='x' * 5000)))
+    with limited_files(1000), pytest.raises(NotWritten, match=r'config\.py'):
+        config.dump(tmp_path / 'config.py')
+    assert not list(tmp_path.iterdir())
+    config.dump(tmp_path / 'config.py')
+    assert Config.fromfile(tmp_path / 'config.py').model == config.model
+    assert config.dump() == (tmp_path / 'config.py').read_text()

@@ -78,6 +78,7 @@ def inspect_dataset(
     quick: bool = False,
     workers: int | None = None,
     other_files: Sequence[str | os.PathLike[str]] = (),
+    root: str | os.PathLike[str] | None = None,
 ) -> Inspection:
     """As `check_dataset`, and keep what was read, for a report, a picture or a repair.
 
@@ -92,11 +93,14 @@ def inspect_dataset(
         workers: Threads that read images; None for one for each CPU core.
         other_files: Further annotation files, such as that of the test data, which are not
             checked: images that they list are not taken for forgotten.
+        root: Folder of a dataset that is checked as a whole, and so has to have validation data.
     """
     found = Inspection(scales)
     splits = {role: split for role, split in (('train', train), ('val', val)) if split is not None}
     for role, split in splits.items():
         found.problems += _read(found, split, role)
+    if root is not None and val is None:
+        found.problems.append(Problem('val-missing', 'no validation split', os.fspath(root)))
     tables = list(found.tables.values())
     for role, table in found.tables.items():
         images, boxes = table.used(classes, filter_cfg, role == 'train')
