@@ -42,7 +42,7 @@ _KINDS: dict[str, type] = {
 for _split in ('train', 'val', 'test'):
     _KINDS |= {f'{_split}_dataloader': dict, f'{_split}_dataloader.dataset': dict}
     _KINDS |= {f'{_split}_cfg': dict}
-_OPTIONAL_KINDS = {*_KINDS} - {'model', 'model.backbone'}
+_OPTIONAL_KINDS = {*_KINDS} - {'model', 'model.backbone', 'default_scope'}
 _OPTIONAL_KINDS -= {place for place in _KINDS if place.endswith('.dataset')}
 _CLOSE = 0.8  # similarity from which an unknown key counts as a misspelt one
 

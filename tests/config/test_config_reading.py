@@ -53,6 +53,13 @@ def test_misspelt_overrides_are_refused(toy_config, option, message):
     assert '\n' not in str(caught.value)
 
 
+def test_no_scope_is_refused(toy_config, tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text(f'_base_ = {str(toy_config)!r}\ndefault_scope = None\n')
+    with pytest.raises(UserError, match=r'mine\.py: default_scope'):
+        load_config(config)
+
+
 def test_unknown_config_names_the_nearest(root):
     with pytest.raises(UserError, match=r'/mpvit_s_ddetr_50e\.py'):
         load_config(root / 'configs' / 'deformable_detr' / 'mpvit_s_ddetr_50ep.py')
