@@ -2,15 +2,16 @@
 
 Equation 3 of "Deformable DETR" (Zhu et al., ICLR 2021), as in `mpvit.ops.msda.reference`, in one
 pass: what is read is the values at the corners of each sample, what is written is the result.
-Nothing of size queries x points x channels is stored. Values are float32 or bfloat16; sums are
-float32.
+Nothing of size queries x points x channels is stored. Each input may be float32, bfloat16 or
+float16; sums are float32.
 
 * The loop over the channels of a head is LLVM vector arithmetic of exactly that width
   (`weighted_sum`, `dots_and_sums`); left to LLVM's vectoriser it takes twice as long.
 * Threads are those of `mpvit.ops.threads`, as many as torch's.
-* Everything is copied into the order of heads first, so that what neighbouring queries read stays
-  in the cache. The backward pass deals out heads of images, whose gradients do not overlap: no
-  atomics, the same result every time, and at most as many threads as there are heads x images.
+* Values are copied into the order of heads first, so that what neighbouring queries read stays in
+  the cache. All else is read and written where it is, once.
+* The backward pass deals out heads of images, whose gradients do not overlap: no atomics, the same
+  result every time, and at most as many threads as there are heads x images.
 * Compiled on the first call for a number of channels, in about two seconds, and cached on disk.
 
 docs/benchmarks.md says why Numba, with figures.
@@ -24,19 +25,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpvit.ops.msda.llvm_vectors import dots_and_sums, weighted_sum
-from mpvit.ops.threads import compiled, run
+from mpvit.ops.elements import DTYPES, flat, load, store
+from mpvit.ops.msda.llvm_vectors import copy, dots_and_sums, weighted_sum
+from mpvit.ops.threads import chunks, compiled, run
 
 _INLINE_SAMPLES = 1 << 16  # below this many samples, waking threads costs more than it saves
 _TASKS_PER_THREAD = 4  # more than one, so that all threads end together
-_PLAIN: Any = dict(dtype=torch.float32, device='cpu')  # whatever torch's defaults are
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why it cannot serve values of this dtype on this device, or ``None`` if it can."""
     if device.type != 'cpu':
         return f'the cpu backend takes CPU tensors, not {device.type}'
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if dtype not in DTYPES:
         return f'the cpu backend takes float32, bfloat16 and float16, not {dtype}'
     return None
 
@@ -46,64 +47,77 @@ def forward(
 ) -> Tensor:
     """Weighted sum of bilinear samples, as `mpvit.ops.msda.reference.forward` gives it.
 
-    Values are float32, bfloat16 or float16; nothing is differentiated.
+    Nothing is differentiated.
     """
     batch, tokens, heads, channels = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
-    output = torch.empty(batch, heads, queries, channels, **_PLAIN)
+    output = torch.empty(batch, queries, heads * channels, dtype=value.dtype, device='cpu')
     arrays = (
-        _head_by_head(value),
+        flat(_by_head(value)),
         _sample_table(spatial_shapes, points),
-        _head_by_head(sampling_locations.float()),
-        _head_by_head(attention_weights.float()),
-        output.view(-1).numpy(),
+        flat(sampling_locations.contiguous()),
+        flat(attention_weights.contiguous()),
+        flat(output),
         tokens,
         queries,
+        heads,
     )
     pairs = batch * heads
-    chunks = -(-_TASKS_PER_THREAD * torch.get_num_threads() // pairs)
+    parts = -(-_TASKS_PER_THREAD * torch.get_num_threads() // pairs)
     tasks = [
-        (pair, queries * i // chunks, queries * (i + 1) // chunks)
+        (pair, queries * i // parts, queries * (i + 1) // parts)
         for pair in range(pairs)
-        for i in range(chunks)
+        for i in range(parts)
     ]
     samples = pairs * queries * levels * points
     run(_forward_kernel(channels), arrays, tasks, inline=samples < _INLINE_SAMPLES)
-    return output.transpose(1, 2).to(value.dtype).reshape(batch, queries, -1)
+    return output
 
 
 def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of value, locations and weights, in float32."""
+    """Gradients of value, locations and weights, each of the dtype of its input."""
     value, spatial_shapes, sampling_locations, attention_weights = inputs
     batch, tokens, heads, channels = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
-    grad_value = torch.zeros(batch, heads, tokens, channels, **_PLAIN)
-    grad_locations = torch.empty(batch, heads, queries, levels, points, 2, **_PLAIN)
-    grad_weights = torch.empty(batch, heads, queries, levels, points, **_PLAIN)
+    sums = torch.zeros(batch, heads, tokens, channels, dtype=torch.float32, device='cpu')
+    locations, weights = sampling_locations.contiguous(), attention_weights.contiguous()
+    grad_locations, grad_weights = torch.empty_like(locations), torch.empty_like(weights)
     arrays = (
-        _head_by_head(grad_output.float().view(batch, queries, heads, channels)),
-        _head_by_head(value),
+        flat(grad_output.contiguous()),
+        flat(_by_head(value)),
         _sample_table(spatial_shapes, points),
-        _head_by_head(sampling_locations.float()),
-        _head_by_head(attention_weights.float()),
-        grad_value.view(-1).numpy(),
-        grad_locations.view(-1).numpy(),
-        grad_weights.view(-1).numpy(),
+        flat(locations),
+        flat(weights),
+        flat(sums),
+        flat(grad_locations),
+        flat(grad_weights),
         tokens,
         queries,
+        heads,
     )
     tasks = [(pair,) for pair in range(batch * heads)]
     samples = len(tasks) * queries * levels * points
     run(_backward_kernel(channels), arrays, tasks, inline=samples < _INLINE_SAMPLES)
-    return tuple(g.transpose(1, 2) for g in (grad_value, grad_locations, grad_weights))
+    grad_value = torch.empty(value.shape, dtype=value.dtype, device='cpu')
+    _copy_rows(sums, grad_value, to_heads=False)
+    return grad_value, grad_locations, grad_weights
 
 
-def _head_by_head(tensor: Tensor) -> Any:
-    """``(B, rows, heads, ...)`` as a flat array ``(B, heads, rows, ...)``, bfloat16 as int16."""
-    if tensor.dtype == torch.float16:
-        tensor = tensor.float()
-    flat = tensor.detach().transpose(1, 2).contiguous().view(-1)
-    return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
+def _by_head(value: Tensor) -> Tensor:
+    """``(B, tokens, heads, C)`` as ``(B, heads, tokens, C)``."""
+    batch, tokens, heads, channels = value.shape
+    copied = value.new_empty(batch, heads, tokens, channels)
+    _copy_rows(value.contiguous(), copied, to_heads=True)
+    return copied
+
+
+def _copy_rows(source: Tensor, target: Tensor, to_heads: bool) -> None:
+    """Copy into the order of heads first, or back."""
+    batch, tokens, heads, channels = (source if to_heads else target).shape
+    arrays = (flat(source), flat(target), tokens, heads)
+    tasks = chunks(batch * tokens, _TASKS_PER_THREAD)
+    inline = batch * tokens * heads < _INLINE_SAMPLES
+    run(_copy_kernel(channels, to_heads), arrays, tasks, inline=inline)
 
 
 def _sample_table(spatial_shapes: Tensor, points: int) -> Any:
@@ -143,13 +157,12 @@ def _find_corners(
         indices: Takes the pixels, four rows.
         products: Takes attention weight times bilinear weight, four rows; 0 off the map.
     """
-    count = samples.shape[1]
-    for i in range(count):
-        at = np.uint64(first) + np.uint64(i)  # unsigned: no test for an index from the end
+    for i in range(samples.shape[1]):
+        at = first + i
         width, height, start = samples[0, i], samples[1, i], samples[2, i]
-        x = locations[np.uint64(2) * at] * width - np.float32(0.5)
-        y = locations[np.uint64(2) * at + np.uint64(1)] * height - np.float32(0.5)
-        weight = weights[at]
+        x = load(locations, 2 * at) * width - np.float32(0.5)
+        y = load(locations, 2 * at + 1) * height - np.float32(0.5)
+        weight = load(weights, at)
         weight = weight if x == x and y == y else np.float32(np.nan)  # NaN in, NaN out
         x_low, y_low = np.floor(x), np.floor(y)
         left, right, has_left, has_right = _between(x_low, width)
@@ -184,10 +197,10 @@ def _differentiate_samples(
     ``dots`` is the gradient of the output times the pixels of `_find_corners`, four rows.
     """
     for i in range(samples.shape[1]):
-        at = np.uint64(first) + np.uint64(i)  # unsigned: no test for an index from the end
+        at = first + i
         width, height = samples[0, i], samples[1, i]
-        x = locations[np.uint64(2) * at] * width - np.float32(0.5)
-        y = locations[np.uint64(2) * at + np.uint64(1)] * height - np.float32(0.5)
+        x = load(locations, 2 * at) * width - np.float32(0.5)
+        y = load(locations, 2 * at + 1) * height - np.float32(0.5)
         x_low, y_low = np.floor(x), np.floor(y)
         _, _, has_left, has_right = _between(x_low, width)
         _, _, has_top, has_bottom = _between(y_low, height)
@@ -197,11 +210,12 @@ def _differentiate_samples(
         x0, y0 = np.float32(1) - x1, np.float32(1) - y1
         d00, d01 = has_top * has_left * dots[0, i], has_top * has_right * dots[1, i]
         d10, d11 = has_bottom * has_left * dots[2, i], has_bottom * has_right * dots[3, i]
-        grad_weights[at] = y0 * (x0 * d00 + x1 * d01) + y1 * (x0 * d10 + x1 * d11)
+        store(grad_weights, at, y0 * (x0 * d00 + x1 * d01) + y1 * (x0 * d10 + x1 * d11))
         slope_x = y0 * (d01 - d00) + y1 * (d11 - d10)
         slope_y = x0 * (d10 - d00) + x1 * (d11 - d01)
-        grad_locations[np.uint64(2) * at] = weights[at] * slope_x * width
-        grad_locations[np.uint64(2) * at + np.uint64(1)] = weights[at] * slope_y * height
+        weight = load(weights, at)
+        store(grad_locations, 2 * at, weight * slope_x * width)
+        store(grad_locations, 2 * at + 1, weight * slope_y * height)
 
 
 @functools.cache
@@ -215,6 +229,7 @@ def _forward_kernel(channels: int) -> Callable[..., None]:
         output: Any,
         tokens: int,
         queries: int,
+        heads: int,
         pair: int,
         first: int,
         last: int,
@@ -223,9 +238,9 @@ def _forward_kernel(channels: int) -> Callable[..., None]:
         count = samples.shape[1]
         indices = np.empty((4, count), np.int32)
         products = np.empty((4, count), np.float32)
-        base = pair * tokens * channels
+        image, head, base = pair // heads, pair % heads, pair * tokens * channels
         for query in range(first, last):
-            row = pair * queries + query
+            row = (image * queries + query) * heads + head
             _find_corners(locations, weights, samples, row * count, indices, products)
             weighted_sum(
                 value, base, indices, products, 4 * count, output, row * channels, channels
@@ -248,6 +263,7 @@ def _backward_kernel(channels: int) -> Callable[..., None]:
         grad_weights: Any,
         tokens: int,
         queries: int,
+        heads: int,
         pair: int,
     ) -> None:
         """All queries of a pair of image and head, ``image * heads + head``."""
@@ -255,9 +271,9 @@ def _backward_kernel(channels: int) -> Callable[..., None]:
         indices = np.empty((4, count), np.int32)
         products = np.empty((4, count), np.float32)
         dots = np.empty((4, count), np.float32)
-        base = pair * tokens * channels
+        image, head, base = pair // heads, pair % heads, pair * tokens * channels
         for query in range(queries):
-            row = pair * queries + query
+            row = (image * queries + query) * heads + head
             _find_corners(locations, weights, samples, row * count, indices, products)
             dots_and_sums(
                 grad_output,
@@ -274,5 +290,23 @@ def _backward_kernel(channels: int) -> Callable[..., None]:
             _differentiate_samples(
                 locations, weights, samples, row * count, dots, grad_locations, grad_weights
             )
+
+    return kernel
+
+
+@functools.cache
+def _copy_kernel(channels: int, to_heads: bool) -> Callable[..., None]:
+    @compiled
+    def kernel(source: Any, target: Any, tokens: int, heads: int, first: int, last: int) -> None:
+        """Tokens ``first`` to ``last`` of all images."""
+        for token in range(first, last):
+            image = token // tokens
+            for head in range(heads):
+                by_token = (token * heads + head) * channels
+                by_head = ((image * heads + head) * tokens + token - image * tokens) * channels
+                if to_heads:
+                    copy(source, by_token, target, by_head, channels)
+                else:
+                    copy(source, by_head, target, by_token, channels)
 
     return kernel

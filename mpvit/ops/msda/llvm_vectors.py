@@ -3,7 +3,7 @@
 Numba leaves a loop over channels to LLVM's vectoriser, which guards it with checks for overlapping
 memory and for the number of channels; in a loop this short they cost as much as the arithmetic.
 Here the vector has exactly the length of the head, whatever it is, and sums stay in registers.
-Memory holds float32, or bfloat16 as int16.
+Memory is that of `mpvit.ops.elements`; arithmetic is float32.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from mpvit.ops.elements import narrow, widen
 from mpvit.ops.threads import FASTMATH
 
 _FLOAT = ir.FloatType()
@@ -25,23 +26,20 @@ def _data(context: Any, builder: Any, signature: Any, arguments: Any, *places: i
     ]
 
 
-def _load(builder: Any, data: Any, start: Any, channels: int) -> Any:
-    """A float32 vector from unaligned float32 or bfloat16 memory."""
+def _read(builder: Any, data: Any, start: Any, channels: int) -> Any:
+    """A vector as it lies in memory, unaligned."""
     pointer = builder.gep(data, [start])
-    element = pointer.type.pointee
-    is_bfloat16 = isinstance(element, ir.IntType)
-    raw = builder.bitcast(pointer, ir.VectorType(element, channels).as_pointer())
-    vector = builder.load(raw, align=2 if is_bfloat16 else 4)
-    if is_bfloat16:  # the upper half of a float32
-        wide = ir.VectorType(ir.IntType(32), channels)
-        upper = builder.shl(builder.zext(vector, wide), ir.Constant(wide, [16] * channels))
-        vector = builder.bitcast(upper, ir.VectorType(_FLOAT, channels))
-    return vector
+    vector = ir.VectorType(pointer.type.pointee, channels)
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=_bytes(vector))
 
 
-def _store(builder: Any, vector: Any, data: Any, start: Any) -> None:
+def _write(builder: Any, vector: Any, data: Any, start: Any) -> None:
     pointer = builder.bitcast(builder.gep(data, [start]), vector.type.as_pointer())
-    builder.store(vector, pointer, align=4)
+    builder.store(vector, pointer, align=_bytes(vector.type))
+
+
+def _bytes(vector: Any) -> int:
+    return 4 if vector.element == _FLOAT else 2
 
 
 def _scaled(builder: Any, scalar: Any, vector: Any) -> Any:
@@ -70,7 +68,7 @@ def _weighted_sum(
 ) -> Any:
     """``output[start:start + channels] = sum_k weights[k] * value[base + indices[k] * channels:]``.
 
-    ``indices`` are int32 and not negative.
+    ``indices`` are int32 and not negative; ``count`` is even.
     """
     length = channels.literal_value
     signature = types.void(
@@ -78,17 +76,25 @@ def _weighted_sum(
     )
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, indices, weights, output = _data(context, builder, signature, arguments, 0, 2, 3, 5)
+        rows, indices, weights, target = _data(context, builder, signature, arguments, 0, 2, 3, 5)
         base, count, start = (arguments[i] for i in (1, 4, 6))
         vector = ir.VectorType(_FLOAT, length)
-        total = cgutils.alloca_once(builder, vector)  # becomes registers
-        builder.store(ir.Constant(vector, None), total)
-        with cgutils.for_range(builder, count) as loop:
-            row = _row(builder, indices, loop.index, base, length)
-            weight = builder.load(builder.gep(weights, [loop.index]))
-            product = _scaled(builder, weight, _load(builder, value, row, length))
-            builder.store(builder.fadd(builder.load(total), product, flags=FASTMATH), total)
-        _store(builder, builder.load(total), output, start)
+        # registers in the end, and two of them, so that an addition need not wait for the last one
+        totals = [cgutils.alloca_once(builder, vector) for _ in range(2)]
+        for total in totals:
+            builder.store(ir.Constant(vector, None), total)
+        half = builder.udiv(count, ir.Constant(count.type, 2))
+        with cgutils.for_range(builder, half) as loop:
+            for total, first in zip(
+                totals, (loop.index, builder.add(loop.index, half)), strict=True
+            ):
+                row = _row(builder, indices, first, base, length)
+                weight = builder.load(builder.gep(weights, [first]))
+                read = widen(builder, _read(builder, rows, row, length), value.dtype)
+                product = _scaled(builder, weight, read)
+                builder.store(builder.fadd(builder.load(total), product, flags=FASTMATH), total)
+        sum_ = builder.fadd(*map(builder.load, totals), flags=FASTMATH)
+        _write(builder, narrow(builder, sum_, output.dtype), target, start)
         return context.get_dummy_value()
 
     return signature, generate
@@ -110,7 +116,7 @@ def _dots_and_sums(
     """Both gradients of `weighted_sum`, for the vector ``grad[start:start + channels]``.
 
     ``dots[k]`` becomes its dot product with row ``k`` of ``value``, and ``weights[k]`` times the
-    vector is added to row ``k`` of ``target``.
+    vector is added to row ``k`` of ``target``, which is float32.
     """
     length = channels.literal_value
     integer = types.intp
@@ -119,7 +125,7 @@ def _dots_and_sums(
     )
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        grad, value, target, indices, weights, dots = _data(
+        grads, rows, sums, indices, weights, dots = _data(
             context, builder, signature, arguments, 0, 2, 3, 5, 6, 8
         )
         start, base, count = (arguments[i] for i in (1, 4, 7))
@@ -129,16 +135,32 @@ def _dots_and_sums(
             ir.FunctionType(_FLOAT, [_FLOAT, vector]),
             f'llvm.vector.reduce.fadd.v{length}f32',
         )
-        gradient = _load(builder, grad, start, length)
+        gradient = widen(builder, _read(builder, grads, start, length), grad.dtype)
         with cgutils.for_range(builder, count) as loop:
             row = _row(builder, indices, loop.index, base, length)
-            product = builder.fmul(gradient, _load(builder, value, row, length), flags=FASTMATH)
+            read = widen(builder, _read(builder, rows, row, length), value.dtype)
+            product = builder.fmul(gradient, read, flags=FASTMATH)
             dot = builder.call(reduce, [ir.Constant(_FLOAT, -0.0), product], fastmath=FASTMATH)
             builder.store(dot, builder.gep(dots, [loop.index]))
             weight = builder.load(builder.gep(weights, [loop.index]))
-            before = _load(builder, target, row, length)
+            before = _read(builder, sums, row, length)
             after = builder.fadd(before, _scaled(builder, weight, gradient), flags=FASTMATH)
-            _store(builder, after, target, row)
+            _write(builder, after, sums, row)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _copy(typing: Any, source: Any, start: Any, target: Any, at: Any, channels: Any) -> Any:
+    """``target[at:at + channels] = source[start:start + channels]``."""
+    signature = types.void(source, types.intp, target, types.intp, channels)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        rows, copies = _data(context, builder, signature, arguments, 0, 2)
+        vector = _read(builder, rows, arguments[1], channels.literal_value)
+        if source.dtype != target.dtype:
+            vector = narrow(builder, widen(builder, vector, source.dtype), target.dtype)
+        _write(builder, vector, copies, arguments[3])
         return context.get_dummy_value()
 
     return signature, generate
@@ -147,3 +169,4 @@ def _dots_and_sums(
 # What a kernel calls; Numba hands in the first argument, and the last must be a constant.
 weighted_sum: Any = intrinsic(prefer_literal=True)(_weighted_sum)
 dots_and_sums: Any = intrinsic(prefer_literal=True)(_dots_and_sums)
+copy: Any = intrinsic(prefer_literal=True)(_copy)
