@@ -69,24 +69,27 @@ def evaluate(
     """
     existing_checkpoint(checkpoint)
     cfg, notes = config_on(data.for_testing() if data else None, config, cfg_options, work_dir)
-    cfg.launcher = launcher
-    cfg.load_from = checkpoint
-    cfg.resume = False
-    found = evaluators(cfg, 'test')
-    if is_of_classifier(cfg):
-        _refuse_for_classifier(cfg, classwise=classwise, out=out, show_dir=show_dir, tta=tta)
-    if classwise:
-        for evaluator in found:
-            if evaluator.type in _OF_BOXES:
-                evaluator.classwise = True
-    if out is not None:
-        dump = ConfigDict(type='DumpDetResults', out_file_path=out)
-        cfg.test_evaluator = [*found, dump]
-    if show_dir is not None:
-        cfg.default_hooks.visualization.update(draw=True, test_out_dir=os.path.abspath(show_dir))
-    if tta:
-        enable_tta(cfg)
-    return run_test(cfg, notes, dtype=dtype, compile=compile, fold=fold)
+    with explained(cfg, 'run'):
+        cfg.launcher = launcher
+        cfg.load_from = checkpoint
+        cfg.resume = False
+        found = evaluators(cfg, 'test')
+        if is_of_classifier(cfg):
+            _refuse_for_classifier(cfg, classwise=classwise, out=out, show_dir=show_dir, tta=tta)
+        if classwise:
+            for evaluator in found:
+                if evaluator.type in _OF_BOXES:
+                    evaluator.classwise = True
+        if out is not None:
+            dump = ConfigDict(type='DumpDetResults', out_file_path=out)
+            cfg.test_evaluator = [*found, dump]
+        if show_dir is not None:
+            cfg.default_hooks.visualization.update(
+                draw=True, test_out_dir=os.path.abspath(show_dir)
+            )
+        if tta:
+            enable_tta(cfg)
+        return run_test(cfg, notes, dtype=dtype, compile=compile, fold=fold)
 
 
 def _refuse_for_classifier(cfg: Config, **flags: Any) -> None:

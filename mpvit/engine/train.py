@@ -95,31 +95,32 @@ def train(
     cfg, notes = _config(config, layout, cfg_options, work_dir, preset, flags)
     require_model(cfg)
     cfg.launcher = launcher
-    if amp:
-        enable_amp(cfg, amp)
-    if auto_scale_lr:
-        scaling = cfg.setdefault('auto_scale_lr', ConfigDict())
-        scaling.enable = auto_scale_lr != 'off'
-        if scaling.enable:
-            scaling.rule = auto_scale_lr
-    if load_from is not None:
-        cfg.load_from = load_from
-    if resume is None and cfg.get('resume'):
-        resume = 'auto' if cfg.resume == 'auto' else cfg.get('load_from') or 'auto'
-    with owned_folder(cfg, work_dir is not None, resume) as place:
-        if place.resume == 'auto':
-            cfg.resume = 'auto'
-        elif place.resume is not None:
-            cfg.resume = True
-            cfg.load_from = place.resume
-        if cfg.get('load_from'):
-            existing_checkpoint(cfg.load_from)
-        warning = set_initial_weights(cfg, pretrained, from_scratch)
-        continued = bool(cfg.get('resume') and candidates(cfg.work_dir))
-        use_trackers(cfg, track, continued)
-        auto_batch = flags is not None and flags.batch_size == 'auto'
-        notes += [place.note] if place.note else []
-        return run_training(cfg, notes, warning, auto_batch)
+    with explained(cfg, 'run'):
+        if amp:
+            enable_amp(cfg, amp)
+        if auto_scale_lr:
+            scaling = cfg.setdefault('auto_scale_lr', ConfigDict())
+            scaling.enable = auto_scale_lr != 'off'
+            if scaling.enable:
+                scaling.rule = auto_scale_lr
+        if load_from is not None:
+            cfg.load_from = load_from
+        if resume is None and cfg.get('resume'):
+            resume = 'auto' if cfg.resume == 'auto' else cfg.get('load_from') or 'auto'
+        with owned_folder(cfg, work_dir is not None, resume) as place:
+            if place.resume == 'auto':
+                cfg.resume = 'auto'
+            elif place.resume is not None:
+                cfg.resume = True
+                cfg.load_from = place.resume
+            if cfg.get('load_from'):
+                existing_checkpoint(cfg.load_from)
+            warning = set_initial_weights(cfg, pretrained, from_scratch)
+            continued = bool(cfg.get('resume') and candidates(cfg.work_dir))
+            use_trackers(cfg, track, continued)
+            auto_batch = flags is not None and flags.batch_size == 'auto'
+            notes += [place.note] if place.note else []
+            return run_training(cfg, notes, warning, auto_batch)
 
 
 def _config(
