@@ -8,33 +8,21 @@ dataloader would each get a copy. Imports neither torch nor mmdet.
 
 import gc
 import json
-import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mpvit.datasets.coco_format import FAULTS, form_fault, short
-from mpvit.errors import UserError
+from mpvit.datasets.coco_format import form_fault
+from mpvit.datasets.table import AnnotationFileError, Annotations, AnyPath
 from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 #: Objects are small below the first of these areas in pixels and large from the second on.
 SIZE_LIMITS = (32**2, 96**2)
 _CLOCK_TICK = 10**8  # ns within which a file may be written twice with one time stamp
 _MOST_KEPT = 3  # files: of training, validation and test
-_LONGEST = 2**24  # pixels of a side; float32 holds every integer up to here
-AnyPath = str | os.PathLike[str]
-Entry = dict[str, Any]
-Mask = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,217 +36,6 @@ class Split:
 
     ann_file: AnyPath
     images: AnyPath
-
-
-class AnnotationFileError(UserError):
-    """An annotation file of which nothing can be used.
-
-    Args:
-        code: Of the check: 'file-missing', 'json-invalid' or 'not-coco'.
-        reason: What is wrong, to stand after the name of the file.
-    """
-
-    def __init__(self, code: str, file: str, reason: str) -> None:
-        super().__init__(f'annotation file {file} {reason}')
-        self.code, self.reason = code, reason
-
-
-@dataclass(eq=False)
-class Annotations:
-    """The well-formed entries of an annotation file, with their numbers as arrays.
-
-    Others share it: nothing in it may be changed.
-
-    Attributes:
-        file: Annotation file.
-        content: The whole file.
-        folder: Of the images, if it is known.
-        starts_with_mark: Whether a byte order mark stands before the JSON.
-        images: ``(M,)`` entries.
-        annotations: ``(N,)`` entries.
-        categories: ``(C,)`` entries.
-    """
-
-    file: str
-    content: Entry
-    folder: AnyPath = ''
-    starts_with_mark: bool = False
-
-    def __post_init__(self) -> None:
-        """Leave out what is malformed."""
-        self.images, self.annotations, self.categories = (
-            [entry for entry in self.content.get(kind, ()) if fault_of(entry) is None]
-            for kind, fault_of in FAULTS.items()
-        )
-
-    def within(self, folder: AnyPath) -> 'Annotations':
-        """The same, with the folder of the images."""
-        found = copy(self)
-        found.__dict__.pop('paths', None)
-        found.folder = os.path.realpath(folder)
-        return found
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the categories in the file's order."""
-        return [category['name'] for category in self.categories]
-
-    @cached_property
-    def paths(self) -> list[str]:
-        """Where the image files are, ``(M,)``."""
-        names = (image['file_name'] for image in self.images)
-        return [os.path.normpath(os.path.join(self.folder, name)) for name in names]
-
-    @cached_property
-    def sizes(self) -> Floats:
-        """Stated width and height of the images, ``(M, 2)``.
-
-        NaN if not positive numbers up to 16,777,216, above any image.
-        """
-        columns = [[image.get(key) for image in self.images] for key in ('width', 'height')]
-        sizes = np.column_stack([numbers(column) for column in columns])
-        sizes[~((sizes > 0) & (sizes <= _LONGEST)).all(1)] = np.nan
-        return sizes
-
-    @cached_property
-    def boxes(self) -> Floats:
-        """Boxes as stated, ``(x, y, width, height)`` in pixels, ``(N, 4)``; NaN if malformed."""
-        return self._boxes_and_malformed[0]
-
-    @property
-    def malformed(self) -> Mask:
-        """Which boxes are not four numbers, ``(N,)``."""
-        return self._boxes_and_malformed[1]
-
-    @cached_property
-    def _boxes_and_malformed(self) -> tuple[Floats, Mask]:
-        return _boxes([entry.get('bbox') for entry in self.annotations])
-
-    @cached_property
-    def areas(self) -> Floats:
-        """Areas of the objects as annotated, or else of their boxes, in pixels, ``(N,)``."""
-        area = numbers([entry.get('area') for entry in self.annotations])
-        with np.errstate(over='ignore'):
-            return np.where(np.isnan(area), self.boxes[:, 2:].prod(1), area)
-
-    @cached_property
-    def image_row(self) -> Ints:
-        """Row of the image of each annotation, ``(N,)``; -1 if it is not listed."""
-        return rows_of(self.images, [entry['image_id'] for entry in self.annotations])
-
-    @cached_property
-    def category_row(self) -> Ints:
-        """Row of the category of each annotation, ``(N,)``; -1 if it is not listed."""
-        return rows_of(self.categories, [entry['category_id'] for entry in self.annotations])
-
-    @cached_property
-    def crowd(self) -> Mask:
-        """Which annotations are crowds, ``(N,)``."""
-        return np.array([bool(entry.get('iscrowd')) for entry in self.annotations], bool)
-
-    @cached_property
-    def ignored(self) -> Mask:
-        """Which annotations are marked to be left out of training (``ignore``), ``(N,)``."""
-        return np.array([bool(entry.get('ignore')) for entry in self.annotations], bool)
-
-    @property
-    def image_sizes(self) -> Floats:
-        """The stated size of the image of each annotation, ``(N, 2)``; NaN if it is not known."""
-        return np.vstack([self.sizes, [[np.nan, np.nan]]])[self.image_row]
-
-    @cached_property
-    def clipped(self) -> Floats:
-        """Boxes cut to their images, ``(x1, y1, x2, y2)`` in pixels, ``(N, 4)``.
-
-        Those without area within the image have ``x2 <= x1`` or ``y2 <= y1``.
-        """
-        ends = np.nan_to_num(self.image_sizes, nan=np.inf)
-        with np.errstate(invalid='ignore', over='ignore'):  # infinite ones
-            start, end = self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]
-        return np.hstack([start.clip(0, ends), end.clip(0, ends)])
-
-    @cached_property
-    def has_area(self) -> Mask:
-        """Which boxes are four finite numbers with an area within the image, ``(N,)``."""
-        finite, extent = np.isfinite(self.boxes), self.clipped[:, 2:] > self.clipped[:, :2]
-        return np.asarray(finite.all(1) & extent.all(1))
-
-    @cached_property
-    def listed(self) -> Mask:
-        """Which annotations have a listed image and a listed category, ``(N,)``."""
-        return np.asarray((self.image_row >= 0) & (self.category_row >= 0))
-
-    @property
-    def usable(self) -> Mask:
-        """Which boxes a detector is tested with, ``(N,)``; duplicates count."""
-        return np.asarray(self.has_area & ~self.crowd & self.listed)
-
-    @property
-    def trained(self) -> Mask:
-        """Which boxes a detector of all categories is trained on, ``(N,)``; duplicates count."""
-        return np.asarray(self.usable & ~self.ignored)
-
-    def used(
-        self,
-        classes: Sequence[str] | None = None,
-        filter_cfg: Mapping[str, Any] | None = None,
-        training: bool = True,
-    ) -> tuple[Mask, Mask]:
-        """What a dataset takes of the file.
-
-        Args:
-            classes: Names of its classes; None for all categories.
-            filter_cfg: mmdet's: with ``filter_empty_gt`` an image needs an annotation of a class,
-                whatever its box, with ``min_size`` so many pixels on its shorter side. Only
-                trainings leave images out.
-            training: Boxes with ``ignore`` are left out; COCO's evaluation counts them.
-
-        Returns:
-            Which images, ``(M,)``, and which boxes, ``(N,)``; crowds are none.
-        """
-        wanted = [classes is None or name in classes for name in self.names]
-        of_class = np.array([*wanted, False], bool)[self.category_row]
-        images, limits = np.ones(len(self.images), bool), filter_cfg if training else None
-        if limits and limits.get('filter_empty_gt'):
-            images[:] = False
-            images[self.image_row[of_class & self.listed]] = True
-        if limits and limits.get('min_size'):
-            with np.errstate(invalid='ignore'):  # unknown sizes
-                images &= self.sizes.min(1) >= limits['min_size']
-        boxes = (self.trained if training else self.usable) & of_class
-        boxes[boxes] = images[self.image_row[boxes]]
-        return images, boxes
-
-    def class_counts(self, boxes: Mask | None = None) -> dict[str, int]:
-        """Boxes of every category in the file's order: the usable ones, or those given ``(N,)``."""
-        chosen = self.usable if boxes is None else boxes
-        counts = np.bincount(self.category_row[chosen], minlength=len(self.categories))
-        return dict(zip(self.names, counts.tolist(), strict=True))
-
-    def faults(self) -> Iterator[tuple[str, int, str]]:
-        """The list of each entry that is left out, its place there, and why."""
-        for kind, fault_of in FAULTS.items():
-            entries = self.content.get(kind, ())
-            if len(getattr(self, kind)) < len(entries):
-                faults = ((index, fault_of(entry)) for index, entry in enumerate(entries))
-                yield from ((kind, index, reason) for index, reason in faults if reason)
-
-    def refuse_odd_boxes(self, counted: Mask) -> None:
-        """Refuse a file with a box that counts and is not four finite numbers.
-
-        Raises:
-            AnnotationFileError: There is such a box among those ``counted``, ``(N,)``.
-        """
-        for row in np.flatnonzero(counted & ~np.isfinite(self.boxes).all(1))[:1]:
-            entry = self.annotations[row]
-            raise self.malformed_error(
-                f'annotation {entry["id"]} (image {entry["image_id"]}) has the bbox '
-                f'{short(entry.get("bbox"))}, not four finite numbers'
-            )
-
-    def malformed_error(self, reason: str) -> UserError:
-        """An error about the content of the file."""
-        return AnnotationFileError('not-coco', self.file, f'is not in COCO format: {reason}')
 
 
 def read_annotations(
@@ -362,47 +139,3 @@ def collector_off() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def number(value: Any) -> float:
-    """A JSON number, NaN if it is something else."""
-    if type(value) not in (int, float):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def numbers(values: list[Any]) -> Floats:
-    """JSON numbers ``(N,)``, NaN for those that are something else or infinite."""
-    try:
-        array = np.array(values)
-    except ValueError:  # lists among them
-        array = np.array([])
-    if array.shape != (len(values),) or array.dtype.kind not in 'if':
-        array = np.array([number(value) for value in values], np.float64)
-    return np.where(np.isfinite(array), array, np.nan).astype(np.float64)
-
-
-def rows_of(entries: list[Entry], ids: Iterable[int]) -> Ints:
-    """The row of each id, of several the first; -1 for those that are not there."""
-    row = {entry['id']: index for index, entry in reversed(list(enumerate(entries)))}
-    return np.array([row.get(id_, -1) for id_ in ids], np.int64)
-
-
-def _boxes(raw: list[Any]) -> tuple[Floats, Mask]:
-    """Boxes ``(N, 4)``, and which of them are not four numbers."""
-    try:
-        boxes = np.array(raw)
-        if boxes.shape == (len(raw), 4) and boxes.dtype.kind in 'if':
-            return boxes.astype(np.float64), np.zeros(len(raw), bool)
-    except ValueError:
-        pass  # not all of the same length
-    boxes = np.full((len(raw), 4), np.nan)
-    malformed = np.ones(len(raw), bool)
-    for index, box in enumerate(raw):
-        if type(box) is list and len(box) == 4 and all(type(n) in (int, float) for n in box):
-            boxes[index] = [number(n) for n in box]
-            malformed[index] = False
-    return boxes, malformed

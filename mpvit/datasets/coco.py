@@ -8,7 +8,8 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
-from mpvit.datasets.annotations import Annotations, Entry, collector_off, read_annotations
+from mpvit.datasets.annotations import collector_off, read_annotations
+from mpvit.datasets.table import Annotations, Entry
 from mpvit.datasets.toy import CLASSES, PALETTE, ToySpec, write_toy_dataset
 from mpvit.datasets.unreadable_images import SkippedImages, check_folder, why_unreadable
 from mpvit.errors import UserError, did_you_mean

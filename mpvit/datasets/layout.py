@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mpvit.datasets.annotations import Annotations, Split, read_annotations
+from mpvit.datasets.annotations import Split, read_annotations
+from mpvit.datasets.table import Annotations
 from mpvit.errors import UserError, listed
 
 SPLITS = ('train', 'val', 'test')

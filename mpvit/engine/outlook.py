@@ -10,8 +10,9 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from mpvit.config.reading import is_of_classifier, leaf_datasets
-from mpvit.datasets.annotations import Annotations, Floats, read_annotations
+from mpvit.datasets.annotations import read_annotations
 from mpvit.datasets.check import Scales
+from mpvit.datasets.table import Annotations, Floats
 from mpvit.engine.data_check import coco_files
 from mpvit.engine.initial_weights import has_trained_backbone, whole_model
 from mpvit.engine.run_folder import candidates

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from mpvit.datasets.annotations import Floats, collector_off, read_annotations
+from mpvit.datasets.annotations import collector_off, read_annotations
+from mpvit.datasets.table import Floats
 from mpvit.errors import UserError
 
 #: COCO's 12 numbers in its order: their short names, and those in the metrics of an evaluation.

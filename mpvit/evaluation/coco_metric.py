@@ -10,7 +10,8 @@ from mmengine.fileio import dump
 from mmengine.logging import MMLogger
 from terminaltables import AsciiTable
 
-from mpvit.datasets.annotations import Floats, forget
+from mpvit.datasets.annotations import forget
+from mpvit.datasets.table import Floats
 from mpvit.errors import UserError
 from mpvit.evaluation.coco import STATS, Record, detection_records, evaluate_boxes, read_truth
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mpvit.datasets.annotations import Annotations, Floats, Ints, Mask, read_annotations, rows_of
+from mpvit.datasets.annotations import read_annotations
+from mpvit.datasets.table import Annotations, Floats, Ints, Mask, rows_of
 from mpvit.errors import UserError, did_you_mean
 from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 

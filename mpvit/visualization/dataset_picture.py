@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.checker import Inspection
 from mpvit.datasets.check.problems import SEVERITIES, Problem
 from mpvit.datasets.check.report import grouped, verdict
 from mpvit.datasets.palette import CLASSES
+from mpvit.datasets.table import Annotations
 from mpvit.files.untrusted import open_image
 from mpvit.inference.drawing import Box
 from mpvit.inference.images import from_pillow

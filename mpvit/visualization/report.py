@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from mpvit import __version__
-from mpvit.datasets.annotations import SIZE_LIMITS, AnnotationFileError, read_annotations
+from mpvit.datasets.annotations import SIZE_LIMITS, read_annotations
 from mpvit.datasets.palette import class_colour
+from mpvit.datasets.table import AnnotationFileError
 from mpvit.engine.run_folder import METRICS, Run, find_run
 from mpvit.engine.training_log import History, duration, read_history
 from mpvit.errors import UserError

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpvit.datasets.annotations import AnnotationFileError, Annotations, Split, read_annotations
+from mpvit.datasets.annotations import Split, read_annotations
 from mpvit.datasets.check.classes import (
     balance_problems,
     config_problems,
@@ -22,6 +22,7 @@ from mpvit.datasets.check.images import (
     orphan_problems,
 )
 from mpvit.datasets.check.problems import Problem
+from mpvit.datasets.table import AnnotationFileError, Annotations
 from mpvit.errors import UserError
 
 

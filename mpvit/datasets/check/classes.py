@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.problems import Problem
+from mpvit.datasets.table import Annotations
 from mpvit.errors import did_you_mean, listed
 
 _RARE = 10  # boxes

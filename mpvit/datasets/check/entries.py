@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from mpvit.datasets.annotations import Annotations, Mask, numbers
 from mpvit.datasets.check.problems import Problem, size_text
 from mpvit.datasets.coco_format import short
+from mpvit.datasets.table import Annotations, Mask, numbers
 
 #: Pixels by which a box may reach out of its image before it is worth a word, since tools round.
 TOLERANCE = 1.0

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mpvit.datasets.annotations import Annotations, Floats
 from mpvit.datasets.check.entries import TOLERANCE
 from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.problems import Problem, size_text
+from mpvit.datasets.table import Annotations, Floats
 from mpvit.files.paths import is_image
 from mpvit.files.untrusted import walk
 

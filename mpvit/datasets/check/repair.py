@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mpvit.datasets.annotations import Annotations, Entry, number
 from mpvit.datasets.check.entries import box_faults
 from mpvit.datasets.check.image_files import Facts
 from mpvit.datasets.check.images import boxes_by_image, boxes_fit
 from mpvit.datasets.coco_format import FLAGS, annotation_fault
+from mpvit.datasets.table import Annotations, Entry, number
 from mpvit.errors import UserError
 from mpvit.files.writing import write
 

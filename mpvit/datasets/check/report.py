@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mpvit.datasets.annotations import Annotations
 from mpvit.datasets.check.checker import Inspection
 from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Problem
 from mpvit.datasets.coco_format import FAULTS
+from mpvit.datasets.table import Annotations
 
 
 def text_report(found: Inspection, shown: int = 3) -> str:
