@@ -69,7 +69,7 @@ class Facts:
         kept = truth.trained & (sides[truth.image_row] > 0)
         if not kept.any():
             raise UserError(f'annotation file {truth.file} has no box to train on')
-        rows, boxes = truth.image_row[kept], truth.clipped[kept]
+        rows, boxes = truth.image_row[kept], truth.clipped(kept)
         areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         counts = np.bincount(rows)
         return cls(

@@ -3,20 +3,19 @@
 Training, evaluation, the checker, the search for a dataset's files and the pictures read through
 `read_annotations`. A file that was read is kept while it is unchanged, since a training needs it
 several times before its first step, and dropped before a process is forked: the workers of a
-dataloader would each get a copy. Imports neither torch nor mmdet.
+dataloader would each get a copy. Of large files processes share one (`mpvit.datasets.shared`).
+Imports neither torch nor mmdet.
 """
 
-import gc
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from mpvit.datasets.coco_format import form_fault
-from mpvit.datasets.table import AnnotationFileError, Annotations, AnyPath
+from mpvit.datasets.shared import shared_annotations
+from mpvit.datasets.table import AnnotationFileError, Annotations, AnyPath, collector_off
 from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 #: Objects are small below the first of these areas in pixels and large from the second on.
@@ -63,7 +62,8 @@ def read_annotations(
     if kept is not None and kept[0] == stamp:
         found = kept[1]
     else:
-        found = _parse(path, _bytes(path, remote, backend_args))
+        shared = None if remote else shared_annotations(path)
+        found = shared or _parse(path, _bytes(path, remote, backend_args))
         if stamp is not None:
             _kept.pop(path, None)
             _kept[path] = stamp, found
@@ -127,15 +127,3 @@ def _parse(file: str, data: bytes) -> Annotations:
         if fault:
             raise AnnotationFileError('not-coco', file, f'is not in COCO format: {fault}')
         return Annotations(file, content, starts_with_mark=text.startswith('\ufeff'))
-
-
-@contextmanager
-def collector_off() -> Iterator[None]:
-    """Do not look for garbage, as otherwise happens again and again among millions of records."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

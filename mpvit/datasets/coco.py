@@ -1,15 +1,15 @@
 """COCO annotations read the way the official code reads them."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
-from mpvit.datasets.annotations import collector_off, read_annotations
-from mpvit.datasets.table import Annotations, Entry
+from mpvit.datasets.annotations import read_annotations
+from mpvit.datasets.table import Annotations, Ints, Mask, collector_off
 from mpvit.datasets.toy import CLASSES, PALETTE, ToySpec, write_toy_dataset
 from mpvit.datasets.unreadable_images import SkippedImages, check_folder, why_unreadable
 from mpvit.errors import UserError, did_you_mean
@@ -27,7 +27,8 @@ class OfficialCocoDataset(CocoDataset):
 
     mmengine keeps the records in one array, which the workers of a dataloader share. Masks are
     left out of it: they are most of an annotation file, and detectors of boxes have no use for
-    them.
+    them. Of a large file (`mpvit.datasets.shared`) there are no records: each is made when it is
+    asked for, from arrays that all processes of a machine share.
 
     Args:
         *args: As for `CocoDataset`.
@@ -115,46 +116,79 @@ class OfficialCocoDataset(CocoDataset):
         names = self.metainfo['classes']
         self.cat_ids = [entry['id'] for entry in truth.categories if entry['name'] in names]
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
-        self.cat_img_map = defaultdict(list)  # for mmdet's `filter_data`
-        for entry in truth.annotations:
-            self.cat_img_map[entry['category_id']].append(entry['image_id'])
-        infos = list(self._records(truth))
-        if not self.test_mode and not any(info['instances'] for info in infos):
+        ids = truth.category_ids.tolist()
+        labels = np.array([*(self.cat2label.get(id_, -1) for id_ in ids), -1])
+        counted = truth.listed & (labels >= 0)[truth.category_row] & ~truth.ignored
+        truth.refuse_odd_boxes(counted)
+        if not self.test_mode and not (counted & truth.has_area).any():
             raise UserError(
                 f'annotation file {self.ann_file} has no box to train on: no annotation of these '
                 'classes has an area within its image'
             )
-        return sorted(infos, key=lambda info: info['img_id'])
+        records = Records(self, truth, labels, np.argsort(truth.image_ids))
+        if truth.shared and self.proposal_file is None:
+            return records  # type: ignore[return-value]
+        self.cat_img_map = defaultdict(list)  # for mmdet's `filter_data`
+        for entry in truth.annotations:
+            self.cat_img_map[entry['category_id']].append(entry['image_id'])
+        return list(records)
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Leave out images, and count the boxes of the others; see `CocoDataset.filter_data`."""
-        kept: list[dict[str, Any]] = super().filter_data()
+        if isinstance(self.data_list, Records):
+            limits = None if self.test_mode else self.filter_cfg
+            images, used = self.data_list.truth.used(self.metainfo['classes'], limits)
+            kept: Any = self.data_list.where(images)
+            self.box_count = int(used.sum())
+        else:
+            kept = super().filter_data()
+            boxes = (one for info in kept for one in info['instances'])
+            self.box_count = sum(not box['ignore_flag'] for box in boxes)
         if not kept:  # mmengine's packing of the records takes at least one
             raise UserError(f'annotation file {self.ann_file}: filter_cfg leaves no image')
-        self.box_count = sum(not one['ignore_flag'] for info in kept for one in info['instances'])
-        return kept
+        found: list[dict[str, Any]] = kept
+        return found
 
-    def _records(self, truth: Annotations) -> Iterator[dict[str, Any]]:
-        raw: list[list[Entry]] = [[] for _ in truth.images]
-        instances: list[list[Entry]] = [[] for _ in truth.images]
-        labels = np.array([self.cat2label.get(a['category_id'], -1) for a in truth.annotations])
-        counted = (truth.image_row >= 0) & (labels >= 0) & ~truth.ignored
-        truth.refuse_odd_boxes(counted)
-        columns = (truth.image_row, labels, counted & truth.has_area, truth.clipped, truth.crowd)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        for entry, (image, label, kept, box, crowd) in zip(truth.annotations, rows, strict=True):
-            if image >= 0:
-                raw[image].append(entry)
-            if kept:
-                instance = dict(bbox=box, bbox_label=label, ignore_flag=int(crowd))
-                if self._masks and entry.get('segmentation'):
-                    instance['mask'] = entry['segmentation']
-                instances[image].append(instance)
-        for image, of_image, found in zip(truth.images, raw, instances, strict=True):
-            described = dict(image, img_id=image['id'])
-            yield self.parse_data_info(
-                dict(raw_img_info=described, raw_ann_info=of_image, instances=found)
-            )
+    @property
+    def serialize_data(self) -> bool:
+        """Whether mmengine packs the records into one array, as all but `Records` need it."""
+        return self._serialize and not isinstance(getattr(self, 'data_list', None), Records)
+
+    @serialize_data.setter
+    def serialize_data(self, wanted: bool) -> None:
+        self._serialize = wanted
+
+    def _get_unserialized_subset(self, indices: Any) -> Any:
+        if isinstance(self.data_list, Records) and not isinstance(indices, int):
+            return self.data_list[list(indices)]
+        return super()._get_unserialized_subset(indices)
+
+    def record(self, truth: Annotations, labels: Ints, image: int) -> dict[str, Any]:
+        """What the pipeline gets of an image: the annotations that count, and its raw entries.
+
+        Args:
+            truth: Annotation file.
+            labels: Of each category, ``(C + 1,)``; -1 for those left out, and at the end.
+            image: Row of the image.
+        """
+        rows = truth.rows_in(image)
+        label = labels[truth.category_row[rows]]
+        counted = (label >= 0) & truth.has_area[rows] & ~truth.ignored[rows]
+        kept = rows[counted]
+        columns = (truth.clipped(kept), label[counted], truth.crowd[kept])
+        instances = [
+            dict(bbox=box, bbox_label=label, ignore_flag=int(crowd))
+            for box, label, crowd in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+        if self._masks:
+            for instance, annotated in zip(instances, truth.entries(kept), strict=True):
+                if annotated.get('segmentation'):
+                    instance['mask'] = annotated['segmentation']
+        entry = truth.images[image]
+        described = dict(entry, img_id=entry['id'])
+        return self.parse_data_info(
+            dict(raw_img_info=described, raw_ann_info=truth.entries(rows), instances=instances)
+        )
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
         """The record of an image, with the ``instances`` that count.
@@ -185,16 +219,48 @@ class OfficialCocoDataset(CocoDataset):
 
 
 def _check_images_and_ids(truth: Annotations) -> None:
-    doubles = len(truth.images) - len({image['id'] for image in truth.images})
+    doubles = len(truth.images) - len(np.unique(truth.image_ids))
     if doubles:
         raise truth.malformed_error(f'{doubles} images have the id of another image')
-    for row in np.flatnonzero(np.isnan(truth.sizes[:, 0])):
+    for row in np.flatnonzero(np.isnan(truth.sizes[:, 0])).tolist():
         size = [truth.images[row].get(side) for side in ('width', 'height')]
         raise truth.malformed_error(f'images[{row}] has the width and height {size}')
-    rows = zip(truth.annotations, truth.image_row.tolist(), strict=True)
-    ids = [entry['id'] for entry, row in rows if row >= 0]
-    if len(set(ids)) != len(ids):
+    if truth.ids_repeat:
         raise truth.malformed_error('annotation ids are not unique')
+
+
+class Records(Sequence[dict[str, Any]]):
+    """The records of a dataset, each made when it is asked for; never changed.
+
+    Args:
+        dataset: Makes them.
+        truth: Annotation file.
+        labels: As for `OfficialCocoDataset.record`.
+        rows: Of the images, in their order.
+    """
+
+    def __init__(
+        self, dataset: OfficialCocoDataset, truth: Annotations, labels: Ints, rows: Ints
+    ) -> None:
+        self.dataset, self.truth, self.labels, self.rows = dataset, truth, labels, rows
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The record of an image, or some of the records."""
+        if isinstance(index, slice | list):
+            return Records(self.dataset, self.truth, self.labels, self.rows[index])
+        return self.dataset.record(self.truth, self.labels, int(self.rows[index]))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Records':
+        """The same: mmengine copies the records of a part of a dataset."""
+        return self
+
+    def where(self, images: Mask) -> 'Records':
+        """Those of some of the images ``(M,)``."""
+        return Records(self.dataset, self.truth, self.labels, self.rows[images[self.rows]])
 
 
 @DATASETS.register_module()

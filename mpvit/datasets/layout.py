@@ -164,7 +164,8 @@ def _project_name(tables: Iterable[Annotations]) -> str | None:
     for table in tables:
         first, *others = sorted(table.categories, key=lambda category: category['id'])
         is_parent = others and {c.get('supercategory') for c in others} == {first['name']}
-        is_used = any(entry['category_id'] == 0 for entry in table.annotations)
+        ids = table.category_ids.tolist()
+        is_used = 0 in ids and bool((table.category_row == ids.index(0)).any())
         if not is_parent or first['id'] != 0 or is_used:
             return None
         names.add(first['name'])
@@ -257,10 +258,10 @@ class _Search:
             return next((f for f in self.folders if self.split_of(f) == split), path.parent)
 
     def _image_folder(self, split: str, path: Path, table: Annotations, named: str | None) -> Path:
-        names = [image['file_name'] for image in table.images]
-        if not names:
+        if not table.images:
             raise UserError(f'annotation file {path} lists no images')
-        sample = names[:: max(len(names) // _SAMPLE, 1)][:_SAMPLE]
+        chosen = table.images[:: max(len(table.images) // _SAMPLE, 1)][:_SAMPLE]
+        sample = [image['file_name'] for image in chosen]
         flag = _flag(split, 'images DIR')
         if named:
             if not _count_in(Path(named), sample):

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mpvit.config.reading import is_of_classifier, leaf_datasets
 from mpvit.datasets.annotations import read_annotations
 from mpvit.datasets.check import Scales
-from mpvit.datasets.table import Annotations, Floats
+from mpvit.datasets.table import Annotations, Floats, blocks
 from mpvit.engine.data_check import coco_files
 from mpvit.engine.initial_weights import has_trained_backbone, whole_model
 from mpvit.engine.run_folder import candidates
@@ -55,7 +55,11 @@ def outlook(cfg: Config) -> Iterator[str]:
     if train is None:
         return
     truth = read_annotations(train.ann_file, strict=False)
-    counts = np.bincount(truth.image_row[truth.trained], minlength=len(truth.images))
+    trained = truth.trained
+    counts = np.zeros(len(truth.images), int)
+    for rows in blocks(len(trained)):
+        of_boxes = truth.image_row[rows][trained[rows]]
+        counts += np.bincount(of_boxes, minlength=len(counts))
     (dataset,) = leaf_datasets(cfg.train_dataloader.dataset)
     made_for = str(dataset.type).rpartition('.')[2] == _MADE_FOR
     if not made_for and whole_model(cfg) is None:
@@ -88,13 +92,17 @@ def _scales(datasets: Iterable[Any]) -> Iterator[Scales]:
 
 def _small_objects(truth: Annotations, scales: Scales) -> Iterator[str]:
     known = np.isfinite(truth.sizes[:, 0])  # NaN for both sides or neither
-    boxes = truth.clipped[keep := truth.trained & known[truth.image_row]]
-    if not len(boxes) or scales.longest is None:
-        return
-    side = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
     factor = np.full(len(known), np.nan)
     factor[known] = scales.factor(truth.sizes[known])
-    resized = side * factor[truth.image_row[keep]]
+    trained, parts = truth.trained, []
+    for rows in blocks(len(trained)):
+        image = truth.image_row[rows]
+        keep = trained[rows] & known[image]
+        boxes = truth.clipped(rows)[keep]
+        parts.append(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * factor[image[keep]])
+    resized = np.concatenate(parts)
+    if not len(resized) or scales.longest is None:
+        return
     share = float((resized < _SMALL).mean())
     if share >= _SHARE:
         own = scales.longest / float(np.median(factor[known]))  # at which images keep their size

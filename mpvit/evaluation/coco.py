@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from mpvit.datasets.annotations import collector_off, read_annotations
-from mpvit.datasets.table import Floats
+from mpvit.datasets.annotations import read_annotations
+from mpvit.datasets.table import Floats, collector_off
 from mpvit.errors import UserError
 
 #: COCO's 12 numbers in its order: their short names, and those in the metrics of an evaluation.
@@ -78,14 +78,13 @@ def read_truth(path: str, backend_args: Record | None = None, unlabelled: bool =
     table = read_annotations(path, unlabelled=unlabelled, backend_args=backend_args)
     table.refuse_odd_boxes(table.listed)
     rows = np.flatnonzero(table.listed)
-    entries = [table.annotations[row] for row in rows]
     return dict(
-        images=records(id=dict.fromkeys(image['id'] for image in table.images)),
+        images=records(id=dict.fromkeys(table.image_ids.tolist())),
         categories=[dict(id=entry['id'], name=entry['name']) for entry in table.categories],
         annotations=records(
             id=range(1, len(rows) + 1),
-            image_id=(entry['image_id'] for entry in entries),
-            category_id=(entry['category_id'] for entry in entries),
+            image_id=table.image_ids[table.image_row[rows]],
+            category_id=table.category_ids[table.category_row[rows]],
             bbox=table.boxes[rows],
             area=table.areas[rows],
             iscrowd=table.crowd[rows],

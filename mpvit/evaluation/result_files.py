@@ -139,8 +139,8 @@ def _objects(table: Annotations, labels: Ints) -> Objects:
 
 def _detected(path: Path, table: Annotations, labels: Ints) -> Detected:
     columns = _columns(path)
-    image = rows_of(table.images, columns['image_id'].tolist())
-    category = rows_of(table.categories, columns['category_id'].tolist())
+    image = rows_of(table.image_ids, columns['image_id'])
+    category = rows_of(table.category_ids, columns['category_id'])
     for key, rows in (('image_id', image), ('category_id', category)):
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):

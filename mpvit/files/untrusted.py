@@ -29,6 +29,7 @@ SECONDS_VARIABLE = 'MPVIT_MAX_SECONDS'
 IMAGE_BYTES = 2**30
 TEXT_BYTES = 64 * 2**20  # the boxes of one image; configs and records of a run
 JSON_BYTES = 4 * 2**30  # annotations, detections; and what mmengine reads
+ANNOTATION_BYTES = 64 * 2**30  # read piece by piece
 CHECKPOINT_BYTES = 64 * 2**30
 VIDEO_BYTES = 2**50  # read piece by piece
 DOWNLOAD_BYTES = 4 * 2**30

@@ -95,7 +95,7 @@ def _draw_box_sizes(axes: Axes, found: Inspection) -> None:
         side = np.sqrt(table.boxes[keep, 2:].prod(1))
         _outline(axes, side, bins, role)
         if found.scales is not None and role == 'train' and len(side):
-            resized = side * found.scales.factor(table.image_sizes[keep])
+            resized = side * found.scales.factor(table.image_sizes(keep))
             _outline(axes, resized, bins, f'{role}, resized', ls='--')
             drawn.append(resized)
         drawn.append(side)
@@ -203,7 +203,7 @@ def _draw_sample(axes: Axes, sample: _Sample) -> None:
         text += '\n(cannot be read)'
     bad = {one.annotation_id: one.code for one in sample.problems if one.code.startswith('box')}
     boxes = []
-    for index in np.flatnonzero(table.image_row == row):
+    for index in table.rows_in(row).tolist():
         x, y, width, height = table.boxes[index]
         code = bad.get(table.annotations[index]['id'], '')
         colour = _COLOURS['error'] if code else '#ffffff'

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpvit.datasets.check.expectations import Scales
 from mpvit.datasets.check.problems import Problem
-from mpvit.datasets.table import Annotations
+from mpvit.datasets.table import Annotations, blocks
 from mpvit.errors import did_you_mean, listed
 
 _RARE = 10  # boxes
@@ -66,14 +66,20 @@ def balance_problems(table: Annotations, classes: Sequence[str] | None) -> Itera
 
 def scale_problems(table: Annotations, scales: Scales) -> Iterator[Problem]:
     """Boxes and images after resizing."""
-    keep = table.trained & ~np.isnan(table.image_sizes[:, 0])
+    trained = table.trained
     limit = '' if scales.longest is None else f', long side at most {scales.longest}'
     at = f'at the largest scale (short side {scales.high}{limit})'
-    if keep.any():
-        boxes = table.boxes[keep, 2:] * scales.factor(table.image_sizes[keep])[:, None]
+    counts, total = np.zeros(4, int), 0
+    for rows in blocks(len(trained)):
+        sizes = table.image_sizes(rows)
+        keep = trained[rows] & ~np.isnan(sizes[:, 0])
+        boxes = table.boxes[rows][keep, 2:] * scales.factor(sizes[keep])[:, None]
         with np.errstate(over='ignore'):
             side = np.sqrt(boxes.prod(1))
-        groups = np.histogram(side, [0, _TINY, 32, 96, np.inf])[0] / len(side)
+        counts += np.histogram(side, [0, _TINY, 32, 96, np.inf])[0]
+        total += len(side)
+    if total:
+        groups = counts / total
         names = (f'under {_TINY} px', f'{_TINY} to 32', '32 to 96', 'over 96')
         shares = ', '.join(f'{share:.0%} {n}' for share, n in zip(groups, names, strict=True))
         yield Problem('box-sizes', f'{at}: {shares}', table.file)

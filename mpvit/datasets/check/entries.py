@@ -8,7 +8,7 @@ import numpy as np
 
 from mpvit.datasets.check.problems import Problem, size_text
 from mpvit.datasets.coco_format import short
-from mpvit.datasets.table import Annotations, Mask, numbers
+from mpvit.datasets.table import Annotations, Floats, Ints, Mask, blocks
 
 #: Pixels by which a box may reach out of its image before it is worth a word, since tools round.
 TOLERANCE = 1.0
@@ -24,7 +24,7 @@ def form_problems(table: Annotations) -> Iterator[Problem]:
     for kind, index, reason in table.faults():
         code = dict(images='image', annotations='annotation', categories='category')[kind]
         yield Problem(f'{code}-malformed', f'{kind}[{index}]: {reason}', file)
-    for row in np.flatnonzero(np.isnan(table.sizes[:, 0])):
+    for row in np.flatnonzero(np.isnan(table.sizes[:, 0])).tolist():
         image = table.images[row]
         size = f'{short(image.get("width"))}, {short(image.get("height"))}'
         yield Problem('image-malformed', f'width, height: {size}', file, image['id'])
@@ -33,9 +33,9 @@ def form_problems(table: Annotations) -> Iterator[Problem]:
 
 def _duplicate_ids(table: Annotations) -> Iterator[Problem]:
     file = table.file
-    for id_, times in _repeated(image['id'] for image in table.images):
+    for id_, times in _repeated_ids(table.image_ids):
         yield Problem('image-id-duplicate', f'{times} images have the id {id_}', file, id_)
-    for id_, times in _repeated(entry['id'] for entry in table.annotations):
+    for id_, times in _repeated_ids(table.ids):
         what = f'{times} annotations have the id {id_}'
         yield Problem('annotation-id-duplicate', what, file, None, id_)
     for path, times in _repeated(table.paths):
@@ -54,37 +54,61 @@ def _repeated(values: Iterable[Any]) -> list[tuple[Any, int]]:
     return [(value, times) for value, times in Counter(values).items() if times > 1]
 
 
+def _repeated_ids(ids: Ints) -> list[tuple[int, int]]:
+    """Ids that stand several times, in the order of the file, and how often."""
+    ascending = np.sort(ids)
+    if not (ascending[1:] == ascending[:-1]).any():  # a table of millions takes much memory
+        return []
+    return _repeated(ids.tolist())
+
+
 def box_faults(table: Annotations) -> dict[str, Mask]:
     """Which boxes have which fault, ``(N,)`` each; a box has at most one of the first five."""
-    finite = np.asarray(np.isfinite(table.boxes).all(1), bool)
+    parts = [_faults_of(table, rows) for rows in blocks(len(table.boxes))]
+    faults = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    finite = ~(faults['malformed'] | faults['not_finite'])
+    return dict(faults, duplicate=_duplicates(table) & finite & table.listed)
+
+
+def _faults_of(table: Annotations, rows: slice) -> dict[str, Mask]:
+    boxes, malformed, has_area = table.boxes[rows], table.malformed[rows], table.has_area[rows]
+    sizes = table.image_sizes(rows)
+    finite = np.asarray(np.isfinite(boxes).all(1), bool)
     with np.errstate(invalid='ignore', over='ignore'):
-        ends = table.boxes[:, :2] + table.boxes[:, 2:]
-        no_area = finite & (table.boxes[:, 2:] <= 0).any(1)
+        ends = boxes[:, :2] + boxes[:, 2:]
+        no_area = finite & (boxes[:, 2:] <= 0).any(1)
         # of unknown sizes, which are NaN, all comparisons fail
-        beyond = (table.boxes[:, :2] < -TOLERANCE) | (ends > table.image_sizes + TOLERANCE)
-    known = ~np.isnan(table.image_sizes[:, 0])
+        beyond = (boxes[:, :2] < -TOLERANCE) | (ends > sizes + TOLERANCE)
     return dict(
-        malformed=table.malformed,
-        not_finite=~finite & ~table.malformed,
+        malformed=malformed,
+        not_finite=~finite & ~malformed,
         no_area=no_area,
-        outside=finite & ~no_area & ~table.has_area,
-        partly_outside=table.has_area & beyond.any(1) & known,
-        duplicate=_duplicates(table, finite),
+        outside=finite & ~no_area & ~has_area,
+        partly_outside=has_area & beyond.any(1) & ~np.isnan(sizes[:, 0]),
     )
 
 
-def _duplicates(table: Annotations, finite: Mask) -> Mask:
+def _duplicates(table: Annotations) -> Mask:
     """Boxes that are there already, in the same image and with the same class."""
-    keys = np.column_stack([table.image_row, table.category_row, table.crowd, table.boxes])
-    duplicate = np.zeros(len(keys), bool)
+
+    def keys(rows: Any) -> Floats:
+        columns = (table.image_row, table.category_row, table.crowd, table.boxes)
+        return np.column_stack([column[rows] for column in columns])
+
     # exact, but slow for all of COCO: only rows whose mixture of all numbers occurs twice
+    mixtures, factors = np.empty(len(table.boxes)), np.sqrt([2, 3, 5, 7, 11, 13, 17])
     with np.errstate(over='ignore', invalid='ignore'):
-        mixtures = (keys * np.sqrt([2, 3, 5, 7, 11, 13, 17])).sum(1)
-    _, which, times = np.unique(mixtures, return_inverse=True, return_counts=True)
-    rows = np.flatnonzero(times[which] > 1)
-    order = rows[np.lexsort(keys[rows].T)]  # stable: of equal ones the first in the file is first
-    duplicate[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(1)
-    return duplicate & finite & table.listed
+        for part in blocks(len(mixtures)):
+            mixtures[part] = (keys(part) * factors).sum(1)
+    ascending = np.sort(mixtures)
+    twice = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    again = [np.isin(mixtures[part], twice) for part in blocks(len(mixtures))]
+    rows = np.flatnonzero(np.concatenate(again))
+    found = keys(rows)
+    order = np.lexsort(found.T)  # stable: of equal ones the first in the file is first
+    duplicate = np.zeros(len(mixtures), bool)
+    duplicate[rows[order[1:]]] = (found[order[1:]] == found[order[:-1]]).all(1)
+    return duplicate
 
 
 def box_problems(table: Annotations, role: str, used: Mask) -> Iterator[Problem]:
@@ -114,7 +138,7 @@ def box_problems(table: Annotations, role: str, used: Mask) -> Iterator[Problem]
         yield Problem('crowd', f'{table.crowd.sum():,} annotations are crowds', file)
     if table.ignored.any() and role == 'train':
         yield Problem('ignored', f'{table.ignored.sum():,} annotations have ignore: 1', file)
-    empty = len(table.images) - len(np.unique(table.image_row[table.image_row >= 0]))
+    empty = int((np.diff(table.starts) == 0).sum())
     if empty:
         what = f'{empty:,} of {len(table.images):,} images have no annotation'
         yield Problem('image-without-boxes', what, file)
@@ -135,28 +159,35 @@ def _describe(table: Annotations, row: int) -> str:
 
 
 def _missing_keys(table: Annotations) -> Iterator[Problem]:
-    areas = numbers([entry.get('area') for entry in table.annotations])
-    for row in np.flatnonzero(np.isnan(areas)).tolist():
+    for row in np.flatnonzero(np.isnan(table.stated_areas)).tolist():
         what = f'area: {short(table.annotations[row].get("area"))}'
         yield _of_row(table, 'area-missing', row, what)
-    for row, entry in enumerate(table.annotations):
-        if 'iscrowd' not in entry:
-            yield _of_row(table, 'iscrowd-missing', row, 'iscrowd: missing')
+    for row in np.flatnonzero(~table.states_crowd).tolist():
+        yield _of_row(table, 'iscrowd-missing', row, 'iscrowd: missing')
 
 
 def _systematic(table: Annotations, faults: dict[str, Mask]) -> Iterator[Problem]:
     """Boxes that are all in another format."""
-    sizes = table.image_sizes
-    known = ~(faults['malformed'] | faults['not_finite']) & ~np.isnan(sizes[:, 0])
-    boxes, sizes = table.boxes[known], sizes[known]
-    if not len(boxes):
+    finite = ~(faults['malformed'] | faults['not_finite'])
+    first: Floats | None = None
+    count, in_unit, larger, corners = 0, True, False, True
+    for rows in blocks(len(finite)):
+        sizes = table.image_sizes(rows)
+        known = finite[rows] & ~np.isnan(sizes[:, 0])
+        boxes, sizes = table.boxes[rows][known], sizes[known]
+        if not len(boxes):
+            continue
+        first, count = boxes[0] if first is None else first, count + len(boxes)
+        in_unit &= bool(boxes.max() <= 1)
+        larger |= bool(sizes.max() > 1)
+        corners &= bool((boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() >= -TOLERANCE)
+        corners &= bool((boxes[:, 2:] <= sizes + TOLERANCE).all())
+    if first is None:
         return
-    if boxes.max() <= 1 and sizes.max() > 1:
-        what = f'all {len(boxes)} boxes lie between 0 and 1, such as {boxes[0].tolist()}'
+    if in_unit and larger:
+        what = f'all {count} boxes lie between 0 and 1, such as {first.tolist()}'
         yield Problem('boxes-normalized', what, table.file)
     outside = int((faults['outside'] | faults['partly_outside']).sum())
-    ordered = (boxes[:, 2:] > boxes[:, :2]).all()
-    inside = (boxes[:, 2:] <= sizes + TOLERANCE).all() and boxes.min() >= -TOLERANCE
-    if outside >= max(3, _SHARE * len(boxes)) and ordered and inside:
-        what = f'{outside} of {len(boxes)} boxes reach out of their image, none does as corners'
+    if outside >= max(3, _SHARE * count) and corners:
+        what = f'{outside} of {count} boxes reach out of their image, none does as corners'
         yield Problem('boxes-are-corners', what, table.file)

@@ -34,23 +34,24 @@ def image_problems(table: Annotations, facts: Mapping[str, Facts]) -> Iterator[P
     if looked_at and all(fact.fault for fact in looked_at):
         yield _none_found(table, looked_at)
         return
-    columns = (table.images, table.paths, table.sizes.tolist(), boxes_by_image(table))
-    for image, path, stated, boxes in zip(*columns, strict=True):
+    for row, path in enumerate(table.paths):
         if path in facts:
-            for code, message in _faults(tuple(stated), facts[path], boxes):
-                yield Problem(code, message, path, image['id'])
+            boxes = table.boxes[table.rows_in(row)]
+            for code, message in _faults(tuple(table.sizes[row].tolist()), facts[path], boxes):
+                yield Problem(code, message, path, int(table.image_ids[row]))
 
 
 def narrow_problems(
     table: Annotations, facts: Mapping[str, Facts], scales: Scales
 ) -> Iterator[Problem]:
     """Images that cannot be resized, by the size of the file where it was looked at."""
-    for image, path, stated in zip(table.images, table.paths, table.sizes.tolist(), strict=True):
+    columns = (table.image_ids.tolist(), table.paths, table.sizes.tolist())
+    for image, path, stated in zip(*columns, strict=True):
         fact = facts.get(path)
         size = stated if fact is None or fact.fault else fact.size
         if max(size) > scales.widest * min(size):  # not of unknown ones, which are NaN
             what = f'{size_text(size)}: one side is over {scales.widest:.0f} times the other'
-            yield Problem('image-narrow', what, path, image['id'])
+            yield Problem('image-narrow', what, path, image)
 
 
 def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
@@ -65,13 +66,6 @@ def _none_found(table: Annotations, looked_at: Sequence[Facts]) -> Problem:
     elif '/' in name and os.path.isfile(os.path.join(os.path.dirname(folder), name)):
         what += f'; it is there from {os.path.dirname(folder)} on'
     return Problem('no-image-found', what, looked_at[0].path)
-
-
-def boxes_by_image(table: Annotations) -> list[Floats]:
-    """The boxes of each image as stated, ``(n, 4)``."""
-    order = np.argsort(table.image_row, kind='stable')
-    starts = np.searchsorted(table.image_row[order], range(len(table.images) + 1))
-    return np.split(table.boxes[order], starts)[1:-1]
 
 
 def _faults(stated: tuple[float, ...], fact: Facts, boxes: Floats) -> Iterator[tuple[str, str]]:
@@ -122,12 +116,12 @@ def copy_problems(tables: Sequence[Annotations], facts: Mapping[str, Facts]) -> 
     if len(tables) == 2:
         train, val = tables
         in_train = set(train.paths)
-        for image, path in zip(val.images, val.paths, strict=True):
+        for image, path in zip(val.image_ids.tolist(), val.paths, strict=True):
             same = contents[0].get(facts[path].digest) if path in facts else None
             if path in in_train:
-                yield Problem('val-in-train', 'stands in both', path, image['id'])
+                yield Problem('val-in-train', 'stands in both', path, image)
             elif same:
-                yield Problem('val-in-train', _same_content(same), path, image['id'])
+                yield Problem('val-in-train', _same_content(same), path, image)
 
 
 def _by_content(table: Annotations, facts: Mapping[str, Facts]) -> dict[bytes, list[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mpvit.datasets.check.entries import box_faults
 from mpvit.datasets.check.image_files import Facts
-from mpvit.datasets.check.images import boxes_by_image, boxes_fit
+from mpvit.datasets.check.images import boxes_fit
 from mpvit.datasets.coco_format import FLAGS, annotation_fault
 from mpvit.datasets.table import Annotations, Entry, number
 from mpvit.errors import UserError
@@ -52,7 +52,7 @@ def repair(table: Annotations, facts: Mapping[str, Facts]) -> tuple[Entry, list[
         UserError: Nothing would be left.
     """
     changes: Changes = Counter()
-    table = _with_integers(table, changes)
+    table = _with_integers(table.whole(), changes)
     images, new_id = _images(table, facts, changes)
     if not images:
         raise UserError(
@@ -156,7 +156,8 @@ def _read_flags(entry: Entry, changes: Changes) -> None:
 
 def _correct_sizes(table: Annotations, facts: Mapping[str, Facts], changes: Changes) -> None:
     """Take the size of the file where the boxes fit into it, in place."""
-    columns = (table.images, table.paths, table.sizes.tolist(), boxes_by_image(table))
+    boxes_of_images = (table.boxes[table.rows_in(row)] for row in range(len(table.images)))
+    columns = (table.images, table.paths, table.sizes.tolist(), boxes_of_images)
     for image, path, stated, boxes in zip(*columns, strict=True):
         fact = facts.get(path)
         if fact is None or tuple(stated) in (fact.size, fact.turned().size):
@@ -168,8 +169,8 @@ def _correct_sizes(table: Annotations, facts: Mapping[str, Facts], changes: Chan
 
 def _clip(table: Annotations, changes: Changes) -> None:
     """Clip boxes to their images, in place; areas shrink too: a mask is never larger."""
-    for row in np.flatnonzero(box_faults(table)['partly_outside']):
-        x1, y1, x2, y2 = table.clipped[row].tolist()
+    rows = np.flatnonzero(box_faults(table)['partly_outside'])
+    for row, (x1, y1, x2, y2) in zip(rows.tolist(), table.clipped(rows).tolist(), strict=True):
         entry, box = table.annotations[row], (x1, y1, x2 - x1, y2 - y1)
         entry['bbox'] = [int(n) if n == int(n) else n for n in box]
         if math.isfinite(number(entry.get('area'))):
