@@ -84,6 +84,7 @@ setup(
             'ruff',
             'transformers>=5.24,<6; python_version >= "3.11"',  # its format is read
         ],
-        'bench': ['onnx', 'openvino', 'transformers>=5.24,<6'],
+        'bench': ['onnx', 'onnxruntime', 'openvino', 'transformers>=5.24,<6'],
+        'bench-compiled': ['torch-ms-deform-attn==0.1.1'],  # builds against the installed torch
     },
 )

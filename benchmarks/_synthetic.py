@@ -1,10 +1,22 @@
-"""Made-up COCO data of any size, with everything in it that evaluation treats specially."""
+"""Made-up images, and COCO data with everything in it that evaluation treats specially."""
 
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 CLASSES = 80
+SEED = 0
+FULL = (800, 1333)  # pixels of an image as in most papers
+
+
+def image_tensor(size: tuple[int, int], batch: int = 1) -> Tensor:
+    """Smooth noise as a normalised image: ``(B, 3, H, W)`` with mean 0 and deviation 1."""
+    generator = torch.Generator().manual_seed(SEED)
+    coarse = torch.randn(batch, 3, size[0] // 16 + 2, size[1] // 16 + 2, generator=generator)
+    image = nn.functional.interpolate(coarse, size, mode='bicubic')
+    return image + 0.1 * torch.randn(batch, 3, *size, generator=generator)
 
 
 def coco_truth(images: int, seed: int = 0) -> dict[str, Any]:

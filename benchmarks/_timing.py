@@ -1,20 +1,21 @@
-"""Measuring two things in turn, peak memory, and the rows that scripts hand to the table."""
+"""Measuring several programs in turn, peak memory, and the rows that scripts hand to the table."""
 
-import argparse
 import gc
 import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-Action = Callable[[], object]
+Action = Callable[[], Any]
+#: Environment of what we are compared with: without the huge pages that `mpvit.register` asks for.
+STOCK = {'THP_MEM_ALLOC_ENABLE': '0'}
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Row:
         what: What is measured.
         against: What it is compared with.
         ratio: How many times better ``what`` is; None where it could not be measured.
-        spread: Lowest and highest ratio of single pairs of runs; None for a single measurement.
+        spread: Lowest and highest ratio of single rounds; None for a single measurement.
         target: Ratio to be reached; None for a figure that only informs.
         note: What else is to be known, such as absolute figures.
-        unit: ``'x'``, or ``'%'`` for a share, whose ratio and target then lie in [0, 1].
+        unit: ``'x'``; ``'%'`` for a share, whose ratio and target then lie in [0, 1]; or the unit
+            of a figure that is compared with nothing.
     """
 
     what: str
@@ -40,143 +42,161 @@ class Row:
     unit: str = 'x'
 
 
+def row_of(
+    values: list[float], what: str, against: str, target: float | None, note: str, unit: str = 'x'
+) -> Row:
+    """A row with the median of values, and their spread."""
+    spread = (min(values), max(values))
+    return Row(what, against, statistics.median(values), spread, target, note, unit)
+
+
 @dataclass(frozen=True)
-class Pairs:
-    """Seconds of two actions that ran in turn, one entry per pair of runs."""
+class Contender:
+    """A program to measure, in a process of its own.
 
-    ours: list[float]
-    theirs: list[float]
-
-    @property
-    def ratios(self) -> list[float]:
-        """How many times faster ours was, in each pair."""
-        return [theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True)]
-
-    @property
-    def ratio(self) -> float:
-        """Median of the ratios."""
-        return statistics.median(self.ratios)
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Lowest and highest of the ratios."""
-        return min(self.ratios), max(self.ratios)
-
-    @property
-    def seconds(self) -> str:
-        """Median seconds of both, for a note."""
-        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
-        return f'{ours:.3g} s against {theirs:.3g} s'
-
-    def row(self, what: str, against: str, target: float | None = None, note: str = '') -> Row:
-        """The row of these pairs."""
-        note = f'{self.seconds}; {note}' if note else self.seconds
-        return Row(what, against, self.ratio, self.spread, target, note)
-
-
-def seconds(action: Action) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def paired(ours: Action, theirs: Action, runs: int = 5, warmup: int = 1) -> Pairs:
-    """Time two actions in turn; who goes first changes from pair to pair.
-
-    Args:
-        ours: What is measured.
-        theirs: What it is compared with.
-        runs: Pairs of runs.
-        warmup: Calls of each before, which are not timed.
-    """
-    for _ in range(warmup):
-        ours()
-        theirs()
-    times: dict[Action, list[float]] = {ours: [], theirs: []}
-    for run in range(runs):
-        gc.collect()
-        for action in (ours, theirs) if run % 2 == 0 else (theirs, ours):
-            times[action].append(seconds(action))
-    return Pairs(times[ours], times[theirs])
-
-
-def in_process(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a module-level function in a fresh process and return what it returns.
-
-    Raises:
-        BrokenProcessPool: The process died, for instance for want of memory.
-    """
-    context = get_context('forkserver')  # imports what is slow to import once for all processes
-    context.set_forkserver_preload(['benchmarks.models'])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *args).result()
-
-
-@contextmanager
-def elsewhere(build: Callable[..., Action], *args: Any, **environment: str) -> Iterator[Action]:
-    """An action in a process of its own, for what a process decides once and for all.
-
-    Args:
+    Attributes:
         build: Module-level function that makes the action from ``args``.
         args: Its arguments; they travel to the other process.
         environment: Variables of the other process.
-
-    Yields:
-        What runs the action there and waits for it; gives back nothing.
     """
-    import torch
 
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+    build: Callable[..., Action]
+    args: tuple[Any, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What several contenders took in turn.
+
+    Attributes:
+        seconds: Of each contender, one entry a round.
+        outputs: What the first call of each gave back, as arrays, where it gave tensors or arrays.
+        failed: What went wrong, of contenders that did not run.
+    """
+
+    seconds: dict[str, list[float]]
+    outputs: dict[str, Any]
+    failed: dict[str, str]
+
+    def median(self, name: str) -> float:
+        """Median seconds of a contender."""
+        return statistics.median(self.seconds[name])
+
+    def row(
+        self,
+        what: str,
+        against: str,
+        names: tuple[str, str],
+        target: float | None = None,
+        note: str = '',
+    ) -> Row:
+        """How many times faster the first of two contenders is, from the ratios of the rounds."""
+        for name in names:
+            if name in self.failed:
+                return Row(what, against, None, None, target, f'failed: {self.failed[name]}')
+        ours, theirs = names
+        pairs = zip(self.seconds[ours], self.seconds[theirs], strict=True)
+        seconds = f'{self.median(ours):.3g} s against {self.median(theirs):.3g} s'
+        note = f'{seconds}; {note}' if note else seconds
+        return row_of([b / a for a, b in pairs], what, against, target, note)
+
+
+def in_turn(contenders: Mapping[str, Contender], runs: int = 5, limit: float = 60) -> Turns:
+    """Time contenders in turn: A B C, C B A, and so on.
+
+    Each gets a process of its own; these are made ready at the same time and then work one after
+    the other. The first call of each is not timed. One that fails does not keep the others from
+    running.
+
+    Args:
+        contenders: By name.
+        runs: Rounds.
+        limit: Seconds after which no further round begins, once there are two.
+    """
+    outputs: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    with ExitStack() as stack:
+        workers = {n: stack.enter_context(_worker(c)) for n, c in contenders.items()}
+        for name, (pool, built) in workers.items():
+            try:
+                built.result()
+                outputs[name] = pool.submit(_output).result()
+            except Exception as error:
+                failed[name] = repr(error)
+        seconds: dict[str, list[float]] = {name: [] for name in outputs}
+        start = time.monotonic()
+        for number in range(runs):
+            if number > 1 and time.monotonic() - start > limit:
+                break
+            for name in list(seconds)[:: 1 if number % 2 == 0 else -1]:
+                seconds[name].append(workers[name][0].submit(_seconds).result())
+    return Turns(seconds, outputs, failed)
+
+
+class Memory(NamedTuple):
+    """The peak of a process, in MiB.
+
+    Attributes:
+        added: By the action, beside what its process held before; at least 1.
+        resident: Of the whole process.
+    """
+
+    added: float
+    resident: float
+
+
+def peak_memory(contender: Contender) -> Memory:
+    """The peak while an action runs once in a process of its own; Linux only."""
+    with _worker(contender) as (pool, built):
+        built.result()
+        memory: Memory = pool.submit(_peak).result()
+        return memory
+
+
+@contextmanager
+def _worker(contender: Contender) -> Iterator[tuple[ProcessPoolExecutor, Future]]:
+    """A fresh process that makes the action of a contender."""
+    before = {name: os.environ.get(name) for name in contender.environment}
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        try:
-            pool.submit(_keep, build, args, torch.get_num_threads()).result()
+        os.environ.update(contender.environment)
+        try:  # the process starts here, and not later
+            built = pool.submit(_build, contender.build, contender.args)
         finally:
             for name, value in before.items():
                 os.environ.pop(name)
                 if value is not None:
                     os.environ[name] = value
-        yield lambda: pool.submit(_run_kept).result()
+        yield pool, built
 
 
 _kept: list[Action] = []  # in the other process
 
 
-def _keep(build: Callable[..., Action], args: tuple[Any, ...], threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+def _build(build: Callable[..., Action], args: tuple[Any, ...]) -> None:
     _kept.append(build(*args))
 
 
-def _run_kept() -> None:
+def _output() -> list[Any]:
+    output = _kept[-1]()
+    tensors = output if isinstance(output, list | tuple) else []
+    return [t.detach().float().numpy() if hasattr(t, 'detach') else t for t in tensors]
+
+
+def _seconds() -> float:
+    gc.collect()
+    start = time.perf_counter()
     _kept[-1]()
+    return time.perf_counter() - start
 
 
-def peak_memory(build: Callable[..., Action], *args: Any) -> float:
-    """MiB that an action adds at its peak to a process of its own, at least 1; Linux only.
-
-    Args:
-        build: Module-level function that makes the action from ``args``. What it allocates itself
-            (models, inputs, code) does not count.
-        args: Its arguments; they travel to the other process.
-    """
-    import torch
-
-    return in_process(_added_peak, build, args, torch.get_num_threads())
-
-
-def _added_peak(build: Callable[..., Action], args: tuple[Any, ...], threads: int) -> float:
-    import torch
-
-    torch.set_num_threads(threads)
-    action = build(*args)
+def _peak() -> Memory:
     gc.collect()
     Path('/proc/self/clear_refs').write_text('5')  # the high-water mark starts anew from here
     before = _status('VmRSS')
-    action()
-    return max((_status('VmHWM') - before) / 1024, 1.0)  # less may hide in freed memory
+    _kept[-1]()
+    peak = _status('VmHWM')
+    return Memory(max((peak - before) / 1024, 1.0), peak / 1024)  # less may hide in freed memory
 
 
 def _status(field: str) -> int:
@@ -208,27 +228,4 @@ def _line(row: Row) -> str:
 def _figure(value: float, unit: str) -> str:
     if unit == '%':
         return f'{100 * value:.0f} %'
-    return f'{value:.3g}x'
-
-
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that all scripts share."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--quick', action='store_true', help='small sizes: does it run at all?')
-    parser.add_argument('--threads', type=int, help='threads of torch; default: all cores')
-    return parser
-
-
-def main(rows: Callable[[bool], list[Row]], description: str | None) -> None:
-    """Run one script by itself and print its table.
-
-    Args:
-        rows: Its function; takes whether to be quick.
-        description: Its docstring.
-    """
-    import torch
-
-    args = arguments(description).parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    print(markdown(rows(args.quick)))
+    return f'{value:.3g}x' if unit == 'x' else f'{value:.3g} {unit}'

@@ -1,17 +1,23 @@
-"""Multi-scale deformable attention by itself, against mmcv's fallback in PyTorch."""
+"""Multi-scale deformable attention by itself, against the rivals' operators."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from mmcv.ops import multi_scale_deform_attn
 from torch import Tensor
 
-from benchmarks._timing import Action, Row, main, paired, peak_memory
-from benchmarks.models import FULL, SEED, on_stock_attention, on_stock_path
+from benchmarks._machine import has_bf16
+from benchmarks._synthetic import FULL, SEED
+from benchmarks._timing import STOCK, Action, Contender, Row, in_turn, peak_memory
+from benchmarks.rivals import ATTENTION
+from mpvit.ops.msda.op import ms_deform_attn
 
 HEADS, CHANNELS, POINTS, LEVELS = 8, 32, 4, 4
 TRAINING = (512, 640)
 QUICK = (160, 192)
+OURS = {'THP_MEM_ALLOC_ENABLE': '1'}  # as `mpvit.register` sets it, without which this runs
+BF16_TARGET = 3.5
+OPERATORS = {'fp32': ms_deform_attn, 'bf16': ms_deform_attn}
+OPERATORS |= {rival.name: rival.build for rival in ATTENTION}
 
 
 def level_shapes(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -54,69 +60,74 @@ def _near(shapes: list[tuple[int, int]], generator: torch.Generator) -> Tensor:
     return points + 2 * offsets / size
 
 
-def forward(inputs: tuple[Tensor, ...]) -> Tensor:
-    """The attention that is in place: ours, or mmcv's under `stock_attention`."""
-    return multi_scale_deform_attn.multi_scale_deformable_attn_pytorch(*inputs)
-
-
-def forward_action(size: tuple[int, int], where: str = 'near') -> Action:
-    """Forward without gradients."""
-    inputs = inputs_of(size, where)
+def forward_action(name: str, size: tuple[int, int], where: str = 'near') -> Action:
+    """Forward without gradients, by one of `OPERATORS`."""
+    value, *rest = inputs_of(size, where)
+    inputs = (value.bfloat16() if name == 'bf16' else value, *rest)
 
     @torch.no_grad()
-    def run() -> Tensor:
-        return forward(inputs)
+    def run() -> list[Tensor]:
+        return [OPERATORS[name](*inputs)]
 
     return run
 
 
-def backward_action(size: tuple[int, int]) -> Callable[[], tuple[Tensor, ...]]:
+def backward_action(name: str, size: tuple[int, int]) -> Callable[[], tuple[Tensor, ...]]:
     """Forward and backward; gives the gradients of value, locations and weights."""
     value, shapes, locations, weights = inputs_of(size)
+    value = value.bfloat16() if name == 'bf16' else value
     leaves = [t.requires_grad_() for t in (value, locations, weights)]
-    upstream = torch.randn(1, value.size(1), HEADS * CHANNELS)
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (1, value.size(1), HEADS * CHANNELS)
+    upstream = torch.randn(shape, generator=generator).to(value.dtype)
 
     def run() -> tuple[Tensor, ...]:
-        output = forward((leaves[0], shapes, *leaves[1:]))
+        output = OPERATORS[name](leaves[0], shapes, *leaves[1:])
         return torch.autograd.grad(output, leaves, upstream)
 
     return run
 
 
-def stock_action(kind: str, size: tuple[int, int], where: str = 'near') -> Action:
-    """Forward, or forward and backward, of mmcv's fallback."""
-    action = forward_action(size, where) if kind == 'forward' else backward_action(size)
-    return on_stock_attention(action)
-
-
-def memory_action(size: tuple[int, int], stock: bool) -> Action:
+def memory_action(name: str, size: tuple[int, int]) -> Action:
     """Forward and backward, with kernels loaded already."""
-    small, action = backward_action((64, 64)), backward_action(size)
-    if stock:
-        small, action = on_stock_attention(small), on_stock_attention(action)
-    small()
-    return action
+    backward_action(name, (64, 64))()
+    return backward_action(name, size)
 
 
-def rows(quick: bool) -> list[Row]:
+def compared(what: str, build: Callable[..., Action], rest: tuple, runs: int) -> Iterator[Row]:
+    """Time of ours, in both precisions, and of all rivals in turn."""
+    ours = ['fp32', 'bf16'] if has_bf16() else ['fp32']
+    contenders = {name: Contender(build, (name, *rest), OURS) for name in ours}
+    for rival in ATTENTION:
+        if not rival.missing:
+            contenders[rival.name] = Contender(build, (rival.name, *rest), STOCK)
+    turns = in_turn(contenders, runs, 30)
+    for rival in ATTENTION:
+        target = rival.targets[build is backward_action]
+        if rival.missing:
+            yield Row(what, rival.name, None, None, target, rival.missing)
+            continue
+        yield turns.row(what, rival.name, ('fp32', rival.name), target)
+    if not has_bf16():
+        note = 'this CPU has no bf16 arithmetic'
+        yield Row(f'{what}, bf16 values', rival.name, None, None, BF16_TARGET, note)
+    elif not rival.missing:
+        against = f'{rival.name}, fp32'
+        yield turns.row(f'{what}, bf16 values', against, ('bf16', rival.name), BF16_TARGET)
+
+
+def rows(quick: bool) -> Iterator[Row]:
     """Time and memory of the operator."""
     full, training = (QUICK, QUICK) if quick else (FULL, TRAINING)
-    runs = 3 if quick else 9
-    against = "mmcv's fallback"
-    table = []
+    runs = 2 if quick else 25
     what = f'attention forward, encoder at {full[0]}x{full[1]}'
-    for where, note in (('near', ''), ('anywhere', 'samples all over the image')):
-        with on_stock_path(stock_action, 'forward', full, where) as theirs:
-            pairs = paired(forward_action(full, where), theirs, runs)
-        table.append(pairs.row(what, against, 10, note))
+    yield from compared(what, forward_action, (full,), runs)
+    yield from compared(f'{what}, samples all over it', forward_action, (full, 'anywhere'), runs)
     what = f'attention forward + backward, encoder at {training[0]}x{training[1]}'
-    with on_stock_path(stock_action, 'backward', training) as theirs:
-        table.append(paired(backward_action(training), theirs, runs).row(what, against, 8))
-    ours, theirs = (peak_memory(memory_action, training, stock) for stock in (False, True))
-    note = f'{ours:.0f} MiB against {theirs:.0f} MiB'
-    table.append(Row(f'its peak memory, {what}', against, theirs / ours, None, 5, note))
-    return table
-
-
-if __name__ == '__main__':
-    main(rows, __doc__)
+    yield from compared(what, backward_action, (training,), runs)
+    ours = peak_memory(Contender(memory_action, ('fp32', training), OURS)).added
+    for rival, target in zip(ATTENTION, (5, None), strict=True):
+        if not rival.missing:
+            theirs = peak_memory(Contender(memory_action, (rival.name, training), STOCK)).added
+            note = f'{ours:.0f} MiB against {theirs:.0f} MiB'
+            yield Row(f'memory of {what}', rival.name, theirs / ours, None, target, note)

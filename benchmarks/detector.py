@@ -1,31 +1,30 @@
-"""The MPViT-S detector against the same detector on the stock path, and against the machine."""
+"""The MPViT-S detector and its backbone against the stock path, and against the machine."""
 
-import re
-import statistics
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from mmengine.structures import InstanceData
 from torch import nn
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from benchmarks._timing import Action, Row, main, paired, seconds
+from benchmarks._machine import OPERATIONS, REPEATED, SIZES, has_bf16, product_action
+from benchmarks._synthetic import FULL, image_tensor
+from benchmarks._timing import STOCK, Action, Contender, Row, Turns, in_turn, row_of
 from benchmarks.models import (
-    FULL,
     config_of,
     on_stock_attention,
-    on_stock_path,
     our_model,
     prediction,
     prepared,
-    raw_outputs,
     stock_model,
 )
 from mpvit.model_info import count_operations
 from mpvit.model_info.measure import made_up, predict
 
 CONFIG = 'mpvit_s_ddetr_50e'
-STOCK = 'the stock path'
+TARGETS = {'fp32': 2.5, 'bf16': 8.5}
+SHARES = {'fp32': 0.6, 'bf16': 0.55}
 
 
 def agreeing(ours: InstanceData, theirs: InstanceData, size: tuple[int, int]) -> int:
@@ -45,90 +44,98 @@ def agreeing(ours: InstanceData, theirs: InstanceData, size: tuple[int, int]) ->
     return int(same.any(1).sum())
 
 
-def agreement(ours: nn.Module, stock: nn.Module, size: tuple[int, int]) -> str:
-    """How far the results of both detectors are apart, for a note."""
-    theirs = on_stock_attention(lambda: raw_outputs(stock, size))()
-    pairs = zip(raw_outputs(ours, size), theirs, strict=True)
-    logits, boxes = (float((a.float() - b).abs().max()) for a, b in pairs)
-    mine = prediction(ours, size)()[0].pred_instances
-    other = on_stock_attention(prediction(stock, size))()[0].pred_instances
-    return (
-        f'{agreeing(mine, other, size)} of {len(other)} detections the same, '
-        f'logits differ by {logits:.0e}, boxes by {boxes * max(size):.0e} px'
-    )
-
-
-def has_bf16() -> bool:
-    """Whether this CPU multiplies in bf16."""
-    flags = re.search(r'^flags.*$', Path('/proc/cpuinfo').read_text(), re.MULTILINE)
-    return bool(flags) and bool({'avx512_bf16', 'amx_bf16'} & set(flags[0].split()))
-
-
 def flops_of(model: nn.Module, size: tuple[int, int]) -> int:
     """Floating-point operations of the products, convolutions and samples of one image."""
     inputs = made_up(size, torch.device('meta'))
     return 2 * count_operations(model, lambda copied: predict(copied, inputs)).total.multiply_adds
 
 
-def matmul_rate(sizes: tuple[int, ...]) -> float:
-    """Operations per second of the fastest of several square matrix products."""
-    rates = []
-    for n in sizes:
-        a, b = torch.randn(n, n), torch.randn(n, n)
-        rates += [2 * n**3 / seconds(lambda a=a, b=b: a @ b) for _ in range(3)]
-    return max(rates)
+def detections(model: nn.Module, size: tuple[int, int]) -> Action:
+    """Inference, from the normalised image to boxes, scores and labels."""
+    run = prediction(model, size)
+
+    def action() -> list[torch.Tensor]:
+        found = run()[0].pred_instances
+        return [found.bboxes, found.scores, found.labels]
+
+    return action
 
 
-def share_row(ours: nn.Module, plain: nn.Module, size: tuple[int, int], quick: bool) -> Row:
-    """Our operations per second against a matrix product's, measured in turn."""
-    flops, action, sizes = flops_of(plain, size), prediction(ours, size), (1024, 2048, 4096)
-    shares, times, rates = [], [], []
-    for _ in range(3 if quick else 5):
-        rates.append(matmul_rate(sizes[:1] if quick else sizes))
-        times.append(seconds(action))
-        shares.append(flops / times[-1] / rates[-1])
-    return Row(
-        f"share of the machine's matrix-product rate, MPViT-S detector, {size[0]}x{size[1]}, fp32",
-        'best of several large fp32 matrix products',
-        statistics.median(shares),
-        (min(shares), max(shares)),
-        0.6,
-        f'{flops / 1e9:.0f} GFLOP in {statistics.median(times):.3g} s; '
-        f'matrix product {statistics.median(rates) / 1e9:.0f} GFLOP/s',
-        '%',
-    )
+def our_action(size: tuple[int, int], quick: bool, dtype: str) -> Action:
+    """Inference as the project runs it."""
+    return detections(prepared(our_model(config_of(CONFIG, quick)), dtype), size)
 
 
 def stock_action(size: tuple[int, int], quick: bool) -> Action:
     """Inference on the stock path."""
     config = config_of(CONFIG, quick)
     stock = stock_model(config, our_model(config).state_dict())
-    return on_stock_attention(prediction(stock, size))
+    return on_stock_attention(detections(stock, size))
 
 
-def rows(quick: bool) -> list[Row]:
-    """Time from the normalised image to detections."""
-    size, runs = ((128, 160), 3) if quick else (FULL, 5)
+def backbone_action(size: tuple[int, int], quick: bool, stock: bool) -> Action:
+    """Features of an image, without gradients: as the project runs it, or on contiguous maps."""
     config = config_of(CONFIG, quick)
-    plain = our_model(config)
-    stock = stock_model(config, plain.state_dict())
+    model = our_model(config)
+    model = stock_model(config, model.state_dict()) if stock else prepared(model)
+    images = image_tensor(size)
+    return torch.no_grad()(lambda: model.backbone(images))
+
+
+def agreement(turns: Turns, dtype: str, size: tuple[int, int]) -> str:
+    """How many detections are the same on the stock path, for a note."""
+    if not {dtype, 'stock'} <= turns.outputs.keys():
+        return ''
+    ours, theirs = (instances(turns.outputs[name]) for name in (dtype, 'stock'))
+    return f'{agreeing(ours, theirs, size)} of {len(theirs)} detections the same'
+
+
+def instances(arrays: list[Any]) -> InstanceData:
+    """What `detections` gave, from the other process."""
+    names = ('bboxes', 'scores', 'labels')
+    return InstanceData(**dict(zip(names, map(torch.from_numpy, arrays), strict=True)))
+
+
+def machine_rows(turns: Turns, dtype: str, flops: int, what: str) -> Iterator[Row]:
+    """Rates of products, and the share of the best of them that the detector reaches."""
+    rates = {}
+    for kind, operations in OPERATIONS.items():
+        seconds = turns.seconds[f'{kind} {dtype}']
+        rates[kind] = [REPEATED * operations / s / 1e9 for s in seconds]
+        name = f"the machine's {kind}, {SIZES[kind]}, {dtype}"
+        yield row_of(rates[kind], name, '', None, '', 'GFLOP/s')
+    best = map(max, zip(*rates.values(), strict=True))
+    shares = [flops / s / 1e9 / r for s, r in zip(turns.seconds[dtype], best, strict=True)]
+    note = f'{flops / 1e9:.0f} GFLOP in {turns.median(dtype):.3g} s'
+    against = f'the faster of these two products, {dtype}'
+    yield row_of(shares, f'share of the rate, {what}, {dtype}', against, SHARES[dtype], note, '%')
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Time from the normalised image to detections, and of the backbone by itself."""
+    size, runs = ((128, 160), 2) if quick else (FULL, 5)
+    dtypes = list(TARGETS) if has_bf16() else ['fp32']
+    contenders = {'stock': Contender(stock_action, (size, quick), STOCK)}
+    for dtype in dtypes:
+        contenders[dtype] = Contender(our_action, (size, quick, dtype))
+        for kind in OPERATIONS:
+            contenders[f'{kind} {dtype}'] = Contender(product_action, (kind, dtype))
+    turns = in_turn(contenders, runs, 100)
     what = f'MPViT-S detector, {size[0]}x{size[1]}'
-    table = []
-    with on_stock_path(stock_action, size, quick) as theirs:
-        ours = prepared(plain)
-        pairs = paired(prediction(ours, size), theirs, runs)
-        table.append(pairs.row(f'{what}, fp32', STOCK, 2.5, agreement(ours, stock, size)))
-        table.append(share_row(ours, plain, size, quick))
-        if has_bf16():
-            half = prepared(plain, 'bf16')
-            pairs = paired(prediction(half, size), theirs, runs)
-            note = agreement(half, stock, size)
-            table.append(pairs.row(f'{what}, bf16', f'{STOCK}, fp32', 3.5, note))
-        else:
+    flops = flops_of(our_model(config_of(CONFIG, quick)), size)
+    for dtype, target in TARGETS.items():
+        if dtype not in dtypes:
             note = 'this CPU has no bf16 arithmetic'
-            table.append(Row(f'{what}, bf16', f'{STOCK}, fp32', None, None, 3.5, note))
-    return table
-
-
-if __name__ == '__main__':
-    main(rows, __doc__)
+            yield Row(f'{what}, {dtype}', 'the stock path, fp32', None, None, target, note)
+            continue
+        note = agreement(turns, dtype, size)
+        against = 'the stock path, fp32'
+        yield turns.row(f'{what}, {dtype}', against, (dtype, 'stock'), target, note)
+        yield from machine_rows(turns, dtype, flops, what)
+    what = f'MPViT-S backbone, {size[0]}x{size[1]}, fp32'
+    backbones = {
+        'ours': Contender(backbone_action, (size, quick, False)),
+        'stock': Contender(backbone_action, (size, quick, True), STOCK),
+    }
+    turns = in_turn(backbones, 2 if quick else 9, 40)
+    yield turns.row(what, 'the same on contiguous maps', ('ours', 'stock'), 1.5)

@@ -1,7 +1,6 @@
-"""COCO's box evaluation, ours against mmdet's, which calls pycocotools: seconds on the CPU.
+"""COCO's box evaluation, ours against mmdet's, which calls pycocotools.
 
-Both get the same made-up detections, in turn in one process, and go from collected results to the
-twelve numbers.
+Both get the same made-up detections and go from collected results to the twelve numbers.
 """
 
 import contextlib
@@ -9,42 +8,44 @@ import io
 import json
 import logging
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import mpvit.register  # noqa: F401
 from benchmarks._synthetic import coco_results, coco_truth
-from benchmarks._timing import Pairs, Row, main
+from benchmarks._timing import Action, Contender, Row, in_turn
 from mpvit.evaluation.coco_metric import METRICS
 
 
-def rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> Iterator[Row]:
     """Whole metrics, from the model's results to the numbers."""
-    logging.getLogger('mmengine').setLevel(logging.ERROR)
-    images, rounds = (50, 1) if quick else (5000, 3)
+    images = 50 if quick else 5000
     content = coco_truth(images)
-    results = coco_results(content)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'truth.json'
         path.write_text(json.dumps(content))
-        ours, theirs = (metric(kind, path, results) for kind in ('CocoBoxMetric', 'CocoMetric'))
-        taken = [(cpu_seconds(ours), cpu_seconds(theirs)) for _ in range(rounds)]
-    pairs = Pairs(*map(list, zip(*taken, strict=True)))
-    found = sum(len(scores) for _, _, scores, _ in results)
-    note = f'CPU seconds; {len(content["annotations"])} objects, {found} detections'
+        kinds = dict(ours='CocoBoxMetric', theirs='CocoMetric')
+        contenders = {name: Contender(action_of, (kind, path)) for name, kind in kinds.items()}
+        turns = in_turn(contenders, 2, 60)
+    found = sum(len(scores) for _, _, scores, _ in coco_results(content))
+    note = f'{len(content["annotations"])} objects, {found} detections'
     what, against = f'COCO evaluation, {images} images', "mmdet's metric on pycocotools"
-    return [pairs.row(what, against, 5, note)]
+    yield turns.row(what, against, ('ours', 'theirs'), 5, note)
 
 
-def cpu_seconds(call: Callable[[], Any]) -> float:
-    """CPU time of a call in seconds, without what it prints."""
-    start = time.process_time()
-    with contextlib.redirect_stdout(io.StringIO()):
-        call()
-    return time.process_time() - start
+def action_of(kind: str, path: Path) -> Action:
+    """What takes made-up detections through a metric, without what it prints."""
+    logging.getLogger('mmengine').setLevel(logging.ERROR)
+    call = metric(kind, path, coco_results(json.loads(path.read_text())))
+
+    def run() -> dict[str, float]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return call()
+
+    return run
 
 
 def metric(kind: str, path: Path, results: list[tuple]) -> Callable[[], dict[str, float]]:
@@ -83,7 +84,3 @@ def as_samples(results: list[tuple]) -> list[dict[str, Any]]:
         )
         for image, boxes, scores, labels in results
     ]
-
-
-if __name__ == '__main__':
-    main(rows, __doc__)

@@ -5,10 +5,12 @@ detector and head, mmcv's own fallback attention, contiguous maps, no folding, m
 cost and one optimizer group per parameter.
 """
 
+import mpvit.register  # noqa: F401  (mmcv's ops and mmdet can be imported from here on)
+
+# isort: split
 import copy
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,14 +24,13 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 import benchmarks.contiguous  # noqa: F401  (registers ContiguousMPViT)
-from benchmarks._timing import Action, elsewhere
+from benchmarks._synthetic import SEED, image_tensor
 from mpvit.config.reading import load_config
 from mpvit.inference import prepare
 from mpvit.model_info.measure import made_up
 from mpvit.ops.mmcv_bridge import stock_attention
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / 'deformable_detr'
-SEED = 0
 # of weights that start at zero, or too small for the image to matter
 DEVIATIONS = {
     r'\.sampling_offsets$': 0.05,
@@ -38,7 +39,6 @@ DEVIATIONS = {
     r'\.cls_branches\.\d$': 0.05,
     r'\.reg_branches\.\d\.4$': 0.05,
 }
-FULL = (800, 1333)
 SMALL = (
     'model.encoder.num_layers=2',
     'model.decoder.num_layers=2',
@@ -54,16 +54,6 @@ def on_stock_attention(action: Callable[[], object]) -> Callable[[], object]:
             return action()
 
     return run
-
-
-def on_stock_path(build: Callable[..., Action], *args: object) -> AbstractContextManager[Action]:
-    """An action of the stock path, in a process without the huge pages that mpvit asks torch for.
-
-    Args:
-        build: Module-level function that makes the action from ``args``.
-        args: Its arguments.
-    """
-    return elsewhere(build, *args, THP_MEM_ALLOC_ENABLE='0')
 
 
 def config_of(name: str, quick: bool = False, options: Sequence[str] = ()) -> Config:
@@ -149,14 +139,6 @@ def stock_settings(model: ConfigDict) -> ConfigDict:
             cost.type = 'BBoxL1Cost'
     model.train_cfg.assigner.type = 'HungarianAssigner'
     return model
-
-
-def image_tensor(size: tuple[int, int], batch: int = 1) -> Tensor:
-    """Smooth noise as a normalised image: ``(B, 3, H, W)`` with mean 0 and deviation 1."""
-    generator = torch.Generator().manual_seed(SEED)
-    coarse = torch.randn(batch, 3, size[0] // 16 + 2, size[1] // 16 + 2, generator=generator)
-    image = nn.functional.interpolate(coarse, size, mode='bicubic')
-    return image + 0.1 * torch.randn(batch, 3, *size, generator=generator)
 
 
 def samples_of(size: tuple[int, int], batch: int = 1) -> list[DetDataSample]:

@@ -1,118 +1,186 @@
-"""All measurements, each in a process of its own, as the table of docs/benchmarks.md.
+"""All measurements in one run of at most half an hour: the table of docs/benchmarks.md.
 
-`python -m benchmarks.table --update docs/benchmarks.md` measures and replaces the table there.
+`python -m benchmarks.table` measures and prints; `--write` also replaces the table there, unless
+the machine was too noisy.
 """
 
+import argparse
 import dataclasses
 import importlib
 import json
 import os
+import signal
 import sys
+import tempfile
 import time
-from importlib.util import find_spec
+import traceback
+from collections.abc import Iterable
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from benchmarks._timing import Row, arguments, in_process, markdown
+from benchmarks._machine import LIMITS, WORDS, Noise, Watch, facts
+from benchmarks._timing import Row, markdown
 
-SCRIPTS = {  # and what a script needs beside the project itself
-    'attention': (),
-    'backbone': (),
-    'detector': (),
-    'training': (),
-    'huggingface': ('transformers',),
-    'export': ('openvino', 'onnx', 'onnxruntime'),
-    'evaluation': (),
+#: Most seconds that each script gets, on two cores.
+SCRIPTS = {
+    'attention': 180,
+    'detector': 360,
+    'training': 480,
+    'rivals': 300,
+    'export': 300,
+    'evaluation': 150,
 }
+WHOLE = 1800  # seconds; what is left of it goes to starting and to measuring the noise
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'work_dirs' / 'benchmarks.json'
+PAGE = ROOT / 'docs' / 'benchmarks.md'
 BEGIN, END = '<!-- benchmarks -->', '<!-- /benchmarks -->'
 
 
-def rows_of(script: str, quick: bool, threads: int | None) -> list[Row]:
-    """The rows of one script."""
-    import torch
+def write_rows(module: str, quick: bool, file: Path) -> None:
+    """Write each row of a script as it is known, a line of JSON; in a process of its own."""
+    os.setsid()  # so that it can be ended together with the processes that it starts
+    with file.open('w', buffering=1) as lines:
+        try:
+            for row in importlib.import_module(module).rows(quick):
+                lines.write(json.dumps(dataclasses.asdict(row)) + '\n')
+        except Exception as error:  # the other scripts still have something to say
+            traceback.print_exc()
+            row = Row(module, '', None, note=f'failed: {error!r}')
+            lines.write(json.dumps(dataclasses.asdict(row)) + '\n')
 
-    if threads:
-        torch.set_num_threads(threads)
-    return importlib.import_module(f'benchmarks.{script}').rows(quick)
+
+def measure(module: str, quick: bool, seconds: float) -> list[Row]:
+    """The rows of one script; those that are known when its time is up."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'rows'
+        process = get_context('spawn').Process(target=write_rows, args=(module, quick, file))
+        process.start()
+        try:
+            process.join(seconds)
+            late = process.is_alive()
+        finally:
+            if process.is_alive():
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+                process.join()
+        lines = file.read_text().splitlines() if file.exists() else []
+    rows = [row_from(json.loads(line)) for line in lines]
+    if late:
+        rows.append(Row(module, '', None, note=f'stopped after {seconds:.0f} s'))
+    elif process.exitcode:
+        rows.append(Row(module, '', None, note=f'died with status {process.exitcode}'))
+    return rows
 
 
-def machine(threads: int | None) -> str:
-    """What the figures depend on, in one line."""
-    import torch
+def row_from(fields: dict[str, Any]) -> Row:
+    """A row from what JSON makes of it."""
+    spread = fields.pop('spread')
+    return Row(**fields, spread=tuple(spread) if spread else None)
 
-    from mpvit.engine.run_folder import processor
 
-    isa = torch.backends.cpu.get_cpu_capability()
-    count = threads or torch.get_num_threads()
+def plan(scripts: Iterable[str]) -> str:
+    """What is going to run, and how long it may take."""
+    parts = [f'{name} {SCRIPTS[name]}' for name in scripts]
     return (
-        f'{processor()} ({isa}), {os.cpu_count()} cores, {count} threads; torch {torch.__version__}'
+        f'at most {sum(SCRIPTS[name] for name in scripts) / 60:.0f} minutes: {", ".join(parts)} s'
     )
 
 
-def measure(scripts: list[str], quick: bool, threads: int | None) -> dict[str, list[Row]]:
-    """Run scripts one after the other; says on stderr where it is."""
-    results = {}
+def run(scripts: list[str], quick: bool, threads: int) -> dict[str, Any]:
+    """Run scripts one after the other; says on stderr where it is.
+
+    Returns:
+        ``machine``, ``noise``, ``quick``, ``seconds`` of each script and its ``rows``.
+    """
+    print(plan(scripts), file=sys.stderr)
+    watch = Watch()
+    rows: dict[str, list[Row]] = {}
+    seconds: dict[str, float] = {}
     for script in scripts:
-        missing = [name for name in SCRIPTS[script] if find_spec(name) is None]
-        if missing:
-            needs = ' and '.join(missing)
-            results[script] = [Row(script, '', None, note=f"needs {needs}: install '.[bench]'")]
-            continue
+        watch.sample()
         start = time.monotonic()
         print(f'{script} ...', end=' ', file=sys.stderr, flush=True)
-        try:
-            results[script] = in_process(rows_of, script, quick, threads)
-        except Exception as error:  # the other scripts still have something to say
-            results[script] = [Row(script, '', None, note=f'failed: {error!r}')]
-        print(f'{time.monotonic() - start:.0f} s', file=sys.stderr)
-        keep(results, threads)
-    return results
+        rows[script] = measure(f'benchmarks.{script}', quick, SCRIPTS[script])
+        seconds[script] = round(time.monotonic() - start, 1)
+        print(f'{seconds[script]:.0f} s', file=sys.stderr)
+    watch.sample()
+    return dict(
+        machine=facts(threads), noise=watch.noise(), quick=quick, seconds=seconds, rows=rows
+    )
 
 
-def keep(results: dict[str, list[Row]], threads: int | None) -> None:
-    """Write what there is so far as JSON."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in results.items()}
-    RESULTS.write_text(json.dumps(dict(machine=machine(threads), rows=rows), indent=1))
-
-
-def report(results: dict[str, list[Row]], quick: bool, threads: int | None) -> str:
-    """The rows of all scripts as markdown, and what they were measured on."""
-    lines = [f'Measured on {machine(threads)}. Ratios are medians of pairs (lowest to highest).']
-    if quick:
+def report(results: dict[str, Any]) -> str:
+    """Results as markdown: machine, noise, table."""
+    minutes = sum(results['seconds'].values()) / 60
+    lines = [f'- {name}: {value}' for name, value in results['machine'].items()]
+    lines += [f'- noise: {results["noise"]}', f'- time: {minutes:.0f} minutes']
+    if results['quick']:
         lines.insert(0, '**Small sizes, to see that it runs: not a measurement.**\n')
-    lines.append('\n' + markdown([row for rows in results.values() for row in rows]))
-    return '\n'.join(lines)
+    rows = [row for rows in results['rows'].values() for row in rows]
+    return '\n'.join(lines) + '\n\n' + markdown(rows)
 
 
-def update(path: Path, text: str) -> None:
-    """Put text between the lines ``<!-- benchmarks -->`` and ``<!-- /benchmarks -->`` of a file.
+def save(results: dict[str, Any], file: Path) -> None:
+    """Write results as JSON."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(results, indent=1, default=dataclasses.asdict) + '\n')
+
+
+def publish(results: dict[str, Any], page: Path) -> None:
+    """Replace the table of a page, and write the figures as JSON beside it.
+
+    Args:
+        results: From `run`.
+        page: Markdown with the lines ``<!-- benchmarks -->`` and ``<!-- /benchmarks -->``.
 
     Raises:
-        SystemExit: The file lacks the markers.
+        SystemExit: The machine was too noisy, the measurement is not whole, or the page lacks the
+            lines. Nothing was written.
     """
-    content = path.read_text()
+    if results['quick'] or results['rows'].keys() != SCRIPTS.keys():
+        sys.exit(f'{page} stays as it is: only all scripts in full size are written')
+    noise: Noise = results['noise']
+    if reason := noise.refusal():
+        sys.exit(f'{page} stays as it is: {reason}')
+    content = page.read_text()
     if BEGIN not in content or END not in content:
-        sys.exit(f'{path} has no lines {BEGIN} and {END}; put them where the table shall stand')
+        sys.exit(f'{page} has no lines {BEGIN} and {END}; put them where the table shall stand')
     before, rest = content.split(BEGIN, 1)
-    path.write_text(f'{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}')
+    data = page.with_suffix('.json')
+    save(results, data)
+    text = f'{report(results)}\n\nThe same as JSON: [{data.name}]({data.name}).'
+    page.write_text(f'{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}')
 
 
 def main() -> None:
     """Measure, print, keep."""
-    parser = arguments(__doc__)
-    parser.add_argument('scripts', nargs='*', help=f'of {", ".join(SCRIPTS)}; default: all')
-    parser.add_argument('--update', type=Path, metavar='FILE', help='write the table into a file')
+    limits = ', '.join(f'{WORDS[name]} {limit:.0%}' for name, limit in LIMITS.items())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'scripts',
+        nargs='*',
+        choices=[[], *SCRIPTS],
+        metavar='SCRIPT',
+        help=f'of {", ".join(SCRIPTS)}; default: all',
+    )
+    parser.add_argument('--quick', action='store_true', help='small sizes: does it run at all?')
+    parser.add_argument('--threads', type=int, help='default: as many as there are processors')
+    text = f'replace the table of docs/benchmarks.md; refused where {limits}, or more'
+    parser.add_argument('--write', action='store_true', help=text.replace('%', '%%'))
     args = parser.parse_args()
-    unknown = set(args.scripts) - SCRIPTS.keys()
-    if unknown:
-        parser.error(f'no script {", ".join(sorted(unknown))}; choose from {", ".join(SCRIPTS)}')
-    results = measure(args.scripts or list(SCRIPTS), args.quick, args.threads)
-    text = report(results, args.quick, args.threads)
-    print(text)
-    if args.update:
-        update(args.update, text)
+    from mpvit.processors import available
+
+    threads = args.threads or available()
+    os.environ['OMP_NUM_THREADS'] = str(threads)  # before torch is loaded, here and by the scripts
+    results = run(args.scripts or list(SCRIPTS), args.quick, threads)
+    save(results, RESULTS)
+    print(report(results))
+    if args.write:
+        publish(results, PAGE)
 
 
 if __name__ == '__main__':

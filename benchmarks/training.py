@@ -1,38 +1,51 @@
 """A training step of the MPViT-S detector against the stock path: time and peak memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mmengine.optim import build_optim_wrapper
 
-from benchmarks._timing import Action, Row, main, paired, peak_memory
+from benchmarks._machine import has_bf16
+from benchmarks._timing import STOCK, Action, Contender, Row, in_turn, peak_memory
 from benchmarks.attention import backward_action
 from benchmarks.models import (
     config_of,
     on_stock_attention,
-    on_stock_path,
     our_model,
     stock_model,
     stock_optimizer,
     training_step,
 )
+from mpvit.config.presets import enable_amp
 
 CONFIG = 'mpvit_s_ddetr_50e'
 SIZE, QUICK = (512, 640), (96, 128)
 BATCH = 2
 CHECKPOINTING = ('model.backbone.with_cp=True', 'model.encoder.num_cp=6')
-STOCK = 'the stock path'
+AGAINST = 'the stock path, fp32'
+# Name of a variant: options of the config, precision, least ratios of time and of memory.
+VARIANTS: dict[str, tuple[Sequence[str], str, float | None, float]] = {
+    'fp32': ((), 'fp32', 2.8, 2),
+    'bf16 autocast': ((), 'bf16', 5.5, 2),
+    'fp32, activation checkpointing': (CHECKPOINTING, 'fp32', None, 3),
+}
 
 
-def our_step(size: tuple[int, int], quick: bool = False, options: Sequence[str] = ()) -> Action:
+def our_step(
+    size: tuple[int, int], quick: bool = False, options: Sequence[str] = (), amp: str = 'fp32'
+) -> Action:
     """A step of the project's config.
 
     Args:
         size: Height and width of both images in pixels.
         quick: A small model.
         options: Changes of the config.
+        amp: ``'fp32'``, or ``'bf16'`` for autocast.
     """
     config = config_of(CONFIG, quick, options)
+    if amp != 'fp32':
+        enable_amp(config, amp)
     model = our_model(config)
+    backward_action('fp32', (64, 64))()  # loads the kernels of attention
     return training_step(model, build_optim_wrapper(model, config.optim_wrapper), size, BATCH)
 
 
@@ -43,33 +56,32 @@ def stock_step(size: tuple[int, int], quick: bool = False) -> Action:
     return on_stock_attention(training_step(model, stock_optimizer(config, model), size, BATCH))
 
 
-def our_memory(size: tuple[int, int], quick: bool, options: Sequence[str]) -> Action:
-    """`our_step` with attention kernels loaded already."""
-    backward_action((64, 64))()
-    return our_step(size, quick, options)
+def two_steps(build: str, *args: object) -> Action:
+    """Two steps in a row: from the second on the optimizer has its state."""
+    step = stock_step(*args) if build == 'stock' else our_step(*args)
+    return lambda: [step() for _ in range(2)]
 
 
-def rows(quick: bool) -> list[Row]:
+def rows(quick: bool) -> Iterator[Row]:
     """Time and peak memory of a step."""
     size = QUICK if quick else SIZE
-    runs = 2 if quick else 5
     what = f'training step, MPViT-S detector, {BATCH} images of {size[0]}x{size[1]}'
-    stock_peak = peak_memory(stock_step, size, quick)
-    table = []
-    for options, name, time_target, memory_target in (
-        ((), '', 2, 2),
-        (CHECKPOINTING, ', activation checkpointing', None, 2),
-    ):
-        with on_stock_path(stock_step, size, quick) as theirs:
-            pairs = paired(our_step(size, quick, options), theirs, runs)
-        table.append(pairs.row(f'{what}{name}', STOCK, time_target))
-        peak = peak_memory(our_memory, size, quick, options)
-        note = f'{peak:.0f} MiB against {stock_peak:.0f} MiB'
-        table.append(
-            Row(f'its peak memory{name}', STOCK, stock_peak / peak, None, memory_target, note)
+    variants = {n: v for n, v in VARIANTS.items() if v[1] == 'fp32' or has_bf16()}
+    contenders = {n: Contender(our_step, (size, quick, *v[:2])) for n, v in variants.items()}
+    contenders['stock'] = Contender(stock_step, (size, quick), STOCK)
+    turns = in_turn(contenders, 2 if quick else 4, 120)
+    for name, (_, _, target, _) in VARIANTS.items():
+        if name in variants:
+            yield turns.row(f'{what}, {name}', AGAINST, (name, 'stock'), target)
+        else:
+            note = 'this CPU has no bf16 arithmetic'
+            yield Row(f'{what}, {name}', AGAINST, None, None, target, note)
+    stock = peak_memory(Contender(two_steps, ('stock', size, quick), STOCK))
+    for name, (options, amp, _, target) in variants.items():
+        ours = peak_memory(Contender(two_steps, ('ours', size, quick, options, amp)))
+        note = (
+            f'{ours.resident:.0f} MiB against {stock.resident:.0f} MiB; beside model and code '
+            f'{ours.added:.0f} MiB against {stock.added:.0f} MiB'
         )
-    return table
-
-
-if __name__ == '__main__':
-    main(rows, __doc__)
+        ratio = stock.resident / ours.resident
+        yield Row(f'peak resident memory of that, {name}', AGAINST, ratio, None, target, note)
