@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _MOST_VALUES = 10**6  # of a tuple with all tuples in it
+_ARCHIVE = b'PK\x03\x04'
+_LARGE, _MOST_LARGE = 2**60, 10_000  # multiples of 2**61 - 1 have one hash, as keys of a dict
 _MARK = -1
 _FIRST_PICKLES = 5  # of the old format: three of it, the object and the names of its tensors
 _PUT = ('PUT', 'BINPUT', 'LONG_BINPUT')
@@ -15,33 +17,33 @@ _TUPLES = dict(EMPTY_TUPLE=0, TUPLE1=1, TUPLE2=2, TUPLE3=3)
 
 
 class Multiplied(Exception):
-    """A tuple holds more values than anybody would write."""
+    """There is more to hash than anybody would write."""
 
 
 def check_tuples(path: Path) -> None:
-    """Make sure that no tuple of a checkpoint multiplies: it may hold the same one in many places.
+    """Make sure that what a checkpoint holds can be hashed in no time.
+
+    A tuple may hold the same tuple in many places, and integers may have one hash.
 
     Python hashes the key of a dict value by value, and cannot be interrupted while it does: a
     tuple of two, each the same tuple of two, and so on 40 times, takes hours.
 
     Raises:
         Multiplied: One does.
+        Exception: It is damaged.
     """
-    try:
-        for pickled in _pickles(path):
-            _check(pickled)
-    except Multiplied:
-        raise
-    except Exception:  # what is damaged is for the loader to tell
-        return
+    for pickled in _pickles(path):
+        _check(pickled)
 
 
 def _pickles(path: Path) -> Iterator[Any]:
-    if zipfile.is_zipfile(path):
+    file: BinaryIO
+    with path.open('rb') as file:
+        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE  # as torch tells, which knows no other
+    if is_archive:
         with zipfile.ZipFile(path) as archive:
             yield from (archive.read(name) for name in archive.namelist() if _is_pickle(name))
         return
-    file: BinaryIO
     with path.open('rb') as file:
         yield from (file for _ in range(_FIRST_PICKLES))  # each goes on where the one before ends
 
@@ -55,8 +57,13 @@ def _check(pickled: Any) -> None:
     stack: list[int] = []
     memo: dict[int, int] = {}
     argument: Any
+    large = 0
     for opcode, argument, _ in pickletools.genops(pickled):
         name = opcode.name
+        if isinstance(argument, int) and abs(argument) >= _LARGE:
+            large += 1
+            if large > _MOST_LARGE:
+                raise Multiplied(f'more than {_MOST_LARGE:,} integers of 61 bits or more')
         if name in _PUT:
             memo[argument] = stack[-1]
         elif name == 'MEMOIZE':

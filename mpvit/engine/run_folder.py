@@ -80,7 +80,7 @@ class Run:
             path = written if settings is None else self.folder / METRICS
         return None if path is None else _config(path, settings)
 
-    @property
+    @functools.cached_property
     def config_file(self) -> Path | None:
         """The newest config of a training, or else of an evaluation, as it was written there."""
         return newest_config(self.folder) or newest_config(self.folder, test=True)

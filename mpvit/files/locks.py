@@ -28,7 +28,9 @@ def folder_held(folder: Path, hint: str, name: str = LOCK) -> Iterator[None]:
 @contextmanager
 def target_held(target: Path, hint: str) -> Iterator[None]:
     """Be the only one that makes a file, or a new folder: the lock lies beside it; see `held`."""
-    place = Path(os.path.abspath(target))
+    # the same for all links to it; a link to a file is no other name of it (`whole_file`)
+    place = Path(os.path.realpath(target if target.is_dir() else target.parent))
+    place = place if target.is_dir() else place / target.name
     with held(place.with_name(f'.{place.name}{LOCK}'), str(target), hint):
         yield
 
@@ -74,14 +76,16 @@ def held(lock_file: Path, shown: str, hint: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f'{shown} cannot be written: {error.strerror}') from error
     try:
+        own = os.lstat(lock_file)
         if not isinstance(lock, SoftFileLock):  # which has said so itself
             with suppress(OSError):  # a full disk
                 lock_file.write_text(f'{os.getpid()}\n{socket.gethostname()}\n')
         yield
     finally:
         if not isinstance(lock, SoftFileLock):
-            with suppress(OSError):  # the folder may be gone
-                lock_file.unlink()  # before letting go: the next holder makes a file of its own
+            with suppress(OSError):  # the folder may be gone, or another be in its place
+                if os.path.samestat(own, os.lstat(lock_file)):
+                    lock_file.unlink()  # before letting go: the next holder makes a file of its own
         lock.release()
         for place in made:
             with suppress(OSError):  # something was written

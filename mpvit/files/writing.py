@@ -58,7 +58,8 @@ def whole_file(target: AnyPath, *, new: bool = False, durable: bool = False) -> 
     removed.
 
     Args:
-        target: Place of the file; folders above are made, and a link to a file is followed.
+        target: Place of the file; folders above are made. A link to a file is replaced: the work
+            folder of a stranger may hold one to any place.
         new: Refuse to replace a file, which another program may have written by then.
         durable: Flush it to the disk first, so that it also survives a power cut; the folder has
             to be there.
@@ -66,9 +67,7 @@ def whole_file(target: AnyPath, *, new: bool = False, durable: bool = False) -> 
     Raises:
         NotWritten: It cannot be written; errors of other files pass.
     """
-    target = Path(target)
-    target = Path(os.path.realpath(target)) if os.path.isfile(target) else target
-    with _moved(target, new=new, durable=durable) as beside:
+    with _moved(Path(target), new=new, durable=durable) as beside:
         yield beside
 
 

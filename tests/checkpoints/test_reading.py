@@ -182,6 +182,30 @@ def test_keys_that_multiply(tmp_path, depth, zipped):
         read(tmp_path / 'y.pth')
 
 
+def test_keys_that_collide(tmp_path):
+    """A dict compares a key with all others of its hash: minutes for some 100,000."""
+    keys = {number * (2**61 - 1): None for number in range(1, 20)}
+    torch.save(keys, tmp_path / 'x.pth')
+    assert read(tmp_path / 'x.pth') == keys
+    torch.save([number * (2**61 - 1) for number in range(1, 10_010)], tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='integers of 61 bits'):
+        read(tmp_path / 'x.pth')
+
+
+def test_archive_behind_another_checkpoint(tmp_path):
+    """Where torch reads the old format, the archive at the end of the file is not looked at."""
+    key = ()
+    for _ in range(40):
+        key = (key, key)
+    torch.save({}, tmp_path / 'x.pth', _use_new_zipfile_serialization=False)
+    bomb = pickle.dumps({}, 2)[:-1] + pickle.dumps(key, 2)[2:-1] + b'K\x01s.'
+    old = (tmp_path / 'x.pth').read_bytes().replace(pickle.dumps({}, 2), bomb)
+    torch.save({}, tmp_path / 'y.pth')
+    (tmp_path / 'z.pth').write_bytes(old + (tmp_path / 'y.pth').read_bytes())
+    with pytest.raises(UserError, match='a tuple of more than'):
+        read(tmp_path / 'z.pth')
+
+
 def test_values_that_are_deep_or_contain_themselves(tmp_path):
     deep, loop = [], []
     for _ in range(100):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import filelock
 import pytest
@@ -96,3 +97,29 @@ def test_file_systems_without_locks(tmp_path, monkeypatch, number, name):
     (tmp_path / name).write_text('17\nelsewhere\n')
     with pytest.raises(UserError, match='process 17 on elsewhere'), folder_held(tmp_path, ''):
         pass
+
+
+def test_links_to_a_target_are_one_target(tmp_path):
+    (tmp_path / 'found').mkdir()
+    (tmp_path / 'link').symlink_to('found')
+    (tmp_path / 'elsewhere').symlink_to('.')
+    with target_held(tmp_path / 'found', ''):
+        for other in ('link', 'elsewhere/found', 'found/.'):
+            with pytest.raises(UserError, match='in use'), target_held(tmp_path / other, ''):
+                pass
+    with target_held(tmp_path / 'new.onnx', ''):
+        other = tmp_path / 'elsewhere' / 'new.onnx'
+        with pytest.raises(UserError, match='in use'), target_held(other, ''):
+            pass
+
+
+def test_the_lock_of_another_in_the_same_place_stays(tmp_path):
+    """A folder is moved away while its run holds it, and another run begins in its place."""
+    work = tmp_path / 'work'
+    with ExitStack() as second:
+        with folder_held(work, ''):
+            work.rename(tmp_path / 'moved')
+            second.enter_context(folder_held(work, ''))
+        with pytest.raises(UserError, match='in use'), folder_held(work, ''):
+            pass
+    assert list(work.iterdir()) == [] if work.exists() else True

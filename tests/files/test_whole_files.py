@@ -120,11 +120,14 @@ def test_a_file_that_another_program_wrote_is_kept(tmp_path):
     assert (tmp_path / 'new').read_text() == 'mine'
 
 
-def test_a_link_is_followed(old, tmp_path):
+@pytest.mark.parametrize('durable', [False, True])
+def test_a_link_is_replaced_and_what_it_led_to_is_left_alone(old, tmp_path, durable):
     (tmp_path / 'link').symlink_to(old)
-    write(tmp_path / 'link', 'new')
-    assert old.read_text() == 'new'
-    assert (tmp_path / 'link').is_symlink()
+    with whole_file(tmp_path / 'link', durable=durable) as place:
+        place.write_text('new')
+    assert old.read_bytes() == OLD
+    assert not (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'link').read_text() == 'new'
 
 
 def test_text_that_is_no_unicode_becomes_an_escape(tmp_path):
