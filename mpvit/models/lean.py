@@ -1,10 +1,12 @@
 """What makes a finished model fast on the CPU: one call, `use_lean_layers`."""
 
+from collections.abc import Callable
 from typing import Any
 
-from mmcv.cnn import Linear
+from mmcv.cnn import ConvModule, Linear
 from mmcv.cnn.bricks.transformer import FFN
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mpvit.models.layers import (
     ConvPositionEncoding,
@@ -20,6 +22,7 @@ from mpvit.ops.lean.linear import (
     norm_mlp_gelu,
     product_dtype,
 )
+from mpvit.ops.lean.norm import norm_hardswish
 
 
 class LeanFFN(FFN):
@@ -66,10 +69,22 @@ class LeanTransformerLayer(TransformerLayer):
         return tokens + self.drop_path(norm_mlp_gelu(tokens, self.norm2, mlp.fc1, mlp.fc2))
 
 
+class LeanConvModule(ConvModule):
+    """mmcv's `ConvModule` for the CPU; the norm's output is not kept. Parameters are the same."""
+
+    def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
+        """Convolve, normalise and activate maps ``(B, C, H, W)``."""
+        if not (activate and norm) or product_dtype(x) is None:
+            output: Tensor = super().forward(x, activate, norm)
+            return output
+        return norm_hardswish(self.conv(x), self.norm)
+
+
 _LEAN: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: PointwiseLinear,
     Linear: PointwiseLinear,
     FFN: LeanFFN,
+    ConvModule: LeanConvModule,
     TransformerLayer: LeanTransformerLayer,
 }
 
@@ -82,12 +97,16 @@ def use_lean_layers(model: nn.Module) -> None:
     """
     for module in model.modules():
         lean = _LEAN.get(type(module))  # subclasses have their own forward
-        if lean and (lean is not LeanFFN or _is_simple(module)):
+        if lean and _FITS.get(lean, _always)(module):
             module.__class__ = lean
 
 
-def _is_simple(ffn: Any) -> bool:
-    """Two layers with ReLU between, and a residual connection: the usual one."""
+def _always(module: nn.Module) -> bool:
+    return True
+
+
+def _is_usual(ffn: Any) -> bool:
+    """Two layers with ReLU between, and a residual connection."""
     return (
         ffn.num_fcs == 2
         and isinstance(ffn.layers[0][1], nn.ReLU)
@@ -95,3 +114,21 @@ def _is_simple(ffn: Any) -> bool:
         and isinstance(ffn.gamma2, nn.Identity)
         and isinstance(ffn.dropout_layer, nn.Identity)
     )
+
+
+def _has_hardswish(layer: Any) -> bool:
+    """Convolution, batch norm and Hardswish, in this order."""
+    return (
+        layer.order == ('conv', 'norm', 'act')
+        and isinstance(layer.norm, _BatchNorm)
+        and layer.with_activation
+        and type(layer.activate) is nn.Hardswish
+        and not layer.with_explicit_padding
+        and layer.efficient_conv_bn_eval_forward is None
+    )
+
+
+_FITS: dict[type[nn.Module], Callable[[Any], bool]] = {
+    LeanFFN: _is_usual,
+    LeanConvModule: _has_hardswish,
+}

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet.registry import MODELS
 from torch import nn
@@ -13,7 +14,7 @@ from mpvit.models.layers import (
     ConvRelativePositionEncoding,
     TransformerLayer,
 )
-from mpvit.models.lean import LeanFFN, use_lean_layers
+from mpvit.models.lean import LeanConvModule, LeanFFN, use_lean_layers
 from mpvit.ops.lean.linear import PointwiseLinear
 
 
@@ -104,6 +105,32 @@ def test_autocast_drops_what_float32_drops():
     for half, full in zip(*results, strict=True):
         assert half.dtype == full.dtype
         assert (half - full).norm() < 0.05 * full.norm()  # other masks: about 1
+
+
+def test_convolution_norm_and_hardswish_equal_mmcvs():
+    torch.manual_seed(0)
+    mmcvs = ConvModule(6, 8, 3, norm_cfg=dict(type='BN'), act_cfg=dict(type='HSwish'))
+    lean = copy.deepcopy(mmcvs)
+    use_lean_layers(lean)
+    assert type(lean) is LeanConvModule
+    maps = 3 * torch.randn(2, 6, 9, 9)
+    results = []
+    for layer in (lean, mmcvs):
+        outputs = [layer(maps), layer(maps, activate=False), layer.eval()(maps)]
+        grads = torch.autograd.grad(outputs[0].sin().sum(), layer.parameters())
+        results.append([*outputs, *grads])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'changes', [dict(norm_cfg=None), dict(act_cfg=None), dict(act_cfg=dict(type='ReLU'))], ids=str
+)
+def test_other_convolutions_stay_mmcvs(changes):
+    settings = dict(norm_cfg=dict(type='BN'), act_cfg=dict(type='HSwish'))
+    layer = ConvModule(6, 8, 3, **{**settings, **changes})
+    use_lean_layers(layer)
+    assert type(layer) is ConvModule
 
 
 def test_only_layers_of_exactly_the_known_classes_change_and_names_stay():

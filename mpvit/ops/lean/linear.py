@@ -73,6 +73,21 @@ def norm_linear(input: Tensor, norm: nn.LayerNorm, layer: Any) -> Tensor:
     return _linear(_layer_norm(norm.eps), layer, input, norm.weight, norm.bias)
 
 
+def sum_linears(first: Tensor, second: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
+    """``layer(first + second)`` of each layer, as one product; the sum is not kept.
+
+    Both inputs have the same shape.
+    """
+    if not torch.is_grad_enabled() or not all(_is_served(first, layer) for layer in layers):
+        total = first + second
+        return [layer(total) for layer in layers]
+    dtype = product_dtype(first)
+    weight = torch.cat([layer.weight.to(dtype) for layer in layers])
+    bias = torch.cat([layer.bias.to(dtype) for layer in layers])
+    output: Tensor = _Linear.apply(_sum, weight, bias, first, second)
+    return output.split([layer.out_features for layer in layers], dim=-1)
+
+
 def norm_mlp_gelu(input: Tensor, norm: nn.LayerNorm, expand: Any, contract: Any) -> Tensor:
     """``contract(gelu(expand(norm(input))))``, where both are linear layers.
 
@@ -137,6 +152,10 @@ _Value = tuple[Tensor, Callable[[Tensor], Sequence[Tensor]]]
 
 def _unchanged(input: Tensor) -> _Value:
     return input, lambda grad: (grad,)
+
+
+def _sum(first: Tensor, second: Tensor) -> _Value:
+    return first + second, lambda grad: (grad, grad)
 
 
 def _gelu(input: Tensor) -> _Value:

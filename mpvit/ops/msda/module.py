@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mpvit.ops.lean.dropout import add_dropout
+from mpvit.ops.lean.linear import sum_linears
 from mpvit.ops.msda.op import ms_deform_attn
 from mpvit.ops.msda.reference import Shapes
 
@@ -53,16 +54,20 @@ def forward(
         raise ValueError('deformable attention needs reference_points and spatial_shapes')
     value = query if value is None else value
     identity = query if identity is None else identity
-    query = query if query_pos is None else query + query_pos
     if not self.batch_first:
         query, value = query.transpose(0, 1), value.transpose(0, 1)
+        query_pos = None if query_pos is None else query_pos.transpose(0, 1)
     grid = (self.num_heads, self.num_levels, self.num_points)
 
     value = self.value_proj(value)
     if key_padding_mask is not None:
         value = value.masked_fill_(key_padding_mask[..., None], 0.0)
-    offsets = _split(self.sampling_offsets(query), *grid, 2)
-    weights = _split(self.attention_weights(query), self.num_heads, -1)
+    layers = self.sampling_offsets, self.attention_weights
+    if query_pos is None:
+        offsets, weights = (layer(query) for layer in layers)
+    else:
+        offsets, weights = sum_linears(query, query_pos, layers)
+    offsets, weights = _split(offsets, *grid, 2), _split(weights, self.num_heads, -1)
     output = ms_deform_attn(
         _split(value, self.num_heads, -1),
         spatial_shapes,

@@ -13,6 +13,7 @@ from mpvit.ops.lean.linear import (
     norm_linear,
     norm_mlp_gelu,
     product_dtype,
+    sum_linears,
 )
 
 
@@ -63,6 +64,23 @@ def test_norm_and_linear_equal_the_modules():
         torch.randn(2, 30, 24),
         [*norm.parameters(), *layer.parameters()],
     )
+
+
+def test_layers_of_a_sum_equal_the_modules():
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Linear(24, 10), nn.Linear(24, 6)])
+    second = torch.randn(2, 30, 24)
+    hold_equal(
+        lambda inputs: torch.cat(sum_linears(inputs, second, layers), dim=-1),
+        lambda inputs: torch.cat([layer(inputs + second) for layer in layers], dim=-1),
+        torch.randn(2, 30, 24),
+        [*layers.parameters()],
+    )
+    first = torch.randn(2, 30, 24, requires_grad=True)
+    second.requires_grad_()
+    output = sum(o.sum() for o in sum_linears(first, second, layers))
+    of_first, of_second = torch.autograd.grad(output, [first, second])
+    assert of_first.equal(of_second)
 
 
 def test_mlp_equals_the_modules():
