@@ -21,7 +21,10 @@ from mmengine.registry import init_default_scope
 from benchmarks._machine import has_vnni
 from benchmarks._timing import Action, Contender, Row, in_turn, markdown
 from benchmarks.models import CONFIGS, our_model
+from mpvit.config.own_data import config_on
 from mpvit.config.reading import load_config
+from mpvit.datasets.layout import find_test_data
+from mpvit.datasets.toy import ToySpec, write_toy_dataset
 from mpvit.errors import UserError
 from mpvit.export.comparison import detected, picture
 from mpvit.export.files import SUFFIXES, export
@@ -45,6 +48,14 @@ def checkpoint_of(config: str, folder: Path) -> str:
     cfg.model.backbone.pop('init_cfg', None)
     path = folder / 'random.pth'
     torch.save(dict(state_dict=our_model(cfg).state_dict()), path)
+    return str(path)
+
+
+def on_toy_data(config: str, folder: Path) -> str:
+    """A config on a few toy images, which int8 is calibrated on."""
+    data = write_toy_dataset(folder / 'toy', ToySpec(train_images=1, val_images=4))
+    path = folder / 'config.py'
+    config_on(find_test_data(str(data)), CONFIGS / f'{config}.py')[0].dump(path)
     return str(path)
 
 
@@ -80,34 +91,62 @@ def action_of(config: str, file: str | Path, size: tuple[int, int]) -> Action:
 
 
 def compared(
-    name: str, config: str, files: dict[str, str | Path], size: tuple[int, int], runs: int
+    name: str,
+    config: str,
+    files: dict[str, str | Path],
+    size: tuple[int, int],
+    runs: int,
+    int8: Path | str | None = None,
 ) -> Iterator[Row]:
-    """PyTorch against each of the files at one size."""
+    """PyTorch against each of the files at one size.
+
+    Args:
+        name: Of the detector.
+        config: Config file.
+        files: From `exported`.
+        size: Height and width of the image in pixels.
+        runs: Rounds.
+        int8: File in int8, to be compared with OpenVINO in fp32, or why there is none.
+    """
     contenders = {n: Contender(action_of, (config, file, size)) for n, file in files.items()}
+    if isinstance(int8, Path):
+        contenders['int8'] = Contender(action_of, (config, int8, size))
     turns = in_turn(contenders, runs, 60)
-    what = f'{name}, {size[0]}x{size[1]}, fp32, in {TORCH}'
+    what = f'{name}, {size[0]}x{size[1]}'
     for other in list(files)[1:]:
-        yield turns.row(what, f'the same in {other}', (TORCH, other))
+        yield turns.row(f'{what}, fp32, in {TORCH}', f'the same in {other}', (TORCH, other))
+    what, against = f'{what}, int8, in OpenVINO', 'the same in fp32'
+    target = 1.8 if has_vnni() else None
+    if isinstance(int8, Path):
+        yield turns.row(what, against, ('int8', 'openvino, grid_sample'), target)
+    elif int8:
+        yield Row(what, against, None, None, target, int8)
+
+
+def int8_file(config: str, checkpoint: str, folder: Path) -> Path | str:
+    """The detector in int8 for OpenVINO, or why there is none."""
+    if find_spec('nncf') is None:
+        return 'nncf is not installed'
+    if find_spec('mpvit.export.int8') is None:
+        return 'mpvit export does not write int8 yet'
+    target = str(folder / 'int8.xml')
+    try:
+        return export(config, checkpoint, format='openvino', target=target, dtype='int8')[0]
+    except UserError as error:
+        return str(error)
 
 
 def rows(quick: bool) -> Iterator[Row]:
     """Our own exports against PyTorch, and int8 against fp32 in OpenVINO."""
     for name, config, size in DETECTORS[1:] if quick else DETECTORS:
-        config = str(CONFIGS / f'{config}.py')
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = checkpoint_of(config, Path(folder))
-            files = exported(config, checkpoint, Path(folder), ['grid_sample'])
-            yield from compared(name, config, files, size, 2 if quick else 15)
-        what = f'{name}, {size[0]}x{size[1]}, int8, in OpenVINO'
-        target = 1.8 if has_vnni() else None
-        yield Row(what, 'the same in fp32', None, None, target, int8_missing())
-
-
-def int8_missing() -> str:
-    """Why int8 is not measured."""
-    if find_spec('nncf') is None:
-        return 'nncf is not installed'
-    return 'mpvit export does not write int8 yet'
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            config = on_toy_data(config, folder)
+            checkpoint = checkpoint_of(config, folder)
+            files = exported(config, checkpoint, folder, ['grid_sample'])
+            int8 = int8_file(config, checkpoint, folder)
+            runs = 2 if quick else 15
+            yield from compared(name, config, files, size, runs, int8)
 
 
 def main() -> None:

@@ -42,6 +42,7 @@ BEGIN, END = '<!-- benchmarks -->', '<!-- /benchmarks -->'
 def write_rows(module: str, quick: bool, file: Path) -> None:
     """Write each row of a script as it is known, a line of JSON; in a process of its own."""
     os.setsid()  # so that it can be ended together with the processes that it starts
+    os.dup2(2, 1)  # what it prints is no part of the table
     with file.open('w', buffering=1) as lines:
         try:
             for row in importlib.import_module(module).rows(quick):
