@@ -36,8 +36,8 @@ from mpvit.ops.msda.reference import Shapes
 
 VARIABLE = 'MPVIT_MSDA'
 BACKENDS = ('reference', 'cpu', 'triton', 'cuda')
-#: What an exported graph is made of, by the operator that samples; each is a backend.
-EXPORTED_FORMS = {'grid_sample': 'reference', 'gather': 'gather'}
+#: What an exported graph may be made of: modules like a backend's, with ``forward`` alone.
+EXPORTED_FORMS = ('grid_sample', 'gather')
 _exported_form = ContextVar('exported_form', default='grid_sample')
 _AUTOMATIC = {'cpu': ('cpu',), 'cuda': ('cuda', 'triton')}  # by device type, best first
 # Older torch cannot tell; there torch.jit.is_tracing and is_in_onnx_export must do.
@@ -66,7 +66,7 @@ def ms_deform_attn(
         UserError: ``MPVIT_MSDA`` names no backend, or one that cannot serve this call.
     """
     if _is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
-        form = _load(EXPORTED_FORMS[_exported_form.get()])
+        form = _load(_exported_form.get())
         output = form.forward(value, spatial_shapes, sampling_locations, attention_weights)
         return output.to(value.dtype)
     if not isinstance(spatial_shapes, Tensor):

@@ -15,7 +15,7 @@ from torch import Tensor
 #: exported graph may leave open.
 Shapes = Tensor | Sequence[tuple[int, int]]
 
-_BILINEAR: dict[str, Any] = dict(mode='bilinear', padding_mode='zeros', align_corners=False)
+BILINEAR: dict[str, Any] = dict(mode='bilinear', padding_mode='zeros', align_corners=False)
 
 
 def forward(
@@ -30,7 +30,7 @@ def forward(
     heads = value.shape[2]
     wide = widened(value, sampling_locations, attention_weights)
     maps, grids, weights = _by_head(wide[0], spatial_shapes, *wide[1:])
-    samples = [F.grid_sample(m, g, **_BILINEAR) for m, g in zip(maps, grids, strict=True)]
+    samples = [F.grid_sample(m, g, **BILINEAR) for m, g in zip(maps, grids, strict=True)]
     output = (torch.cat(samples, dim=-1) * weights).sum(-1)  # (B * heads, C, queries)
     return output.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).contiguous()
 
@@ -73,7 +73,7 @@ def backward(grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     grad_output = grad_output.reshape(batch * heads, channels, -1, 1)
     grads_of_maps, grads_of_grids, grads_of_weights = [], [], []
     for level_map, grid, weight in zip(maps, grids, weights.chunk(len(maps), dim=-1), strict=True):
-        sample = F.grid_sample(level_map, grid, **_BILINEAR)
+        sample = F.grid_sample(level_map, grid, **BILINEAR)
         grads_of_weights.append((sample * grad_output).sum(1))
         # bilinear, zeros outside, corners not aligned; called below autograd, which cannot serve
         grad_map, grad_grid = torch.ops.aten.grid_sampler_2d_backward(

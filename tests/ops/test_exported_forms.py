@@ -1,15 +1,16 @@
-"""The gather form of deformable attention, and both forms while exporting."""
+"""The forms of deformable attention in exported graphs."""
 
 import attention_cases
 import pytest
 import torch
 from torch import nn
 
-from mpvit.ops.msda import gather, reference
+from mpvit.ops.msda import gather, grid_sample, reference
 from mpvit.ops.msda import op as attention
 from mpvit.ops.msda.module import sampling_locations
 
 SHAPES = [(6, 8), (3, 4)]
+forms = pytest.mark.parametrize('form', [grid_sample, gather], ids=attention.EXPORTED_FORMS)
 
 
 def inputs_of(dtype=torch.float64):
@@ -19,23 +20,26 @@ def inputs_of(dtype=torch.float64):
 
 
 @pytest.mark.parametrize('shapes', [SHAPES, torch.tensor(SHAPES)], ids=['pairs', 'tensor'])
-def test_gather_gives_the_values_of_the_equation(shapes):
+@forms
+def test_values_are_those_of_the_equation(form, shapes):
     value, locations, weights = inputs_of()
     expected = reference.forward(value, torch.tensor(SHAPES), locations, weights)
-    actual = gather.forward(value, shapes, locations, weights)
+    actual = form.forward(value, shapes, locations, weights)
     assert (actual - expected).abs().max() < 1e-12
 
 
-def test_samples_far_outside_are_zeros():
+@forms
+def test_samples_far_outside_are_zeros(form):
     value, locations, weights = inputs_of()
     far = torch.full_like(locations, 1e6)
-    assert gather.forward(value, SHAPES, far, weights).abs().max() == 0
+    assert form.forward(value, SHAPES, far, weights).abs().max() == 0
 
 
-def test_half_precision_values_are_summed_in_float32():
+@forms
+def test_half_precision_values_are_summed_in_float32(form):
     value, locations, weights = inputs_of(torch.float32)
-    expected = gather.forward(value.half().float(), SHAPES, locations, weights)
-    assert torch.equal(gather.forward(value.half(), SHAPES, locations, weights), expected)
+    expected = form.forward(value.half().float(), SHAPES, locations, weights)
+    assert torch.equal(form.forward(value.half(), SHAPES, locations, weights), expected)
 
 
 @pytest.mark.parametrize('numbers', [2, 4])
