@@ -23,6 +23,7 @@ if 'mmcv-lite' in INSTALLED:  # mmcv without its compiled ops, published under a
 DEMO = ['scikit-image', 'scikit-learn']  # photographs and digits of the toy dataset
 EXTRAS = {
     'export': ['onnx', 'onnxruntime', 'openvino'],
+    'int8': ['nncf>=3.4,<4', 'onnx', 'openvino'],
     'app': ['gradio>=6,<7'],
     'pretrain': ['onedl-mmpretrain>=1.3.6,<1.4'],  # the backbones on ImageNet; needs the forks
     'tracking': ['wandb', 'mlflow-skinny', 'alembic', 'sqlalchemy'],  # the last two: a local store

@@ -17,9 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     types.option(parser, '--size', types.positive, ('H', 'W'), text, nargs=2)
     text = 'take batches of N only (default: any number)'
     types.option(parser, '--batch-size', types.positive, 'N', text, dest='batch')
-    types.choice(parser, '--dtype', ['fp32', 'fp16'], 'precision')
+    types.choice(parser, '--dtype', ['fp32', 'fp16', 'int8'], 'precision')
     text = 'how deformable attention is written down'
     types.choice(parser, '--attention', ['grid_sample', 'gather'], text)
+    text = 'int8: by how many points the AP may fall'
+    types.option(parser, '--max-drop', types.number(float, 0, 100), 'POINTS', text, default=0.5)
+    types.add_data(parser, 'val')
 
 
 def run(**arguments: Any) -> None:

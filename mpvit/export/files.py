@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from mmdet.models import DeformableDETR
 from torch import nn
 
 from mpvit import __version__
+from mpvit.datasets.data_files import DataFiles
 from mpvit.errors import UserError
 from mpvit.export.comparison import Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
+from mpvit.export.int8 import Accuracy, check_int8, quantize
 from mpvit.files.locks import target_held
 from mpvit.files.paths import expanded, new_file
 from mpvit.files.writing import whole_file
@@ -47,7 +50,9 @@ def export(
     batch: int | None = None,
     dtype: str = 'fp32',
     attention: str = 'grid_sample',
-) -> tuple[Path, Differences]:
+    data: DataFiles | None = None,
+    max_drop: float = 0.5,
+) -> tuple[Path, Differences | Accuracy]:
     """Export a detector, and compare the file with PyTorch before it is put into place.
 
     Args:
@@ -57,22 +62,31 @@ def export(
         target: File to write; None for one beside the checkpoint.
         size: Height and width in pixels, if the file is to take images of one size only.
         batch: Images in a batch, if it is to take batches of one size only.
-        dtype: 'fp32'; 'fp16' for half the size and, where the hardware has it, the speed.
-        attention: How deformable attention is written down, a key of
+        dtype: 'fp32'; 'fp16' for half the size and, where the hardware has it, the speed; 'int8'
+            for CPUs, in OpenVINO (`mpvit.export.int8`).
+        attention: How deformable attention is written down, one of
             `mpvit.ops.msda.op.EXPORTED_FORMS`.
+        data: For int8, dataset to calibrate and measure the AP on; None for that of the config.
+        max_drop: For int8, by how many points the AP may fall.
 
     Returns:
-        The file, and the largest differences from PyTorch that were found.
+        The file, and the largest differences from PyTorch that were found; for int8 the APs.
 
     Raises:
-        UserError: Config, checkpoint or arguments do not fit together, a package is missing, the
-            file exists, cannot be written or is being written, or the exported detector deviates.
+        UserError: Config, checkpoint or arguments do not fit together, a package or data is
+            missing, the file exists, cannot be written or is being written, or the exported
+            detector deviates.
     """
     checkpoint = expanded(checkpoint)
     file = _target(checkpoint, format, target)
     with target_held(file, 'choose another --out'):
         _target(checkpoint, format, target)  # another export may have written it by now
         settings: Any = dict(size=size, batch=batch, dtype=dtype, attention=attention)
+        if dtype == 'int8':
+            if format != 'openvino':
+                raise UserError('--dtype int8 is for --format openvino')
+            check_int8(config, data)
+            settings['integers'] = partial(quantize, data=data, batch=batch, max_drop=max_drop)
         return file, _export(config, checkpoint, file, format, **settings)
 
 
@@ -86,8 +100,9 @@ def _export(
     batch: int | None,
     dtype: str,
     attention: str,
-) -> Differences:
-    """Write the file, as `export` does."""
+    integers: Callable[..., Accuracy] | None = None,
+) -> Differences | Accuracy:
+    """Write the file, as `export` does; ``integers`` quantizes it."""
     for package in ('onnx', 'onnxruntime') if format == 'onnx' else ('onnx', 'openvino'):
         required(package)
     if is_exported(checkpoint):
@@ -112,7 +127,10 @@ def _export(
         write_onnx(model, onnx_file, facts, size=size, batch=batch, attention=attention)
         if format == 'openvino':
             _write_openvino(onnx_file, part, facts, compress=dtype == 'fp16')
-        found = verify(reference, load_exported(reference.cfg, part), dtype)
+        found: Differences | Accuracy
+        found = verify(reference, load_exported(reference.cfg, part), 'fp32' if integers else dtype)
+        if integers:
+            found = integers(config, checkpoint, part)
         for path in paths_of(part):
             if path != part:  # the weights of OpenVINO
                 path.replace(file.with_name(path.name))

@@ -218,9 +218,7 @@ class ExportedDetector(BaseDetector):
             UserError: The file was exported for another batch or size, or gives NaN or infinity,
                 as it does where its weights hold them.
         """
-        pixels = self._fitted(batch_inputs).round().clamp(0, 255).to('cpu', torch.uint8)
-        shapes = [sample.img_shape[:2] for sample in batch_data_samples]
-        outputs = self.network(np.ascontiguousarray(pixels.numpy()), np.array(shapes, np.int64))
+        outputs = self.network(**self.network_inputs(batch_inputs, batch_data_samples))
         if not all(np.isfinite(values).all() for values in outputs[:2]):
             raise UserError(f'{self.file} gives NaN or infinity: its weights are damaged')
         results = []
@@ -235,6 +233,24 @@ class ExportedDetector(BaseDetector):
                 )
             )
         return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def network_inputs(
+        self, inputs: Tensor, data_samples: Sequence[DetDataSample]
+    ) -> dict[str, NDArray[Any]]:
+        """What the network is given, as `mpvit.export.graph.INPUTS` says.
+
+        Args:
+            inputs: As ``batch_inputs`` of `predict`.
+            data_samples: As ``batch_data_samples``.
+
+        Raises:
+            UserError: The file was exported for another batch or size.
+        """
+        pixels = self._fitted(inputs).round().clamp(0, 255).to('cpu', torch.uint8)
+        shapes = [sample.img_shape[:2] for sample in data_samples]
+        return dict(
+            images=np.ascontiguousarray(pixels.numpy()), sizes=np.array(shapes, dtype=np.int64)
+        )
 
     def _fitted(self, images: Tensor) -> Tensor:
         """Padded to the size that the file was exported for, if it was for one."""

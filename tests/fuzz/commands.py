@@ -24,6 +24,7 @@ class Line(NamedTuple):
 
 
 TRAIN = 'train CONFIG --data DATA --work-dir OUT/new'
+INT8 = 'export CONFIG CHECKPOINT --format openvino --dtype int8 --out OUT/x.xml'
 #: How often each command is run; those that take seconds less.
 WEIGHTS = dict(train=1.5, test=1.5, infer=5, check_dataset=9, browse_dataset=1, model_info=0.7)
 WEIGHTS |= dict(convert_checkpoint=6, convert_dataset=4, data=1, demo=0.03, export=0.1, plot=1)
@@ -69,7 +70,10 @@ LINES: dict[str, list[Line]] = {
     ],
     'data': [Line('data toy DATA', works=False)],  # drawn to another specification
     'demo': [Line('demo --config CONFIG --work-dir OUT/new')],
-    'export': [Line('export CONFIG CHECKPOINT --out OUT/x.onnx --size 128 128')],
+    'export': [
+        Line('export CONFIG CHECKPOINT --out OUT/x.onnx --size 128 128'),
+        Line(f'{INT8} --data DATA --max-drop 90', works=False),  # the extra is not installed
+    ],
     'model_info': [
         Line('model_info CONFIG --size 64 64 --runs 1 --json OUT/x.json'),
         Line('model_info CONFIG --size 32 64 --no-latency --no-memory --per-module', 2),
