@@ -180,6 +180,8 @@ def _damage(case: Case, rng: random.Random, name: str, path: Path) -> None:
         case.refused = True
     before = set(path.parent.rglob('*'))
     try:
+        if path.is_fifo():
+            raise FileExistsError('it is a named pipe already, which would wait')
         spoil(rng, path)
     except Exception as error:  # it was damaged already so that nothing more can be done to it
         case.told.append(f'{name}: {error!r}')
