@@ -113,7 +113,7 @@ class OfficialCocoDataset(CocoDataset):
             raise UserError(f'annotation file {self.ann_file} lists no image')
         self._check_classes(truth)
         _check_images_and_ids(truth)
-        names = self.metainfo['classes']
+        names = set(self.metainfo['classes'])
         self.cat_ids = [entry['id'] for entry in truth.categories if entry['name'] in names]
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
         ids = truth.category_ids.tolist()
@@ -203,14 +203,16 @@ class OfficialCocoDataset(CocoDataset):
     def _check_classes(self, truth: Annotations) -> None:
         """Compare names with the file; labels are numbered in the file's order."""
         classes = list(self.metainfo['classes'])
-        unknown = [name for name in classes if name not in truth.names]
+        names, wanted = truth.names, set(classes)
+        known = set(names)
+        unknown = [name for name in classes if name not in known]
         if unknown:
-            hint = did_you_mean(unknown[0], truth.names)
+            hint = did_you_mean(unknown[0], names)
             raise UserError(
                 f'annotation file {self.ann_file} has no category {unknown[0]!r}{hint} '
                 f'({len(unknown)} of {len(classes)} classes in metainfo are unknown)'
             )
-        in_file = [name for name in truth.names if name in classes]
+        in_file = [name for name in names if name in wanted]
         if in_file != classes:
             raise UserError(
                 f'annotation file {self.ann_file} lists its categories in another order than '

@@ -1,16 +1,21 @@
 """YOLO- and Pascal-VOC-format folders made into a COCO-format dataset by `supervision`.
 
 The library reads and writes the formats. What is done here: the folders of the splits are found,
-and the splits of a VOC dataset, whose files have no list of classes, get the same one.
+the splits of a VOC dataset, whose files have no list of classes, get the same one, and labels are
+handed to the library a file at a time and without masks: of each polygon in a dataset it would keep
+one of the size of the image.
 """
 
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from mpvit.datasets.layout import SPLITS, other_format, scan, split_of
 from mpvit.errors import UserError, optional
@@ -96,18 +101,46 @@ def _read_yolo(library: Any, root: Path) -> dict[str, Any]:
         raise UserError(f'{root} needs one data.yaml with the names of the classes')
     content = read_untrusted(files[0], YAML_BYTES)
     try:
-        parse_yaml(content)
+        settings = parse_yaml(content)
     except ValueError as error:
         raise UserError(f'{files[0]} cannot be read: {error}') from error
     datasets = {}
     for split, images in _image_folders(root).items():
         labels = _beside(root, images, 'images', 'labels', '*.txt')
         _check_files(images, labels, '*.txt')
-        dataset = library.DetectionDataset.from_yolo(
-            str(images), str(labels), str(files[0]), show_progress=sys.stderr.isatty()
-        )
+        with TemporaryDirectory() as empty:
+            dataset = library.DetectionDataset.from_yolo(str(images), empty, str(files[0]))
+        keypoints = math.prod(settings.get('kpt_shape', [0]))  # which the library has checked
+        for path, label in _labelled(dataset.image_paths, labels, '.txt'):
+            dataset.annotations[path] = _yolo_boxes(path, label, int(keypoints))
+        dataset = type(dataset)(dataset.classes, dataset.image_paths, dataset.annotations)
         datasets[split] = _part(dataset, sorted(dataset.image_paths), dataset.classes)
     return datasets
+
+
+def _yolo_boxes(path: str, label: Path, keypoints: int) -> Any:
+    """The boxes of an image, also around polygons; after a box may stand numbers of keypoints."""
+    from supervision.dataset.formats.yolo import yolo_annotations_to_detections
+
+    with open_image(path) as image:
+        size = image.size[::-1] if orientation(image) >= 5 else image.size
+    lines = []
+    for line in read_untrusted(label, TEXT_BYTES).decode().splitlines():
+        values = line.split()
+        if values:
+            lines.append(' '.join(values[:5] if len(values) == 5 + keypoints else values))
+    try:
+        return yolo_annotations_to_detections(lines, size, with_masks=False)
+    except ValueError as error:
+        raise ValueError(f'{label}: {error}') from error
+
+
+def _labelled(images: Sequence[str], labels: Path, suffix: str) -> Iterator[tuple[str, Path]]:
+    """The images that have a file of labels, and that file."""
+    for path in tqdm(images, 'reading labels', disable=None):
+        label = labels / f'{Path(path).stem}{suffix}'
+        if label.exists():
+            yield path, label
 
 
 def _read_voc(library: Any, root: Path) -> dict[str, Any]:
@@ -135,10 +168,20 @@ def _read_voc(library: Any, root: Path) -> dict[str, Any]:
 
 
 def _voc_folder(library: Any, images: Path, annotations: Path) -> Any:
+    from defusedxml.ElementTree import parse
+    from supervision.dataset.formats.pascal_voc import detections_from_xml_obj
+
     _check_files(images, annotations, '*.xml')
-    return library.DetectionDataset.from_pascal_voc(
-        str(images), str(annotations), show_progress=sys.stderr.isatty()
-    )
+    with TemporaryDirectory() as empty:
+        dataset = library.DetectionDataset.from_pascal_voc(str(images), empty)
+    classes: list[str] = []
+    for path, label in _labelled(dataset.image_paths, annotations, '.xml'):
+        content = parse(label).getroot()
+        for entry in content.findall('object'):
+            entry[:] = [part for part in entry if part.tag != 'polygon']
+        found, classes = detections_from_xml_obj(content, classes, (0, 0))  # no masks of any size
+        dataset.annotations[path] = found
+    return type(dataset)(classes, dataset.image_paths, dataset.annotations)
 
 
 def _check_files(images: Path, annotations: Path, kind: str) -> None:
@@ -158,7 +201,8 @@ def _check_files(images: Path, annotations: Path, kind: str) -> None:
 
 def _part(dataset: Any, paths: list[str], classes: list[str]) -> Any:
     """Some of the images of a dataset, with classes numbered as in ``classes``."""
-    number = np.array([classes.index(name) for name in dataset.classes], int)
+    first = {name: number for number, name in reversed([*enumerate(classes)])}
+    number = np.array([first[name] for name in dataset.classes], int)
     annotations = {}
     for path in paths:
         found = dataset.annotations[path]

@@ -6,6 +6,7 @@ the folder of the images by where the files that an annotation file names really
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -173,7 +174,7 @@ def _project_name(tables: Iterable[Annotations]) -> str | None:
 
 
 def _class_names(table: Annotations, left_out: str | None) -> tuple[str, ...]:
-    twice = next((name for name in table.names if table.names.count(name) > 1), None)
+    twice = next((name for name, times in Counter(table.names).items() if times > 1), None)
     if twice is not None:
         ids = [category['id'] for category in table.categories if category['name'] == twice]
         raise UserError(
@@ -184,11 +185,11 @@ def _class_names(table: Annotations, left_out: str | None) -> tuple[str, ...]:
 
 
 def _difference(first: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> str:
-    parts = [
-        f'only {split} has {listed(repr(name) for name in own if name not in theirs)}'
-        for split, own, theirs in ((first, names, other_names), (other, other_names, names))
-        if set(own) - set(theirs)
-    ]
+    parts = []
+    for split, own, theirs in ((first, names, other_names), (other, other_names, names)):
+        alone = set(own) - set(theirs)
+        if alone:
+            parts.append(f'only {split} has {listed(repr(name) for name in own if name in alone)}')
     if parts:
         return ', '.join(parts)
     number = next(i for i, name in enumerate(names) if name != other_names[i])

@@ -287,7 +287,8 @@ class Annotations:
         Returns:
             Which images, ``(M,)``, and which boxes, ``(N,)``; crowds are none.
         """
-        wanted = [classes is None or name in classes for name in self.names]
+        counted = set(self.names if classes is None else classes)
+        wanted = [name in counted for name in self.names]
         of_class = np.array([*wanted, False], bool)[self.category_row]
         images, limits = np.ones(len(self.images), bool), filter_cfg if training else None
         if limits and limits.get('filter_empty_gt'):

@@ -109,7 +109,8 @@ class CocoBoxMetric(BaseMetric):
     def _category_ids(self, truth: Record) -> list[int]:
         """The category of each label: that of the classes in the file's order, as in mmdet."""
         classes = self.dataset_meta['classes']
-        ids = [c['id'] for c in truth['categories'] if c['name'] in classes]
+        wanted = set(classes)
+        ids = [c['id'] for c in truth['categories'] if c['name'] in wanted]
         if len(ids) != len(classes):
             raise UserError(
                 f'annotation file {self.ann_file} of the evaluator has {len(ids)} of the '

@@ -113,15 +113,17 @@ def read_results(
     if not table.images or not table.categories:
         missing = 'images' if not table.images else 'categories'
         raise UserError(f'annotation file {annotations} has no {missing}')
+    names = table.names
+    wanted, known = set(names if classes is None else classes), set(names)
     for name in classes or ():
-        if name not in table.names:
-            hint = did_you_mean(name, table.names)
+        if name not in known:
+            hint = did_you_mean(name, names)
             raise UserError(f'annotation file {annotations} has no class {name!r}{hint}')
-    rows = [row for row, name in enumerate(table.names) if classes is None or name in classes]
+    rows = [row for row, name in enumerate(names) if name in wanted]
     labels = np.full(len(table.categories) + 1, -1)  # of each category; the last of an unknown one
     labels[rows] = np.arange(len(rows))
     return Results(
-        names=tuple(table.names[row] for row in rows),
+        names=tuple(names[row] for row in rows),
         files=tuple(map(Path, table.paths)),
         sizes=table.sizes,
         objects=_objects(table, labels),

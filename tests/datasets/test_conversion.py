@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from own_layouts import split_of_toy
+from PIL import Image
 
 from mpvit.datasets.conversion import convert_dataset
 from mpvit.datasets.layout import find_training_data
@@ -107,6 +108,83 @@ def test_pascal_voc(toy, tmp_path, beside):
     layout = assert_same(toy, tmp_path / 'coco', prefix='{}_')
     assert list(layout.classes) == sorted(layout.classes)
     assert lines[0].endswith('is in Pascal VOC format')
+
+
+def boxes_of(target, split='train'):
+    """Name and ``(x, y, width, height)`` of every box."""
+    content = json.loads((target / 'annotations' / f'instances_{split}.json').read_text())
+    names = {category['id']: category['name'] for category in content['categories']}
+    return [
+        (names[note['category_id']], [round(number, 3) for number in note['bbox']])
+        for note in content['annotations']
+    ]
+
+
+WIDE = 1000  # pixels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two empty splits with an image."""
+    for split in ('train', 'val'):
+        for name in ('images', 'labels'):
+            (tmp_path / 'data' / name / split).mkdir(parents=True)
+        Image.new('1', (WIDE, WIDE)).save(tmp_path / 'data' / 'images' / split / 'a.png')
+    return tmp_path / 'data'
+
+
+@pytest.fixture
+def no_masks(monkeypatch):
+    """Masks fail: each is as large as its image."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError('a mask was drawn')
+
+    for kind in ('yolo', 'pascal_voc'):
+        monkeypatch.setattr(f'supervision.dataset.formats.{kind}.polygon_to_mask', refuse)
+
+
+def test_yolo_polygons_become_boxes_without_masks(folder, tmp_path, no_masks):
+    polygon = '0 0.1 0.1 0.2 0.1 0.25 0.3'
+    lines = [polygon, f'{polygon} 0.9', '1 0.5 0.5 0.2 0.1', '1 0.5 0.5 0.2 0.1 0.9', '']
+    for split in ('train', 'val'):
+        (folder / 'labels' / split / 'a.txt').write_text('\n'.join(lines))
+    (folder / 'data.yaml').write_text('names: [a, b]\n')
+    convert_dataset(folder, tmp_path / 'coco')
+    expected = [('a', [100, 100, 150, 200])] * 2 + [('b', [400, 450, 200, 100])] * 2
+    assert boxes_of(tmp_path / 'coco') == boxes_of(tmp_path / 'coco', 'val') == expected
+
+
+def test_yolo_keypoints_are_left_out(folder, tmp_path):
+    line = '1 0.5 0.5 0.2 0.1 0.41 0.46 2 0.5 0.5 2'  # would be a polygon otherwise
+    for split in ('train', 'val'):
+        (folder / 'labels' / split / 'a.txt').write_text(line)
+    (folder / 'data.yaml').write_text('names: [a, b]\nkpt_shape: [2, 3]\n')
+    convert_dataset(folder, tmp_path / 'coco')
+    assert boxes_of(tmp_path / 'coco') == [('b', [400, 450, 200, 100])]
+
+
+def test_voc_polygons_are_left_out(folder, tmp_path, no_masks):
+    box = '<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>50</xmax><ymax>60</ymax></bndbox>'
+    polygon = '<polygon><x1>11</x1><y1>21</y1><x2>50</x2><y2>21</y2><x3>9</x3><y3>60</y3></polygon>'
+    text = f'<annotation><object><name>a</name>{polygon}{box}{polygon}</object></annotation>'
+    for split in ('train', 'val'):
+        (folder / split).mkdir()
+        (folder / 'images' / split / 'a.png').rename(folder / split / 'a.png')
+        (folder / split / 'a.xml').write_text(text)
+    shutil.rmtree(folder / 'images')
+    shutil.rmtree(folder / 'labels')
+    convert_dataset(folder, tmp_path / 'coco')
+    assert boxes_of(tmp_path / 'coco') == [('a', [10, 20, 40, 40])]
+
+
+@pytest.mark.parametrize('line', ['2 0.5 0.5 0.1 0.1', '-1 0.5 0.5 0.1 0.1', 'a 0 0 1 1', '0 1 2'])
+def test_labels_that_are_refused(line, folder, tmp_path):
+    (folder / 'data.yaml').write_text('names: [a, b]\n')
+    for split in ('train', 'val'):
+        (folder / 'labels' / split / 'a.txt').write_text(line)
+    with pytest.raises(UserError, match=r'train/a\.(txt|png)'):
+        convert_dataset(folder, tmp_path / 'coco')
 
 
 def bomb(folder):

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import time
 
 import pytest
 
-from mpvit.datasets.annotations import Split
+from mpvit.datasets.annotations import Split, read_annotations
+from mpvit.datasets.check.classes import config_problems
 from mpvit.datasets.layout import files_to_check, find_test_data, find_training_data, split_of
 from mpvit.errors import UserError
+from mpvit.evaluation.result_files import read_results
 
 
 def content(*names, classes=('cat', 'dog'), used=(1, 2)):
@@ -238,3 +241,19 @@ def test_broken_file_names_are_told_and_left_to_the_check(toy, tmp_path, name):
     with pytest.raises(UserError, match='instances_train2017.json'):
         find_training_data(data)
     assert files_to_check(data)[0][0] == Split(path, data / 'train2017')
+
+
+def test_many_classes_take_no_longer_each(tmp_path):
+    """None of the searches among names is repeated for each name: of 30,000 that takes minutes."""
+    names = [f'class {number:05d}' for number in range(30_000)]
+    notes = content('1.jpg', classes=names)
+    make(tmp_path, {'train.json': notes, 'val.json': notes, 'train/1.jpg': IMAGE})
+    make(tmp_path, {'val/1.jpg': IMAGE, 'found.json.txt': '[]'})
+    before = time.process_time()
+    assert find_training_data(tmp_path).classes == tuple(names)
+    table = read_annotations(tmp_path / 'val.json')
+    assert list(config_problems(table, names)) == []
+    assert table.used(names)[1].sum() == 2
+    found = read_results(tmp_path / 'val.json', tmp_path / 'found.json.txt', '', names)
+    assert found.names == tuple(names)
+    assert time.process_time() - before < 5

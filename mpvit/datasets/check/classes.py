@@ -18,17 +18,17 @@ _SHARE = 0.1  # of the boxes, from which on it is worth a warning
 
 def config_problems(table: Annotations, classes: Sequence[str]) -> Iterator[Problem]:
     """Compare the categories of a file with the classes of the config, in their order."""
-    names = table.names
+    names, known, wanted = table.names, {*table.names}, {*classes}
     for name in classes if names else ():  # that there are none is told already
-        if name not in names:
+        if name not in known:
             what = f'there is no category {name!r}{did_you_mean(name, names)}'
             yield Problem('class-not-in-data', what, table.file)
     for name, count in table.class_counts().items():
-        if name not in classes and count:  # Roboflow's category 0 has none
+        if name not in wanted and count:  # Roboflow's category 0 has none
             what = f'category {name!r} with {count} box(es) is no class'
             yield Problem('class-not-in-config', what, table.file)
-    common = [name for name in names if name in classes]
-    expected = [name for name in classes if name in names]
+    common = [name for name in names if name in wanted]
+    expected = [name for name in classes if name in known]
     if len(set(common)) == len(common) and common != expected:
         what = (
             f'the order in the file is ({listed(common)}), in the config ({listed(expected)}); set '
@@ -46,11 +46,10 @@ def split_problems(train: Annotations, val: Annotations) -> Iterator[Problem]:
 
 def balance_problems(table: Annotations, classes: Sequence[str] | None) -> Iterator[Problem]:
     """How often the classes that count occur in training data; of None all count."""
-    counts = {
-        name: count
-        for name, count in table.class_counts(table.trained).items()
-        if classes is None or name in classes
-    }
+    counts = table.class_counts(table.trained)
+    if classes is not None:
+        wanted = {*classes}
+        counts = {name: count for name, count in counts.items() if name in wanted}
     for name, count in counts.items():
         if count == 0:
             yield Problem('class-without-boxes', f'category {name!r} has no box', table.file)
