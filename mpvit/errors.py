@@ -30,8 +30,16 @@ class UserError(Exception):
         wrapped = _FROM_WORKER.match(message)
         texts = (wrapped[1] if wrapped else message, *more)
         lines = (' '.join(text.split()) for text in texts)
-        super().__init__('\n'.join(_CONTROL.sub('?', line) for line in lines))
+        super().__init__('\n'.join(map(printable, lines)))
         self.every_rank = every_rank or wrapped is not None
+
+
+def printable(line: str) -> str:
+    """A line with ``?`` in the place of what a terminal would obey, line breaks among it.
+
+    For everything that is printed with names from files in it.
+    """
+    return _CONTROL.sub('?', line)
 
 
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

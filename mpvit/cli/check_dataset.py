@@ -13,6 +13,7 @@ from typing import Any
 
 from mpvit.cli import _arguments as types
 from mpvit.datasets.data_files import DataFiles
+from mpvit.errors import printable
 from mpvit.files.paths import new_file, new_picture
 from mpvit.files.writing import write
 
@@ -80,7 +81,8 @@ def run(
     for role, target in (('train', files['fix']), ('val', files['fix_val'])):
         if target:
             changes = check.write_repaired(found.table(role), found.facts, target)
-            print('\n'.join(['', f'written to {target}:', *(changes or ['nothing to repair'])]))
+            lines = [f'written to {target}:', *(changes or ['nothing to repair'])]
+            print('\n'.join(['', *map(printable, lines)]))
     return int(found.failed)
 
 

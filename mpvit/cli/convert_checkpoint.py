@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from mpvit.cli import _arguments as types
+from mpvit.errors import printable
 from mpvit.files.paths import new_file
 
 
@@ -39,4 +40,5 @@ def run(config: str | None = None, **arguments: Any) -> None:
         require_model(cfg)
         arguments |= dict(model=cfg.model, scope=cfg.get('default_scope', 'mmdet'))
     report = convert_file(**arguments)
-    print('\n'.join([*report.lines(), f'written to {arguments["target"]}']))
+    lines = [*report.lines(), f'written to {arguments["target"]}']
+    print('\n'.join(map(printable, lines)))

@@ -2,6 +2,7 @@
 
 import argparse
 
+from mpvit.errors import printable
 from mpvit.files.paths import existing_folder, new_file
 
 
@@ -17,4 +18,5 @@ def run(data: str, target: str) -> None:
     """Convert, and say what was written."""
     from mpvit.datasets.conversion import convert_dataset
 
-    print('\n'.join([*convert_dataset(data, target), f'written to {target}']))
+    lines = [*convert_dataset(data, target), f'written to {target}']
+    print('\n'.join(map(printable, lines)))

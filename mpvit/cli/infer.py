@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 from mpvit.cli import _arguments as types
+from mpvit.errors import printable
 from mpvit.files.paths import new_folder
 
 
@@ -47,4 +48,4 @@ def run(**arguments: Any) -> None:
     import mpvit.register  # noqa: F401
     from mpvit.inference.outputs import infer
 
-    infer(**arguments, say=print)
+    infer(**arguments, say=lambda line: print(printable(line)))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
+from mpvit.errors import printable
 from mpvit.files.paths import existing_run, new_file
 
 
@@ -29,4 +30,4 @@ def run(work_dir: str, target: str | None, **options: Any) -> None:
     path, missing = write_report(work_dir, target, **options)
     print(f'Report: {path}{replaced}, {path.stat().st_size / 1e6:.1f} MB')
     for reason in missing:
-        print(f'not in it: {reason}')
+        print(printable(f'not in it: {reason}'))

@@ -16,6 +16,7 @@ from typing import Any
 from mpvit.datasets.coco_format import form_fault
 from mpvit.datasets.shared import shared_annotations
 from mpvit.datasets.table import AnnotationFileError, Annotations, AnyPath, collector_off
+from mpvit.files.paths import is_address
 from mpvit.files.untrusted import JSON_BYTES, read_untrusted
 
 #: Objects are small below the first of these areas in pixels and large from the second on.
@@ -56,7 +57,7 @@ def read_annotations(
         AnnotationFileError: It cannot be read, or is no JSON or not in COCO format.
     """
     path = os.fspath(file)
-    remote = backend_args is not None or '://' in path
+    remote = backend_args is not None or is_address(path)
     stamp = None if remote else _stamp(path)
     kept = _kept.get(path)
     if kept is not None and kept[0] == stamp:

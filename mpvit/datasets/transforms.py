@@ -11,6 +11,7 @@ from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 
+from mpvit.files.paths import is_address
 from mpvit.files.untrusted import IMAGE_BYTES, of_any_size, open_image, read_untrusted
 
 
@@ -50,7 +51,7 @@ class LoadImageFromFile(MmcvsLoadImageFromFile):
         if self.file_client_args is not None:
             client = fileio.FileClient.infer_client(self.file_client_args, path)
             return bytes(client.get(path))
-        if self.backend_args is None and '://' not in path:
+        if self.backend_args is None and not is_address(path):
             return read_untrusted(path, IMAGE_BYTES)
         return bytes(fileio.get(path, backend_args=self.backend_args))
 

@@ -10,6 +10,7 @@ from mmcv.transforms import TRANSFORMS, LoadImageFromFile
 from mmengine.logging import print_log
 
 from mpvit.errors import UserError
+from mpvit.files.paths import is_address
 
 
 class SkippedImages:
@@ -73,7 +74,7 @@ def check_folder(path: str | None) -> None:
     Raises:
         UserError: It does not exist any more.
     """
-    if not path or '://' in path:
+    if not path or is_address(path):
         return
     try:
         os.stat(path)

@@ -17,6 +17,7 @@ from mpvit.config.reading import leaf_datasets
 from mpvit.config.stored import config_name
 from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
+from mpvit.files.paths import is_address
 
 # What constructors raise at arguments that they cannot take; RuntimeError: torch's.
 _MISTAKES = (
@@ -139,7 +140,7 @@ def _check_classes(cfg: Config, split: str, dataset: BaseDataset) -> None:
 
 
 def _check_path(path: str | None, kind: str, key: str) -> None:
-    if path and '://' not in path and not Path(path).exists():
+    if path and not is_address(path) and not Path(path).exists():
         raise UserError(
             f'{kind} {path} not found; put the data there or set {key} (see docs/data.md)'
         )

@@ -20,6 +20,7 @@ from mpvit.datasets.check import (
     settings_of,
 )
 from mpvit.errors import UserError
+from mpvit.files.paths import is_address
 
 _SHOWN = 3  # kinds of problems named in the log
 
@@ -100,7 +101,7 @@ def _local_files(cfg: Config, split: str) -> Iterator[tuple[Split, dict[str, Any
         if not hasattr(dataset, 'COCOAPI'):
             continue
         places = (dataset.ann_file, dataset.data_prefix.get('img'))
-        if all(place and '://' not in place for place in places):
+        if all(place and not is_address(place) for place in places):
             settings: Mapping[str, Any] = settings_of(leaf)
             classes = dataset.metainfo.get('classes')
             yield Split(*places), dict(settings, classes=classes and tuple(classes))

@@ -22,7 +22,7 @@ from mpvit.engine.distributed import by_main_process, start_processes
 from mpvit.engine.preemption import QuietWorker
 from mpvit.engine.resumable import check_resume
 from mpvit.engine.run_folder import candidates, checkpoint_run, run_of
-from mpvit.errors import UserError
+from mpvit.errors import UserError, printable
 
 _BEGINNINGS = ('before_train', 'before_val', 'before_test')
 _POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, by which the learning rate grows
@@ -186,11 +186,19 @@ class PortableRunner(Runner):
     ) -> MMLogger:
         """Build the logger; see `Runner.build_logger`."""
         logger = super().build_logger(log_level, log_file, **kwargs)
+        logger.addFilter(_made_printable)
         console_level = self.cfg.get('console_log_level')
         for handler in logger.handlers:
             if console_level and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(max(handler.level, logging.getLevelName(console_level)))
         return logger
+
+
+def _made_printable(record: logging.LogRecord) -> bool:
+    """Take out of a message what a terminal would obey: names in it may come from strangers."""
+    lines = record.getMessage().split('\n')
+    record.msg, record.args = '\n'.join(printable(line.expandtabs()) for line in lines), ()
+    return True
 
 
 def lr_factor(images: int, base: float, rule: str) -> float:

@@ -5,6 +5,7 @@ it was given, so that it can be the type of an argument.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,16 @@ AnyPath = TypeVar('AnyPath', bound=str | os.PathLike[str])
 IMAGES = frozenset('.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .ppm'.split())
 IMAGES |= {'.tif', '.tiff', '.webp'}
 VIDEOS = frozenset('.avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .webm .wmv'.split())
+_SCHEME = re.compile(r'[\w+.-]+(:[\w+.-]+)?://')
 _DRAWN = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.svg', '.pdf')  # by matplotlib
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path begins with a scheme: ``s3://bucket/x``, ``cluster:s3://x``.
+
+    A folder may be called ``x:`` as well, and file names may come from strangers.
+    """
+    return _SCHEME.match(os.fspath(path)) is not None
 
 
 def is_image(name: str | os.PathLike[str]) -> bool:

@@ -2,7 +2,8 @@
 
 A file is opened only if it is a regular one: a named pipe or a device would make the reader wait
 without an end. It has a limit of bytes; an image also a limit of pixels and a list of formats,
-since Pillow starts other programs for some; YAML a limit of values, which aliases multiply.
+since Pillow starts other programs for some; a JPEG one of scans, each of which takes as long as a
+whole image; YAML a limit of values, which aliases multiply.
 """
 
 import errno
@@ -46,9 +47,14 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF
 #: The same on the page.
 PAGE_FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
 
+#: Scans of a progressive JPEG. Encoders write about ten, a few for each colour.
+MOST_SCANS = 500
+
 _MOST_VALUES = 10**6
 _DIGITS = 4300  # of a number in YAML; as Python
 _REASON = 300  # characters
+_PIECE = 2**20  # bytes
+_SCAN = b'\xff\xda'  # the marker before each; in what is encoded 0 follows on 255
 _KINDS = {
     stat.S_ISFIFO: 'a named pipe',
     stat.S_ISSOCK: 'a socket',
@@ -178,7 +184,7 @@ def open_image(
         most_pixels: Larger images are refused; `PIXELS_VARIABLE` takes its place.
 
     Raises:
-        OSError: See `open_untrusted`; or it has more pixels.
+        OSError: See `open_untrusted`; or it has more pixels, or is a JPEG with more scans.
         PIL.UnidentifiedImageError: It is in none of the formats.
         Exception: It is damaged; each format has errors of its own.
     """
@@ -200,7 +206,21 @@ def open_image(
             if image.width * image.height > most:
                 size = f'it has {image.width} x {image.height} pixels, more than {most:,}'
                 raise OSError(errno.EFBIG, f'{size}; {PIXELS_VARIABLE} sets the limit')
+            if image.format in ('JPEG', 'MPO'):
+                _check_scans(file)
             yield image
+
+
+def _check_scans(file: BinaryIO) -> None:
+    """Refuse a JPEG that says in few bytes that all of it is to be gone through many times."""
+    place, scans, last = file.tell(), 0, b''
+    file.seek(0)
+    while piece := file.read(_PIECE):
+        scans += (last + piece).count(_SCAN)
+        last = piece[-1:]
+    file.seek(place)
+    if scans > MOST_SCANS:
+        raise OSError(errno.EFBIG, f'it is a JPEG with more than {MOST_SCANS} scans; save it anew')
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.palette import class_colour
 from mpvit.engine.build import check_data
 from mpvit.errors import UserError
+from mpvit.files.paths import is_address
 from mpvit.files.writing import write_picture
 from mpvit.inference.detector import class_labels
 from mpvit.inference.drawing import Box
@@ -141,7 +142,7 @@ def _check_place(sheets: Path, sources: Sequence['_Source']) -> None:
     place = sheets.resolve()
     for source in sources:
         images = (source.dataset.data_prefix or {}).get('img')
-        if images and '://' not in images and place.is_relative_to(Path(images).resolve()):
+        if images and not is_address(images) and place.is_relative_to(Path(images).resolve()):
             raise UserError(f'--out {sheets} is among the images of {images}; name another folder')
 
 

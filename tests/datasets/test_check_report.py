@@ -36,6 +36,17 @@ def test_text_groups_what_is_of_one_kind(spoiled):
     assert lines[-1] == '0 fatal, 7 error, 1 warning, 0 info'
 
 
+def test_names_do_not_reach_the_terminal_as_commands(spoilable):
+    name = 'a\x1b[31m\n0 fatal, 0 error\x9b2J\r.jpg'
+    spoilable.train['images'][0]['file_name'] = name
+    lines = text_report(spoilable.inspect()).split('\n')
+    assert any('a?[31m?0 fatal, 0 error?2J?.jpg' in line for line in lines)
+    assert all(line.isprintable() for line in lines)
+    assert sum(line.startswith('0 fatal') for line in lines) == 1
+    problems = json_report(spoilable.inspect())['problems']
+    assert any(one['file'].endswith(name) for one in problems)
+
+
 def test_json_holds_all(spoiled):
     found = spoiled.inspect()
     report = json.loads(json.dumps(json_report(found)))

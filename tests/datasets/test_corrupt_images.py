@@ -12,6 +12,8 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
+from mpvit.datasets.annotations import Split
+from mpvit.datasets.check import inspect_dataset
 from mpvit.datasets.toy import CLASSES
 from mpvit.errors import UserError
 
@@ -197,3 +199,29 @@ def test_annotations_that_cannot_be_meant(folder, kind):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f'annotation file .*{message}'):
         build(folder)
+
+
+def test_a_folder_may_be_called_like_a_scheme(folder):
+    """Checker and training read the same file."""
+    name, file = spoil_name(folder, 'x://{}')
+    dataset = build(folder)
+    paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
+    index = next(i for i, path in enumerate(paths) if path.endswith(name))
+    assert dataset[index]['inputs'].shape[0] == 3
+    found = inspect_dataset(Split(file, folder / 'train2017'))
+    codes = {problem.code for problem in found.problems}
+    assert not codes & {'image-missing', 'image-unreadable', 'no-image-found'}
+
+
+def spoil_name(folder, pattern):
+    """Move an image to where ``pattern`` says, and tell the annotation file."""
+    file = folder / 'annotations' / 'instances_train2017.json'
+    content = json.loads(file.read_text())
+    image = content['images'][0]
+    name = pattern.format(image['file_name'])
+    target = folder / 'train2017' / name
+    target.parent.mkdir(parents=True)
+    (folder / 'train2017' / image['file_name']).rename(target)
+    image['file_name'] = name
+    file.write_text(json.dumps(content))
+    return name, file

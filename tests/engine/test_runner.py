@@ -70,3 +70,13 @@ def test_torchrun_is_refused_where_its_restart_would_fail(monkeypatch, restarts,
     with pytest.raises(UserError, match='MAX_RESTARTS=3') if refused else nullcontext():
         runner.setup_env({})
     assert started == ([] if refused else [runner])
+
+
+def test_names_in_the_log_are_no_commands_to_a_terminal(tmp_path, capsys):
+    runner = object.__new__(PortableRunner)
+    runner.cfg, runner._log_dir, runner._timestamp = Config(dict(a=1)), str(tmp_path), '1'
+    runner._experiment_name = 'names'
+    logger = runner.build_logger(log_file=str(tmp_path / 'a.log'))
+    logger.warning('class %s\nnext\tline', 'a\x1b[31mb\x9b\r')
+    for text in (''.join(capsys.readouterr()), (tmp_path / 'a.log').read_text()):
+        assert 'class a?[31mb??\nnext' in text

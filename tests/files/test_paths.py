@@ -47,3 +47,20 @@ def test_the_newest_config_of_a_run(tmp_path):
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     assert paths.newest_config(tmp_path) == tmp_path / 'new.py'
     assert paths.newest_config(tmp_path, test=True) == tmp_path / 'new_test.py'
+
+
+@pytest.mark.parametrize(
+    ('path', 'expected'),
+    [
+        ('s3://bucket/a.jpg', True),
+        ('cluster:s3://bucket/a.jpg', True),
+        ('http://a.org', True),
+        ('train2017/x://1.jpg', False),
+        ('/data/x://1.jpg', False),
+        ('./x://1.jpg', False),
+        ('://1.jpg', False),
+        ('a.jpg', False),
+    ],
+)
+def test_an_address_begins_with_a_scheme(path, expected):
+    assert paths.is_address(path) is expected

@@ -187,6 +187,34 @@ def test_pixels(monkeypatch, tmp_path):
         pass
 
 
+def with_scans(count, size=(16, 16)):
+    """A progressive JPEG whose last scan is repeated."""
+    buffer = io.BytesIO()
+    Image.new('L', size, 90).save(buffer, 'JPEG', progressive=True)
+    data = buffer.getvalue()
+    start, end = data.rindex(b'\xff\xda'), data.rindex(b'\xff\xd9')
+    return data[:start] + data[start:end] * (count - data[:start].count(b'\xff\xda')) + data[end:]
+
+
+def test_a_jpeg_of_many_scans(tmp_path, monkeypatch):
+    """Each takes as long as a whole image, and 20,000 fit into 4 MB."""
+    monkeypatch.setattr(untrusted, '_PIECE', 7)  # a marker may lie on either side of an end
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(with_scans(500))
+    assert not read_facts(str(path)).fault
+    with open_image(path) as image:
+        assert image.convert('L').getpixel((3, 3)) == 90
+    path.write_bytes(with_scans(501))
+    reason = 'a JPEG with more than 500 scans'
+    assert reason in read_facts(str(path)).fault
+    with pytest.raises(UserError, match=f'a.jpg cannot be read: .*{reason}') as caught:
+        read_image(path)
+    assert '\n' not in str(caught.value)
+    formats = untrusted.PAGE_FORMATS
+    with pytest.raises(OSError, match=reason), open_image(path.open('rb'), formats):
+        pass
+
+
 def test_yaml():
     assert parse_yaml('names: &n [a, b]\nother: *n') == {'names': ['a', 'b'], 'other': ['a', 'b']}
     assert parse_yaml(b'# nothing') is None

@@ -9,6 +9,7 @@ from mpvit.datasets.check.checker import Inspection
 from mpvit.datasets.check.problems import CHECKS, SEVERITIES, Problem
 from mpvit.datasets.coco_format import FAULTS
 from mpvit.datasets.table import Annotations
+from mpvit.errors import printable
 
 
 def text_report(found: Inspection, shown: int = 3) -> str:
@@ -23,7 +24,7 @@ def text_report(found: Inspection, shown: int = 3) -> str:
         ]
     for group in grouped(found.problems):
         lines += ['', *_group_lines(group, shown)]
-    return '\n'.join([*lines, '', verdict(found.problems)])
+    return '\n'.join(map(printable, [*lines, '', verdict(found.problems)]))
 
 
 def counts_in(table: Annotations) -> tuple[int, ...]:
