@@ -1,7 +1,7 @@
 """Detect in images and videos, draw what is found and list it as JSON and CSV.
 
-See docs/inference.md. Exit status: 0; 1 after an error or if inputs could not be read, which does
-not keep the others from being written; 2 for wrong arguments.
+See docs/inference.md. Exit status: 0; 1 after an error or if inputs could not be read or drawn,
+which does not keep the others from being written; 2 for wrong arguments.
 """
 
 import argparse

@@ -54,8 +54,8 @@ def infer(
         The folder.
 
     Raises:
-        UserError: Something does not fit together, or inputs could not be read; the rest is
-            written all the same.
+        UserError: Something does not fit together, or inputs could not be read, or their videos
+            not be written; the rest is written all the same.
     """
     places = find(inputs)
     folder = None if out_dir is None else new_folder(Path(out_dir))
@@ -67,7 +67,7 @@ def infer(
     failures: list[UserError] = []
     with (
         explained_faults(),  # a full disk
-        Outputs(folder, detector.classes, found_by, pictures) as outputs,
+        Outputs(folder, detector.classes, found_by, pictures, failures.append) as outputs,
         tqdm(total=len(places), unit='image', dynamic_ncols=True, mininterval=0.5) as bar,
     ):
         try:
@@ -82,7 +82,7 @@ def infer(
             say(_summary(outputs, detector.threshold))
             say(f'Results are in {folder}')
     if failures:
-        counted = f'{len(failures)} of {len(places)} inputs could not be read:'
+        counted = f'{len(failures)} of {len(places)} inputs could not be read or drawn:'
         raise UserError(counted, *map(str, failures))
     return folder
 
@@ -111,6 +111,7 @@ class Outputs(ExitStack):
         classes: Names by label.
         info: How it was found, for ``images.json``; what JSON can hold.
         pictures: Write pictures and videos.
+        failed: Is given the error of each video that the encoder refuses.
 
     Attributes:
         count: Images and frames so far.
@@ -121,7 +122,12 @@ class Outputs(ExitStack):
     """
 
     def __init__(
-        self, folder: Path, classes: tuple[str, ...], info: Mapping[str, Any], pictures: bool
+        self,
+        folder: Path,
+        classes: tuple[str, ...],
+        info: Mapping[str, Any],
+        pictures: bool,
+        failed: Callable[[UserError], object],
     ) -> None:
         super().__init__()
         self.count, self.found = 0, Counter[str]()
@@ -144,7 +150,7 @@ class Outputs(ExitStack):
             self.callback(array.close)
         self._table = csv.writer(table)
         self._table.writerow(_COLUMNS)
-        self._pictures = Pictures(folder / 'annotated') if pictures else None
+        self._pictures = Pictures(folder / 'annotated', failed) if pictures else None
         if self._pictures is not None:
             self.callback(self._pictures.close)
 
@@ -162,7 +168,8 @@ class Outputs(ExitStack):
         image = dict(id=self.count, **place, width=found.size[0], height=found.size[1])
         if self._pictures is not None:
             path = self._pictures.add(source, found)
-            image['picture'] = path.relative_to(self._folder).as_posix()
+            if path is not None:
+                image['picture'] = path.relative_to(self._folder).as_posix()
         self._images.add(image)
         for box, score, label, name in zip(
             found.boxes.tolist(), found.scores.tolist(), found.labels, found.names, strict=True

@@ -153,8 +153,8 @@ class VideoWriter:
     def write(self, pixels: Pixels, moment: Moment) -> None:
         """Add a frame, RGB, ``(H, W, 3)``, to be shown at a moment."""
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format='rgb24')
-        frame.pts, frame.time_base, frame.duration = moment.start, moment.unit, moment.duration
         with self._explained():
+            frame.pts, frame.time_base, frame.duration = moment.start, moment.unit, moment.duration
             self._file.mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -166,19 +166,20 @@ class VideoWriter:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except self._av.FFmpegError as error:
+        except (self._av.FFmpegError, OverflowError) as error:
             if isinstance(error, OSError):  # such as a full disk, which the caller explains
                 raise
-            reason = error.strerror or error
+            reason = getattr(error, 'strerror', None) or error
             raise UserError(f'{self._name} cannot be written as a video: {reason}') from error
 
 
 def _length(stream: Any, rate: Fraction) -> int:
-    """Frames as stated, or else by the duration; 0 if unknown."""
-    if stream.frames:
-        return int(stream.frames)
-    whole = Fraction(stream.container.duration or 0, 10**6)
-    return round((stream.duration * stream.time_base if stream.duration else whole) * rate)
+    """Frames as stated, or else by the duration; 0 if unknown, or more than the file could hold."""
+    seconds = Fraction(stream.container.duration or 0, 10**6)
+    if stream.duration:
+        seconds = stream.duration * stream.time_base
+    length = int(stream.frames) or round(seconds * rate)
+    return length if 0 < length <= stream.container.size else 0  # each takes a byte
 
 
 def upright(frame: Any) -> Pixels:

@@ -1,8 +1,10 @@
 """The folder of results, apart from what the tests of the tool see of it."""
 
+import gc
 import json
 import os
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -28,13 +30,14 @@ def found(count=1):
     return Detections(*detections, ('a',), (48, 32))
 
 
-def source(name, frame=None):
-    moment = None if frame is None else Moment(frame, 3, Fraction(5), frame, 1, Fraction(1, 5))
+def source(name, frame=None, start=None):
+    start = frame if start is None else start
+    moment = None if frame is None else Moment(frame, 3, Fraction(5), start, 1, Fraction(1, 5))
     return Source(name, name, PIXELS, moment)
 
 
 def fill(folder, error):
-    with Outputs(folder, ('a',), {}, pictures=True) as outputs:
+    with Outputs(folder, ('a',), {}, pictures=True, failed=print) as outputs:
         outputs.add(source('x.png'), found())
         outputs.add(source('v.avi', 0), found())
         outputs.add(source('v.avi', 1), found())
@@ -54,11 +57,32 @@ def test_what_was_found_until_an_error_is_whole(tmp_path, error):
     assert sorted(os.listdir(tmp_path / 'annotated')) == ['v.mp4', 'x.png']
 
 
+@pytest.mark.parametrize('start', [2**40, 2**63])  # refused at the end, and at once
+def test_a_video_that_cannot_be_written_does_not_end_the_run(tmp_path, start):
+    failed = []
+    with Outputs(tmp_path, ('a',), {}, pictures=True, failed=failed.append) as outputs:
+        for name in ('v.avi', 'w.avi'):
+            outputs.add(source(name, 0), found())
+            outputs.add(source(name, 1, start), found())
+            outputs.add(source(name, 2, start + 1), found())
+            outputs.add(source(f'{name}.png'), found())
+        outputs.add(source('x.avi', 1), found())  # whose first frame could not be read
+        outputs.add(source('x.avi', 2), found())
+    assert [str(error).split(' cannot')[0] for error in failed] == [
+        str(tmp_path / 'annotated' / name) for name in ('v.mp4', 'w.mp4')
+    ]
+    assert len(json.loads((tmp_path / 'detections.json').read_text())) == 10
+    written = set(os.listdir(tmp_path / 'annotated')) - {'v.mp4', 'w.mp4'}
+    assert written == {'v.avi.png', 'w.avi.png', 'x.mp4'}
+    assert len(list(frames(tmp_path / 'annotated' / 'x.mp4'))) == 2
+
+
 def test_a_kill_leaves_no_half_of_a_file(tmp_path):
+    gc.collect()  # encoders, which a child that lacks their threads could not free
     child = os.fork()
     if child == 0:
         try:
-            with Outputs(tmp_path, ('a',), {}, pictures=False) as outputs:
+            with Outputs(tmp_path, ('a',), {}, pictures=False, failed=print) as outputs:
                 outputs.add(source('x.png'), found(1000))
                 os.kill(os.getpid(), signal.SIGKILL)
         finally:
@@ -69,7 +93,7 @@ def test_a_kill_leaves_no_half_of_a_file(tmp_path):
 
 def test_a_full_disk_names_the_file_and_leaves_no_half_of_it(tmp_path):
     def write():
-        with Outputs(tmp_path, ('a',), {}, pictures=False) as outputs:
+        with Outputs(tmp_path, ('a',), {}, pictures=False, failed=print) as outputs:
             for _ in range(10):
                 outputs.add(source('x.png'), found(1000))
 
@@ -79,22 +103,37 @@ def test_a_full_disk_names_the_file_and_leaves_no_half_of_it(tmp_path):
     assert not list(tmp_path.glob('.mpvit-*'))
 
 
+def test_a_full_disk_ends_the_run_also_within_a_video(tmp_path):
+    failed = []
+
+    def write():
+        noise = np.random.default_rng(0)
+        with Outputs(tmp_path, ('a',), {}, pictures=True, failed=failed.append) as outputs:
+            for frame in range(200):
+                pixels = noise.integers(0, 255, PIXELS.shape, np.uint8)
+                outputs.add(replace(source('v.avi', frame), image=pixels), found())
+
+    with limited_files(50_000), pytest.raises((UserError, OSError), match='too large'):
+        write()
+    assert not failed
+
+
 def test_a_folder_that_cannot_be_written_stays_as_it_was(tmp_path):
     (tmp_path / 'detections.csv').mkdir()
     with pytest.raises(UserError, match=r'detections\.csv cannot be written .*folder'):
-        Outputs(tmp_path, ('a',), {}, pictures=False)
+        Outputs(tmp_path, ('a',), {}, pictures=False, failed=print)
     with pytest.raises(TypeError):  # settings that JSON cannot hold
-        Outputs(tmp_path, ('a',), dict(size=object()), pictures=False)
+        Outputs(tmp_path, ('a',), dict(size=object()), pictures=False, failed=print)
     assert os.listdir(tmp_path) == ['detections.csv']
 
 
 def test_one_run_writes_into_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, '_PATIENCE', 0)
-    with Outputs(tmp_path / 'out', ('a',), {}, pictures=False):
+    with Outputs(tmp_path / 'out', ('a',), {}, pictures=False, failed=print):
         with pytest.raises(UserError, match='is in use'):
-            Outputs(tmp_path / 'out', ('a',), {}, pictures=False)
+            Outputs(tmp_path / 'out', ('a',), {}, pictures=False, failed=print)
     with pytest.raises(UserError, match='has results already'):
-        Outputs(tmp_path / 'out', ('a',), {}, pictures=False)
+        Outputs(tmp_path / 'out', ('a',), {}, pictures=False, failed=print)
     model = SimpleNamespace(cfg=SimpleNamespace(work_dir=str(tmp_path)))
     places = [outputs._free_folder(model).name for _ in range(2)]
     assert places == ['infer', 'infer_2']  # though neither has written yet

@@ -130,6 +130,18 @@ def test_uneven_moments_stay(tmp_path):
         assert seconds == pytest.approx(np.array(shown) / 100, abs=1e-6)
 
 
+def test_a_time_that_cannot_be_does_not_tell_how_many_frames_there_are(tmp_path):
+    path = tmp_path / 'gap.mkv'
+    with av.open(path, 'w') as file:
+        stream = file.add_stream('libx264', rate=25, width=64, height=48, pix_fmt='yuv420p')
+        for shown, pixels in zip((0, 1, 2**34), videos.steps(3, 64, 48), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
+            frame.pts, frame.time_base = shown, Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    assert [moment.frames for moment, _ in frames(path)] == [0, 0, 0]
+
+
 @pytest.mark.parametrize(('matrix', 'turns'), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2)])
 def test_a_phone_held_upright(tmp_path, matrix, turns):
     expected = videos.steps(3, 64, 48)
