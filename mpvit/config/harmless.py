@@ -169,11 +169,17 @@ def _check_names(value: Any, key: str = '') -> None:
     """Make sure that nothing is named whose call could do harm.
 
     Raises:
-        ValueError: A type is not among those known, or a module of one's own is to be imported.
+        ValueError: A type is not among those known, a module of one's own is to be imported, or
+            classes are to be read from a file.
     """
     if isinstance(value, dict):
         for inner, child in value.items():
             _check_name_of_entry(inner)
+            if isinstance(child, (str, bytes)) and (inner == 'classes' or key == 'metainfo'):
+                raise ValueError(
+                    f'{inner} is {str(child)[:60]!r}, for which a file of that name would be read '
+                    f'({TRUST_VARIABLE}=1 if you trust it)'
+                )
             _check_names(child, str(inner))
     elif isinstance(value, (list, tuple, set)):
         for child in value:
