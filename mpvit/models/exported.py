@@ -138,11 +138,37 @@ def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNet
     except UserError:
         raise
     except Exception as error:  # the runtimes have many of their own
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f'{file} cannot be read ({reason}); export the detector again') from error
-    if 'classes' not in network.facts:
+        raise UserError(
+            f'{file} cannot be read ({_reason(error)}); export the detector again'
+        ) from error
+    if 'classes' not in network.facts or len(network.shape) != 4:
         raise UserError(f'{file} was not written by mpvit export')
     return network
+
+
+def _reason(error: Exception) -> str:
+    """What a runtime says, without the places in its code that stand before."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def _fault(outputs: _Arrays, images: int, side: int, classes: int) -> str | None:
+    """What a file gives for some images, up to ``side`` pixels long, that no detector would."""
+    boxes, scores, labels = outputs
+    kinds = ''.join(
+        values.dtype.kind if isinstance(values, np.ndarray) else '?' for values in outputs
+    )
+    shapes = [np.shape(values) for values in outputs]
+    if kinds != 'ffi' or len(shapes[1]) != 2 or shapes[0] != (*shapes[1], 4):
+        return 'arrays of another kind than a detector'
+    if shapes[2] != shapes[1] or len(boxes) != images:
+        return 'arrays of another size than a detector'
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        return 'NaN or infinity: its weights are damaged'
+    if not ((labels >= 0) & (labels < classes)).all():
+        return f'labels beyond its {classes} classes'
+    if (np.abs(boxes) > 100 * side).any() or not ((scores >= 0) & (scores <= 1)).all():
+        return 'boxes far from the image, or scores beyond 0 to 1'
+    return None
 
 
 def _fact(file: str, network: _OnnxNetwork | _OpenVinoNetwork, name: str) -> Any:
@@ -215,12 +241,10 @@ class ExportedDetector(BaseDetector):
             The samples with ``pred_instances``: ``bboxes``, ``scores``, ``labels``.
 
         Raises:
-            UserError: The file was exported for another batch or size, or gives NaN or infinity,
-                as it does where its weights hold them.
+            UserError: The file was exported for another batch or size, its runtime fails, or it
+                gives what a detector does not, such as NaN where its weights hold it.
         """
-        outputs = self.network(**self.network_inputs(batch_inputs, batch_data_samples))
-        if not all(np.isfinite(values).all() for values in outputs[:2]):
-            raise UserError(f'{self.file} gives NaN or infinity: its weights are damaged')
+        outputs = self._detections(**self.network_inputs(batch_inputs, batch_data_samples))
         results = []
         for sample, boxes, scores, labels in zip(batch_data_samples, *outputs, strict=True):
             (height, width), (to_height, to_width) = sample.img_shape[:2], sample.ori_shape[:2]
@@ -251,6 +275,20 @@ class ExportedDetector(BaseDetector):
         return dict(
             images=np.ascontiguousarray(pixels.numpy()), sizes=np.array(shapes, dtype=np.int64)
         )
+
+    def _detections(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> _Arrays:
+        """What the file gives, which may be anybody's."""
+        try:
+            outputs = self.network(images, sizes)
+        except Exception as error:  # the runtimes have many of their own
+            raise UserError(
+                f'{self.file} does not run ({_reason(error)}); lower the batch size if memory is '
+                'full, else export the detector again'
+            ) from error
+        wrong = _fault(outputs, len(images), max(images.shape), len(self.dataset_meta['classes']))
+        if wrong is not None:
+            raise UserError(f'{self.file} gives {wrong}; export the detector again')
+        return outputs
 
     def _fitted(self, images: Tensor) -> Tensor:
         """Padded to the size that the file was exported for, if it was for one."""

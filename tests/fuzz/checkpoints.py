@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mpvit.checkpoints.reading import read
@@ -172,12 +173,14 @@ def no_checkpoint(rng: random.Random, path: Path) -> None:
 
 
 def spoil_onnx(rng: random.Random, path: Path) -> None:
-    """Change what an exported detector says of itself, its weights or its inputs."""
+    """Change what an exported detector says of itself, its weights, its inputs or what it gives."""
     import onnx
 
     model = onnx.load(path)
-    way = rng.randrange(4)
-    if way < 2:
+    way = rng.randrange(6)
+    if way > 3:
+        _give_something_else(rng, model.graph)
+    elif way < 2:
         rng.choice(model.metadata_props).value = rng.choice(_FACTS)
     elif way == 2:
         model.graph.input[rng.randrange(2)].name += 'x'
@@ -188,4 +191,31 @@ def spoil_onnx(rng: random.Random, path: Path) -> None:
     onnx.save(model, path)
 
 
+def _give_something_else(rng: random.Random, graph: Any) -> None:
+    """Leave out an output, exchange two, or give the same whatever the image is."""
+    import onnx
+
+    one, other = rng.sample(range(len(graph.output)), 2)
+    way = rng.randrange(3)
+    if way == 0:
+        del graph.output[one]
+    elif way == 1:
+        first, second = graph.output[one].name, graph.output[other].name
+        graph.output[one].name, graph.output[other].name = second, first
+        for node in graph.node:
+            names = {first: second, second: first}
+            node.output[:] = [names.get(name, name) for name in node.output]
+            node.input[:] = [names.get(name, name) for name in node.input]
+    else:
+        name = graph.output[one].name
+        value = np.array(rng.choice(_GIVEN))
+        for node in graph.node:
+            node.output[:] = [f'{n}_before' if n == name else n for n in node.output]
+        graph.initializer.append(onnx.numpy_helper.from_array(value, f'{name}_given'))
+        graph.node.append(onnx.helper.make_node('Identity', [f'{name}_given'], [name]))
+        kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        graph.output[one].CopyFrom(onnx.helper.make_tensor_value_info(name, kind, None))
+
+
+_GIVEN: list[Any] = [[[99]], [[-1]], [[0.5]], [[[0.0, 0.0, 9.0, 9.0]]], [[1e300]], 7, [], [[True]]]
 _FACTS = ['', 'null', '[]', '{}', '[1, 2]', '"x"', '["a", "b"]', 'no json', '[' * 100_000, '1e999']
