@@ -102,8 +102,8 @@ def _sigterm_raises() -> Iterator[None]:
             first = time.monotonic()
             raise Terminated(128 + number)
 
-    alone = os.environ.get('WORLD_SIZE', '1') == '1'
     main_thread = threading.current_thread() is threading.main_thread()
+    alone = _processes() == 1
     if not (alone and main_thread and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL):
         yield
         return
@@ -163,7 +163,7 @@ def _report(lines: list[str], every_rank: bool) -> None:
         _say('\n'.join(f'error (rank {rank}): {line}' for line in lines))
         return
     message = '\n'.join(f'error: {line}' for line in lines)
-    if int(os.environ.get('WORLD_SIZE', '1')) == 1:
+    if _processes() == 1:
         _say(message)
         return
     # The first that comes speaks, whatever its rank: the launcher ends the others when it exits. A
@@ -176,6 +176,14 @@ def _report(lines: list[str], every_rank: bool) -> None:
             return
         _say(message)
         time.sleep(1)
+
+
+def _processes() -> int:
+    """How many processes the run has: what a launcher says, or 1 where that is no number."""
+    try:
+        return max(1, int(os.environ.get('WORLD_SIZE', '1')))
+    except ValueError:
+        return 1
 
 
 def _say(message: str) -> None:

@@ -97,6 +97,9 @@ def _exit(main: Callable[[], int | None]) -> None:
 
 def _run(name: str, arguments: Sequence[str] | None, program: str | None) -> int | None:
     processors.watch()
+    # All pictures go to files. matplotlib cannot even be imported where this names no backend of
+    # its own; in the notebook of somebody who imports this package it stays as it is.
+    os.environ['MPLBACKEND'] = 'Agg'
     command = load(name)
     parser = types.Parser(prog=program, description=command.__doc__)
     command.add_arguments(parser)

@@ -64,8 +64,13 @@ _KINDS = {
 _PILLOW = threading.Lock()
 
 
-def limit(variable: str, default: int) -> int:
+def limit(variable: str, default: int, most: int = 2**63 - 1) -> int:
     """A limit, or what its environment variable says.
+
+    Args:
+        variable: Its name.
+        default: The limit where the variable is not set or empty.
+        most: The largest number that whoever counts with it can take, in place of a larger one.
 
     Raises:
         UserError: The variable holds no positive number.
@@ -79,7 +84,7 @@ def limit(variable: str, default: int) -> int:
         value = 0
     if value < 1:
         raise UserError(f'{variable}={text} is no positive number')
-    return value
+    return min(value, most)
 
 
 def open_untrusted(path: AnyPath, most_bytes: int) -> BinaryIO:

@@ -71,7 +71,7 @@ def frames(
     av = optional('av', 'videos')
     name = name or str(source)
     number = 0
-    most_pixels = limit(PIXELS_VARIABLE, MOST_PIXELS)
+    most_pixels = limit(PIXELS_VARIABLE, MOST_PIXELS, most=2**31 - 1)  # an int of FFmpeg
     try:
         with _opened(source) as file, _container(av, file, name) as container:
             if not container.streams.video:

@@ -149,6 +149,28 @@ def test_children_and_processes_of_a_distributed_run_end_at_once(monkeypatch):
     assert behind_the_door(lambda: signal.getsignal(signal.SIGTERM)) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize('text', ['', 'abc', '0', '1.5'])
+def test_a_number_of_processes_that_is_none_is_one(ended, monkeypatch, text):
+    monkeypatch.setenv('WORLD_SIZE', text)
+    assert ended(fail(UserError('what'))) == (1, ['error: what'])
+    with pytest.raises(SystemExit) as stop:
+        behind_the_door(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    assert stop.value.code == 143
+
+
+@pytest.mark.parametrize('backend', ['nonsense', 'TkAgg'])
+def test_commands_draw_into_files_whatever_shows_pictures_elsewhere(root, backend):
+    code = (
+        "from mpvit.cli import _main; _main.run('configs', []); import matplotlib; "
+        "print(matplotlib.rcParams['backend'])"
+    )
+    environment = dict(os.environ, MPLBACKEND=backend, PYTHONPATH=str(root))
+    lines = subprocess.check_output(
+        [sys.executable, '-c', code], cwd=root, env=environment, text=True
+    ).splitlines()
+    assert lines[-1].lower() == 'agg'
+
+
 def test_terminated_is_no_error_that_a_library_keeps():
     assert not issubclass(Terminated, Exception)
 

@@ -48,6 +48,9 @@ def test_limits_and_open_files(tmp_path, monkeypatch):
     monkeypatch.setenv('MPVIT_MAX_PIXELS', '3071')
     with pytest.raises(UserError, match=r'a.mp4 .*64 x 48 pixels, more than 3,071; MPVIT_MAX_PIX'):
         list(frames(path))
+    for text in ('1e12', '1e300'):  # more than FFmpeg can count
+        monkeypatch.setenv('MPVIT_MAX_PIXELS', text)
+        assert len(list(frames(path))) == 9
 
 
 @pytest.mark.parametrize('name', ['in.mp4', 'in.avi', 'in.webm'])
