@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from anyio import fail_after
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
 #: What is not an upload alone: the form around it.
 _FORM = 2**16
 #: So many of the largest uploads are kept, and less of what is shown of them.
 _UPLOADS = 50
+_PARTS = 8  # of the largest upload: after so much of what comes room is made again
+_SILENT = 30.0  # seconds without a byte, after which a request is not waited for
+_CROWDED = 503, 'Too many uploads at once; try again.'
+_CLOSE = {'Connection': 'close'}  # the rest of the request is not read
 _LOOPBACK = ('localhost', '127.0.0.1', '::1')
 
 Scope = MutableMapping[str, Any]
@@ -32,7 +38,8 @@ Refusal = tuple[int, str]
 class Guard:
     """ASGI middleware that refuses requests to other names, from other pages, and too large ones.
 
-    Before a request that may bring something, the oldest files are deleted until there is room.
+    While a request brings something, the oldest files are deleted until there is room for what came
+    of it; what it announces takes nobody's place. One that falls silent is answered and left.
 
     Args:
         app: What answers the others.
@@ -48,7 +55,10 @@ class Guard:
         self.app, self.folder, self.spared = app, folder, spared
         self.names = own_names(host)
         self.most, self.kept = max_upload + _FORM, max_upload * _UPLOADS
-        self._coming = 0  # bytes of the requests that are being answered
+        self.part = max_upload // _PARTS
+        # bytes of the requests that are being answered: came, still to come, and came since room
+        # was made
+        self._came = self._due = self._unseen = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let the page answer it."""
@@ -62,14 +72,32 @@ class Guard:
             await PlainTextResponse(text, status)(scope, receive, send)
             return
         length = int(headers.get('content-length') or 0)
-        self._coming += length
+        body = _Body(receive, self._arrived, length)
+        self._due += length
         try:
-            if length:
-                most = self.kept - self._coming
-                await run_in_threadpool(make_room, self.folder, most, self.spared)
-            await self.app(scope, receive, send)
+            await self.app(scope, body.receive if length else receive, send)
+        except HTTPException as error:  # of the body, where the page leaves it to us
+            answer = PlainTextResponse(error.detail, error.status_code, error.headers)
+            await answer(scope, receive, send)
         finally:
-            self._coming -= length
+            self._came -= body.came
+            self._due -= length - body.came
+
+    async def _arrived(self, count: int, first: bool) -> None:
+        """Count bytes of a request and make room for them, and for what may come until next time.
+
+        Raises:
+            HTTPException: All requests together have brought too much.
+        """
+        self._came += count
+        self._due -= count
+        self._unseen += count
+        if self._came > self.kept:
+            raise HTTPException(*_CROWDED, headers=_CLOSE)
+        if first or self._unseen >= self.part:
+            self._unseen = 0
+            most = self.kept - self._came - min(self.part, self._due)
+            await run_in_threadpool(make_room, self.folder, most, self.spared)
 
     def _stranger(self, headers: Headers) -> Refusal | None:
         host, origin = headers.get('host', ''), headers.get('origin')
@@ -87,9 +115,47 @@ class Guard:
         length = headers.get('content-length') or '0'
         if not length.isdecimal() or len(length) > 18 or int(length) > self.most:
             return 413, 'The file exceeds the maximum allowed size.'
-        if self._coming + int(length) > self.kept:
-            return 503, 'Too many uploads at once; try again.'
+        if self._came + int(length) > self.kept:
+            return _CROWDED
         return None
+
+
+class _Body:
+    """The body of a request as it comes.
+
+    Args:
+        source: Gives the next message of the server.
+        arrived: Is told how many bytes came, and whether they are the first.
+        length: Bytes that were announced.
+    """
+
+    def __init__(
+        self, source: Receive, arrived: Callable[[int, bool], Awaitable[None]], length: int
+    ) -> None:
+        self._source, self._arrived, self._length = source, arrived, length
+        self._more = True
+        self.came = 0
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message; once the body is there, that is waited for without a limit.
+
+        Raises:
+            HTTPException: Nothing comes, or there is no room for it.
+        """
+        if not self._more:
+            return await self._source()
+        try:
+            with fail_after(_SILENT):
+                message = await self._source()
+        except TimeoutError as error:
+            reason = f'Nothing came for {_SILENT:g} s.'
+            raise HTTPException(408, reason, headers=_CLOSE) from error
+        self._more = message.get('more_body', False)
+        if count := min(len(message.get('body', b'')), self._length - self.came):
+            first = not self.came
+            self.came += count
+            await self._arrived(count, first)
+        return message
 
 
 def own_names(host: str) -> frozenset[str]:

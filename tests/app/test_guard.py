@@ -3,6 +3,7 @@
 import os
 import socket
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -10,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
+from mpvit.app import guard as module
 from mpvit.app.guard import Guard, make_room
 
 MAX_UPLOAD = 2**16
@@ -126,3 +128,104 @@ def test_room_is_made_to_the_byte(tmp_path):
     assert len(list(tmp_path.rglob('*.png'))) == 2
     make_room(tmp_path, 0)
     assert not list(tmp_path.rglob('*.png'))
+
+
+@pytest.fixture(params=['page', 'bare'])
+def guard(request, tmp_path, monkeypatch):
+    """One in front of a page that reads the whole request, and waits for little time."""
+    monkeypatch.setattr(module, '_SILENT', 0.2)
+
+    async def read(request):
+        return PlainTextResponse(f'{len(await request.body())} bytes')
+
+    page = Starlette(routes=[Route('/', read, methods=['POST'])])
+    if request.param == 'bare':  # as what stands between the guard and the page
+
+        async def page(scope, receive, send):
+            while (await receive()).get('more_body'):
+                pass
+
+    return Guard(page, '127.0.0.1', tmp_path, MAX_UPLOAD)
+
+
+async def ask(guard, length, *parts):
+    """Announce bytes and send some; the status, and whether the connection is kept."""
+    headers = [(b'host', b'localhost'), (b'content-length', str(length).encode())]
+    scope = dict(type='http', method='POST', path='/', headers=headers, query_string=b'')
+    messages = [dict(type='http.request', body=part, more_body=True) for part in parts]
+    answers = []
+
+    async def receive():
+        if not messages:
+            await anyio.sleep(60)
+        return messages.pop(0)
+
+    async def send(message):
+        answers.append(message)
+
+    await guard(scope, receive, send)
+    return answers[0]['status'], (b'connection', b'close') not in answers[0]['headers']
+
+
+def test_what_is_announced_and_does_not_come_takes_no_room(guard, tmp_path):
+    write(tmp_path, 49, MAX_UPLOAD)
+    statuses = []
+
+    async def announce(*parts):
+        statuses.append(await ask(guard, MAX_UPLOAD, *parts))
+
+    async def attack():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(announce)
+                tasks.start_soon(announce, b'x')
+            await anyio.sleep(0.1)
+            assert await ask(guard, 1000, b'x' * 1000) == (408, False)  # room, but no end of it
+
+    anyio.run(attack)
+    assert len(list(tmp_path.rglob('*.png'))) == 49
+    assert statuses == [(408, False)] * 200
+    assert (guard._came, guard._due) == (0, 0)
+
+
+def test_what_comes_together_has_a_limit(guard, monkeypatch):
+    monkeypatch.setattr(module, '_SILENT', 120)
+    statuses = []
+
+    async def bring():
+        statuses.append((await ask(guard, MAX_UPLOAD, *[b'x' * (MAX_UPLOAD // 4)] * 3))[0])
+
+    async def attack():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(80):
+                tasks.start_soon(bring)
+            with anyio.fail_after(60):
+                while 503 not in statuses:
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(attack)
+    assert set(statuses) == {503}
+    assert (guard._came, guard._due) == (0, 0)
+
+
+def test_room_is_made_while_an_upload_comes(guard, tmp_path):
+    write(tmp_path, 500, MAX_UPLOAD // 10)
+    seen = []
+
+    async def app(scope, receive, send):
+        for _ in range(16):
+            await receive()
+            seen.append(len(list(tmp_path.rglob('*.png'))))
+
+    guard.app = app
+
+    async def upload():
+        with pytest.raises(IndexError):  # nothing was answered
+            await ask(guard, MAX_UPLOAD, *[b'x' * (MAX_UPLOAD // 16)] * 16)
+
+    anyio.run(upload)
+    assert seen == sorted(seen, reverse=True)
+    for count, left in enumerate(seen, 1):
+        assert left * (MAX_UPLOAD // 10) + count * MAX_UPLOAD // 16 <= 50 * MAX_UPLOAD
+    assert 485 <= seen[-1] < seen[0]
