@@ -1,6 +1,7 @@
 """Fetching a file of the web: whole or not at all, within limits of bytes and time."""
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -8,7 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
@@ -30,6 +31,7 @@ from mpvit.files.untrusted import (
 UNFINISHED = '.part'
 _SILENT_SECONDS = 30.0  # without a byte
 _CHUNK = 2**16
+_LONGEST = 2**31  # seconds: 68 years, of 292 that a thread can wait for
 
 
 class DownloadError(UserError):
@@ -51,6 +53,7 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
         """The request to go on with."""
         if urlparse(newurl).scheme not in (req.type, 'https'):
             raise DownloadError(f'{req.full_url} cannot be downloaded: it redirects to {newurl}')
+        fp.close()  # or urllib reads into memory what comes with the redirection
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -124,9 +127,9 @@ def fetch(
             that it takes in all.
     """
     most_bytes = limit(BYTES_VARIABLE, most_bytes)
-    most_seconds = limit(SECONDS_VARIABLE, DOWNLOAD_SECONDS)
+    most_seconds = limit(SECONDS_VARIABLE, DOWNLOAD_SECONDS, _LONGEST)
     end = time.monotonic() + most_seconds
-    with _answer(url, most_seconds) as answer:
+    with _answer(url, most_seconds) as answer, _hung_up(answer, end):
         length = int(answer.headers.get('Content-Length') or 0)
         bar = tqdm(
             desc=shown,
@@ -137,14 +140,14 @@ def fetch(
         )
         with bar:
             count = 0
-            while count <= most_bytes >= length and (chunk := answer.read1(_CHUNK)):
+            while count <= most_bytes >= length and (chunk := _read(answer, end)):
                 count += file.write(chunk)
                 bar.update(len(chunk))
-                if time.monotonic() > end:
-                    raise DownloadError(
-                        f'{url} cannot be downloaded: it takes more than {most_seconds} s '
-                        f'({count:,} bytes so far); {SECONDS_VARIABLE} sets the limit'
-                    )
+        if time.monotonic() >= end:
+            raise DownloadError(
+                f'{url} cannot be downloaded: it takes more than {most_seconds} s '
+                f'({count:,} bytes so far); {SECONDS_VARIABLE} sets the limit'
+            )
         if max(count, length) > most_bytes:
             raise DownloadError(
                 f'{url} cannot be downloaded: it has more than {most_bytes:,} bytes; '
@@ -163,6 +166,43 @@ def content_type(url: str) -> str:
             return str(answer.headers.get_content_type())
     except DownloadError:
         return ''
+
+
+@contextmanager
+def _hung_up(answer: Any, end: float) -> Iterator[None]:
+    """Hang up at a moment, which also ends a read that waits.
+
+    A line of an answer in chunks may come a byte at a time and without end: the read of it does not
+    return, and never runs into the time limit of a socket either.
+    """
+    if answer.isclosed():  # all of it has come
+        yield
+        return
+    with socket.socket(fileno=os.dup(answer.fileno())) as line:
+        timer = threading.Timer(end - time.monotonic(), _hang_up, [line])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _hang_up(line: socket.socket) -> None:
+    with suppress(OSError):  # the server has hung up
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def _read(answer: Any, end: float) -> bytes:
+    """What came next; nothing at the end of it, and after the moment of hanging up."""
+    if time.monotonic() >= end:
+        return b''
+    try:
+        return answer.read1(_CHUNK)
+    except (OSError, HTTPException):
+        if time.monotonic() < end:
+            raise
+        return b''
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:

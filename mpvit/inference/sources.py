@@ -1,12 +1,15 @@
 """From what a user names to single images, one after the other and some ahead of their use."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +27,7 @@ from mpvit.inference.video import Moment, frames
 # Pictures one after the other, and playlists of HTTP live streaming.
 _STREAMED = ('multipart/x-mixed-replace', 'application/vnd.apple.mpegurl', 'application/x-mpegurl')
 _THREADS = min(4, os.cpu_count() or 1)
+_PATIENCE = 0.5  # seconds for images that are being read when nobody wants more
 T = TypeVar('T')
 R = TypeVar('R')
 
@@ -73,19 +77,41 @@ def loaders(inputs: Any) -> Iterator[Loader]:
 def ahead(function: Callable[[T], R], items: Iterable[T], depth: int) -> Iterator[R]:
     """Results of a function in the order of the items, computed in threads before they are needed.
 
-    Items are taken one by one, in this thread; at most ``depth`` results wait.
+    Items are taken one by one, in this thread; at most ``depth`` results wait. A thread that is
+    still busy when nobody wants more is left behind and does not keep the program from ending, as
+    one of Python's own pools would: a slow server must not hold up an interrupt.
     """
-    pool = ThreadPoolExecutor(_THREADS)
+    todo: SimpleQueue[tuple[Future[R], T] | None] = SimpleQueue()
+    threads = [Thread(target=_work, args=(function, todo), daemon=True) for _ in range(_THREADS)]
+    for thread in threads:
+        thread.start()
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(Future())
+            todo.put((waiting[-1], item))
             if len(waiting) > depth:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        for _ in threads:
+            todo.put(None)
+        end = time.monotonic() + _PATIENCE  # decoders do not like to be cut off
+        for thread in threads:
+            thread.join(max(0, end - time.monotonic()))
+
+
+def _work(function: Callable[[T], R], todo: 'SimpleQueue[tuple[Future[R], T] | None]') -> None:
+    while (task := todo.get()) is not None:
+        future, item = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function(item))
+            except BaseException as error:
+                future.set_exception(error)
 
 
 def _in_memory(image: Any, name: str) -> Source:

@@ -158,3 +158,41 @@ def test_interrupted(tmp_path, monkeypatch):
     with answering(HEAD, b'\r\n1234') as url, pytest.raises(KeyboardInterrupt):
         download(url, tmp_path / 'weights.pth', check=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+CHUNKED = b'Transfer-Encoding: chunked\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ('parts', 'endless'),
+    [((CHUNKED, b'1;'), b'a'), ((CHUNKED, b'1\r\nx\r\n0\r\n'), b'X: y\r\n')],
+    ids=['size of a chunk', 'trailers'],
+)
+def test_lines_that_never_end(parts, endless, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'DOWNLOAD_SECONDS', 0.3)
+    with answering(HEAD, *parts, endless=endless, pause=0.02) as url:
+        start = time.monotonic()
+        refused(url, tmp_path, 'takes more than 0.3 s .*MPVIT_MAX_SECONDS')
+        assert time.monotonic() - start < 10
+
+
+def test_what_comes_with_a_redirection_is_not_read(tmp_path):
+    with answering(HEAD, b'\r\nhere') as there:
+        head = f'HTTP/1.1 302 Found\r\nLocation: {there}\r\n\r\n'.encode()
+        with answering(head, endless=b'x' * 4096) as url:
+            start = time.monotonic()
+            download(url, tmp_path / 'weights.pth')
+            assert time.monotonic() - start < 10
+    assert (tmp_path / 'weights.pth').read_bytes() == b'here'
+
+
+@pytest.mark.parametrize('text', ['1e11', '1e300'])
+def test_more_time_than_a_clock_holds(text, tmp_path, monkeypatch):
+    monkeypatch.setenv('MPVIT_MAX_SECONDS', text)
+    for parts in [(b'\r\nwhole',), (b'Content-Length: 5\r\n\r\nwhole',)]:
+        with answering(HEAD, *parts) as url:
+            download(url, tmp_path / 'weights.pth')
+        assert (tmp_path / 'weights.pth').read_bytes() == b'whole'
+    with answering(HEAD, b'Content-Length: 0\r\n\r\n') as url:
+        download(url, tmp_path / 'weights.pth')
+    assert (tmp_path / 'weights.pth').read_bytes() == b''
