@@ -26,7 +26,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     mkdir mpvit && echo "__version__ = '0'" > mpvit/__init__.py && touch README.md \
     && if [ "$TORCH" != cuda ]; then export UV_TORCH_BACKEND="$TORCH"; fi \
     && uv pip install --compile-bytecode --link-mode copy --constraints requirements.txt \
-        -r setup.py --extra demo --extra export --extra app --extra pretrain --extra tracking
+        -r setup.py --extra demo --extra export --extra int8 --extra app --extra pretrain --extra tracking
 
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/uv \

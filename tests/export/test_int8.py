@@ -48,11 +48,18 @@ def quantized(config, checkpoint, tmp_path, **settings):
     return export(config, checkpoint, format='openvino', dtype='int8', target=target, **settings)
 
 
-def test_without_nncf_it_says_what_to_install(tiny, checkpoint, tmp_path, monkeypatch):
+@pytest.fixture
+def config(tiny, findable, tmp_path):
+    """The tiny config on data that is there."""
+    load_config(tiny[0], findable).dump(tmp_path / 'config.py')
+    return tmp_path / 'config.py'
+
+
+def test_without_nncf_it_says_what_to_install(config, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(UserError, match=r"nncf .*pip install 'mpvit\[int8\]'"):
-        quantized(tiny[0], checkpoint, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        quantized(config, checkpoint, tmp_path)
+    assert list(tmp_path.iterdir()) == [config]
 
 
 @pytest.mark.parametrize(
@@ -75,11 +82,11 @@ def test_without_data_it_says_so(line, message, tiny, checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_file_in_int8_has_the_ap_that_was_told(tiny, checkpoint, findable, openvino_file, tmp_path):
+def test_file_in_int8_has_the_ap_that_was_told(
+    config, tiny, checkpoint, findable, openvino_file, tmp_path
+):
     pytest.importorskip('nncf', reason='needs nncf')
-    config = load_config(tiny[0], findable)
-    config.dump(tmp_path / 'config.py')
-    file, found = quantized(tmp_path / 'config.py', checkpoint, tmp_path, max_drop=100)
+    file, found = quantized(config, checkpoint, tmp_path, max_drop=100)
     print(found)
     assert found.left == ()
     assert found.images == 6
