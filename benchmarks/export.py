@@ -127,8 +127,6 @@ def int8_file(config: str, checkpoint: str, folder: Path) -> Path | str:
     """The detector in int8 for OpenVINO, or why there is none."""
     if find_spec('nncf') is None:
         return 'nncf is not installed'
-    if find_spec('mpvit.export.int8') is None:
-        return 'mpvit export does not write int8 yet'
     target = str(folder / 'int8.xml')
     try:
         return export(config, checkpoint, format='openvino', target=target, dtype='int8')[0]

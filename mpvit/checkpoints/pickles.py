@@ -21,16 +21,15 @@ class Multiplied(Exception):
 
 
 def check_tuples(path: Path) -> None:
-    """Make sure that what a checkpoint holds can be hashed in no time.
+    """Make sure that the keys of a checkpoint's dicts can be hashed in no time.
 
-    A tuple may hold the same tuple in many places, and integers may have one hash.
-
-    Python hashes the key of a dict value by value, and cannot be interrupted while it does: a
-    tuple of two, each the same tuple of two, and so on 40 times, takes hours.
+    Python hashes a tuple value by value, and cannot be interrupted while it does: a tuple of two,
+    each the same tuple of two, and so on 40 times, takes hours. Of integers many may have one hash,
+    and each is then compared with all others.
 
     Raises:
-        Multiplied: One does.
-        Exception: It is damaged.
+        Multiplied: They cannot.
+        Exception: The file is damaged; pickletools and zipfile have errors of their own.
     """
     for pickled in _pickles(path):
         _check(pickled)
