@@ -1,7 +1,7 @@
 """What mmdet's Deformable DETR lacks: other widths, cheap memory, mixed precision."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,6 +51,19 @@ class AnyWidthDeformableDETR(DeformableDETR):
             # partial, because a copy of the model (EMA) has to call the copied layer
             layer.forward = partial(run, layer.forward, with_cp=True)
         use_lean_layers(self)
+
+    def pre_transformer(
+        self, mlvl_feats: Sequence[Tensor], batch_data_samples: Any = None
+    ) -> tuple[dict, dict]:
+        """Inputs of encoder and decoder from maps ``(B, channels, H, W)``; see mmdet.
+
+        Up to the decoder the sizes of the levels are numbers. mmdet computes with them in Python:
+        as a tensor they would be fetched from the GPU one by one, and end a compiled graph.
+        """
+        encoder_inputs, decoder_inputs = super().pre_transformer(mlvl_feats, batch_data_samples)
+        sizes = tuple((maps.size(2), maps.size(3)) for maps in mlvl_feats)
+        encoder_inputs['spatial_shapes'] = sizes
+        return encoder_inputs, decoder_inputs
 
     def pre_decoder(self, memory: Tensor, *args: Any, **kwargs: Any) -> tuple[dict, dict]:
         """Inputs of decoder and head from the encoded ``(B, points, channels)``; see mmdet."""

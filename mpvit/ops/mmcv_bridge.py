@@ -92,7 +92,7 @@ def stock_attention() -> Iterator[None]:
         module.MultiScaleDeformableAttnFunction = SimpleNamespace(
             apply=lambda value, shapes, starts, *rest: plain(value, shapes, *rest[:-1])
         )
-    _set(plain, forward)
+    _set(plain, _on_tensors(forward))
     try:
         yield
     finally:
@@ -105,6 +105,18 @@ def _stock() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """The plain operator and module's method of mmcv, remembered from before `_set` is called."""
     module = importlib.import_module(_ATTENTION)
     return module.multi_scale_deformable_attn_pytorch, module.MultiScaleDeformableAttention.forward
+
+
+def _on_tensors(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The method of mmcv for callers that give the sizes of the levels as numbers."""
+
+    @functools.wraps(forward)
+    def run(self: Any, query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if kwargs.get('spatial_shapes') is not None:
+            kwargs['spatial_shapes'] = attention.level_sizes(kwargs['spatial_shapes'], query.device)
+        return forward(self, query, *args, **kwargs)
+
+    return run
 
 
 def _set(plain: Callable[..., Tensor], forward: Callable[..., Tensor]) -> None:

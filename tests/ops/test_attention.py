@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mpvit.errors import UserError
 from mpvit.ops.msda import op as attention
@@ -245,3 +246,21 @@ def test_running_out_of_memory_is_not_a_reason_to_choose_another(monkeypatch):
     with pytest.raises(torch.OutOfMemoryError):
         choice.fastest('memory', {'triton': exhaust})
     assert 'memory' not in choice.chosen
+
+
+def test_sizes_given_as_numbers_are_made_a_tensor_once():
+    """In inference mode too, after which a training takes the same."""
+    value = torch.rand(1, 7, 2, 8, requires_grad=True)
+    locations, weights = torch.rand(1, 5, 2, 2, 3, 2), torch.rand(1, 5, 2, 2, 3)
+    sizes, device = ((2, 3), (1, 1)), torch.device('cpu')
+    with torch.inference_mode():
+        made = attention.level_sizes(sizes, device)
+    assert made is attention.level_sizes([list(pair) for pair in sizes], device)
+    assert made.tolist() == [[2, 3], [1, 1]]
+    given = attention.ms_deform_attn(value, made.clone(), locations, weights)
+    torch.testing.assert_close(attention.ms_deform_attn(value, sizes, locations, weights), given)
+    given.sum().backward()
+    with FakeTensorMode() as mode:
+        fake = attention.level_sizes(((3, 4),), device)
+    assert fake.fake_mode is mode
+    assert attention.level_sizes(((3, 4),), device).tolist() == [[3, 4]]

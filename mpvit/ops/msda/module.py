@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mpvit.ops.lean.dropout import add_dropout
 from mpvit.ops.lean.linear import sum_linears
-from mpvit.ops.msda.op import ms_deform_attn
+from mpvit.ops.msda.op import exporting, level_sizes, ms_deform_attn
 from mpvit.ops.msda.reference import Shapes
 
 
@@ -40,7 +40,7 @@ def forward(
         key_padding_mask: True where a token is padding, shape ``(B, tokens)``.
         reference_points: ``(x, y)`` or ``(x, y, w, h)`` in [0, 1], shape
             ``(B, queries, levels, 2 or 4)``.
-        spatial_shapes: ``(H, W)`` of every level, shape ``(levels, 2)``; pairs while exporting.
+        spatial_shapes: ``(H, W)`` of every level, shape ``(levels, 2)``, or pairs of numbers.
         level_start_index: Not used.
         **kwargs: Not used.
 
@@ -54,6 +54,8 @@ def forward(
         raise ValueError('deformable attention needs reference_points and spatial_shapes')
     value = query if value is None else value
     identity = query if identity is None else identity
+    if not exporting():
+        spatial_shapes = level_sizes(spatial_shapes, query.device)
     if not self.batch_first:
         query, value = query.transpose(0, 1), value.transpose(0, 1)
         query_pos = None if query_pos is None else query_pos.transpose(0, 1)

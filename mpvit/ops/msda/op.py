@@ -38,6 +38,8 @@ VARIABLE = 'MPVIT_MSDA'
 BACKENDS = ('reference', 'cpu', 'triton', 'cuda')
 #: What an exported graph may be made of: modules like a backend's, with ``forward`` alone.
 EXPORTED_FORMS = ('grid_sample', 'gather')
+_KEPT_SIZES = 1024
+_level_sizes: dict[tuple[tuple[tuple[int, int], ...], torch.device], Tensor] = {}
 _exported_form = ContextVar('exported_form', default='grid_sample')
 _AUTOMATIC = {'cpu': ('cpu',), 'cuda': ('cuda', 'triton')}  # by device type, best first
 # Older torch cannot tell; there torch.jit.is_tracing and is_in_onnx_export must do.
@@ -52,8 +54,8 @@ def ms_deform_attn(
     Args:
         value: Values of all levels in a row, shape ``(B, sum(H_l * W_l), heads, C)``.
         spatial_shapes: ``(H_l, W_l)`` of every level, integers of shape ``(levels, 2)``. On a GPU
-            they are read there, without waiting; they must then fit ``value``. Or pairs of numbers,
-            which an exported graph leaves open.
+            they are read there, without waiting; they must then fit ``value``. Or pairs of numbers
+            (`level_sizes`), which an exported graph leaves open.
         sampling_locations: ``(x, y)`` in [0, 1] of each level (outside is allowed and samples
             zeros), shape ``(B, queries, heads, levels, points, 2)``.
         attention_weights: Shape ``(B, queries, heads, levels, points)``.
@@ -65,14 +67,39 @@ def ms_deform_attn(
         ValueError: The shapes do not fit each other.
         UserError: ``MPVIT_MSDA`` names no backend, or one that cannot serve this call.
     """
-    if _is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+    if exporting():
         form = _load(_exported_form.get())
         output = form.forward(value, spatial_shapes, sampling_locations, attention_weights)
         return output.to(value.dtype)
-    if not isinstance(spatial_shapes, Tensor):
-        spatial_shapes = torch.tensor(spatial_shapes, device=value.device)
+    spatial_shapes = level_sizes(spatial_shapes, value.device)
     _check(value, spatial_shapes, sampling_locations, attention_weights)
     return _forward_op(value, spatial_shapes, sampling_locations, attention_weights)
+
+
+def exporting() -> bool:
+    """Whether a graph is being recorded for another runtime."""
+    return _is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+
+
+def level_sizes(shapes: Shapes, device: torch.device) -> Tensor:
+    """Sizes of the levels as a tensor ``(levels, 2)``, made once for each device.
+
+    Copying numbers to a GPU waits for it, and cannot be part of a CUDA graph.
+    """
+    if isinstance(shapes, Tensor):
+        return shapes
+    if torch.compiler.is_compiling():
+        return torch.tensor(shapes, device=device)
+    key = (tuple((int(h), int(w)) for h, w in shapes), device)
+    if key not in _level_sizes:
+        with torch.inference_mode(False):  # training may take it from here
+            sizes = torch.tensor(key[0], device=device)
+        if type(sizes) is not Tensor:  # of a mode that only looks at shapes
+            return sizes
+        if len(_level_sizes) >= _KEPT_SIZES:
+            _level_sizes.clear()
+        _level_sizes[key] = sizes
+    return _level_sizes[key]
 
 
 @contextlib.contextmanager
