@@ -1,7 +1,7 @@
 PYTHON ?= python3
 INSTALL = .venv/bin/uv pip install -q --no-deps --python .venv/bin/python
 
-.PHONY: help setup demo app test slow fuzz lint docs parity bench lock clean
+.PHONY: help setup demo app test slow fuzz lint docs parity bench gpu lock clean
 
 help:   ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -31,6 +31,9 @@ bench: setup  ## measure speed and memory against what others offer, half an hou
 	$(BENCH) -e '.[bench]'
 	$(BENCH) -e '.[bench-compiled]' || echo 'torch-ms-deform-attn needs a C++ compiler; it is left out'
 	.venv/bin/python -m benchmarks.table --write
+
+gpu: setup  ## test and measure on your GPU, at most 9 minutes (docs/gpu.md)
+	.venv/bin/python -m benchmarks.gpu
 
 lint: setup  ## ruff, mypy and the rules of who may import whom
 	.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports

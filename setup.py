@@ -87,5 +87,6 @@ setup(
         ],
         'bench': ['onnx', 'onnxruntime', 'openvino', 'transformers>=5.24,<6'],
         'bench-compiled': ['torch-ms-deform-attn==0.1.1'],  # builds against the installed torch
+        'bench-gpu': ['deformops==3.0.1; python_version >= "3.12"'],
     },
 )

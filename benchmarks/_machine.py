@@ -63,11 +63,12 @@ def facts(threads: int) -> dict[str, str]:
         'used by torch': torch.backends.cpu.get_cpu_capability(),
         'cores': str(os.cpu_count()),
         'threads': str(threads),
-        'software': ', '.join(f'{n} {v}' for n in PACKAGES if (v := _version(n))),
+        'software': ', '.join(f'{n} {v}' for n in PACKAGES if (v := version_of(n))),
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

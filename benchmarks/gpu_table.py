@@ -1,10 +1,10 @@
-"""Training speed and memory on a GPU, and the attention op against the memory bandwidth.
+"""Training speed and memory on a GPU, and the attention op against bandwidth and rivals.
 
-By backend of deformable attention, on one GPU: ``python -m benchmarks.gpu_table``. Images are
-800 x 1333 px of noise with 10 boxes each. Prints two tables.
+Parts of `make gpu` (benchmarks/gpu.py). Images are 800 x 1333 px of noise with 10 boxes each.
 """
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -22,11 +23,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 import mpvit.register  # noqa: F401  (makes mmdet importable)
+from benchmarks._timing import Row, markdown
+from benchmarks.rivals import GPU_ATTENTION
 from mpvit.config.presets import enable_amp
 from mpvit.ops.msda import op as attention
-from mpvit.ops.msda import selection as choice
 
-CONFIG = Path(__file__).parents[1] / 'configs' / 'deformable_detr' / 'mpvit_s_ddetr_50e.py'
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / 'configs' / 'deformable_detr' / 'mpvit_s_ddetr_50e.py'
+TINY = ROOT / 'tests' / 'data' / 'tiny.py'
 BACKENDS = ('cuda', 'triton', 'reference')
 PRECISIONS = {'fp32': None, 'AMP fp16': 'fp16', 'AMP bf16': 'bf16'}
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -59,6 +63,7 @@ def build(config: Path, amp: str | None, device: str) -> tuple[BaseModel, OptimW
     init_default_scope('mmdet')
     cfg.model.backbone.pop('init_cfg', None)
     torch.manual_seed(0)
+    MMLogger.get_current_instance().setLevel('WARNING')  # it lists every parameter
     model = MODELS.build(cfg.model)
     model.init_weights()
     if amp:
@@ -67,18 +72,19 @@ def build(config: Path, amp: str | None, device: str) -> tuple[BaseModel, OptimW
     return model, build_optim_wrapper(model, cfg.optim_wrapper)
 
 
-def make_batch(size: tuple[int, int], images: int, device: str) -> dict:
+def make_batch(size: tuple[int, int], images: int, device: str, seed: int = 0) -> dict:
     """Noise with 10 boxes an image, as the data loader would hand it over.
 
     Args:
         size: Height and width in pixels.
         images: Number of images.
         device: Where to.
+        seed: Of noise and boxes.
     """
     from mmdet.structures import DetDataSample
 
     height, width = size
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     samples = []
     for _ in range(images):
         corners = torch.rand(10, 2, 2, generator=generator).sort(dim=1).values
@@ -93,48 +99,112 @@ def make_batch(size: tuple[int, int], images: int, device: str) -> dict:
     return dict(inputs=list(pixels.to(device)), data_samples=samples)
 
 
-def steps_per_second(step: Callable[[], object], warm_up: int = 3, repeats: int = 10) -> float:
-    """Of a piece of work on the GPU, from the median time."""
+def synchronize(device: str) -> None:
+    """Wait for what a GPU was given to do."""
+    if device != 'cpu':
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(step: Callable[[], object], device: str, repeats: int, warm_up: int = 2) -> float:
+    """Median time of a piece of work that also works on the host."""
     times = []
     for _ in range(warm_up + repeats):
-        torch.cuda.synchronize()
+        synchronize(device)
         start = time.perf_counter()
         step()
-        torch.cuda.synchronize()
+        synchronize(device)
         times.append(time.perf_counter() - start)
-    return 1 / statistics.median(times[warm_up:])
+    return statistics.median(times[warm_up:])
 
 
-def training_cell(backend: str, amp: str | None, images: int) -> str:
-    """Images per second and peak memory of training steps, or why there are none."""
-    reason = attention.unavailable(backend, torch.device('cuda'), DTYPES[amp or 'fp32'])
-    if reason:
-        return reason
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+def device_milliseconds(run: Callable[[], object], device: str) -> float:
+    """Median time of ``run`` by the clock of the GPU, with an empty cache; on a CPU by the host."""
+    if device == 'cpu':
+        return 1000 * seconds_of(run, device, repeats=2, warm_up=1)
+    from triton.testing import do_bench
+
+    return float(do_bench(run, return_mode='median'))
+
+
+def usable(backend: str, device: str, dtype: torch.dtype) -> str | None:
+    """Why a backend of attention cannot be measured, or None."""
+    return attention.unavailable(backend, torch.device(device), dtype)
+
+
+def training(quick: bool, device: str) -> Iterator[Row]:
+    """Training steps by precision, batch and backend."""
+    config, size = (TINY, (96, 128)) if quick else (CONFIG, SIZE)
+    for precision, amp in PRECISIONS.items():
+        if device == 'cpu' and amp == 'fp16':
+            continue  # mmengine has no scaler for it there
+        for images in (2, 4):
+            for backend in BACKENDS if device != 'cpu' else ('cpu', 'reference'):
+                what = f'training step, {config.stem}, {size[0]}x{size[1]}, batch {images}'
+                what = f'{what}, {precision}, {backend}'
+                if reason := usable(backend, device, DTYPES[amp or 'fp32']):
+                    yield Row(what, '', None, note=reason)
+                else:
+                    yield _training_cell(what, config, size, images, amp, backend, device)
+
+
+def _training_cell(
+    what: str,
+    config: Path,
+    size: tuple[int, int],
+    images: int,
+    amp: str | None,
+    backend: str,
+    device: str,
+) -> Row:
+    if device != 'cpu':
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     try:
         with forced(backend):
-            model, optimizer = build(CONFIG, amp, 'cuda')
-            batch = make_batch(SIZE, images, 'cuda')
-            speed = images * steps_per_second(lambda: model.train_step(batch, optimizer))
+            model, optimizer = build(config, amp, device)
+            batch = make_batch(size, images, device)
+            spent = seconds_of(lambda: model.train_step(batch, optimizer), device, repeats=5)
     except torch.OutOfMemoryError:
-        return 'out of memory'
-    return f'{speed:.2f} images/s, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB'
+        return Row(what, '', None, note='out of memory')
+    peak = 'peak memory is that of the process'
+    if device != 'cpu':
+        peak = f'peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB'
+    return Row(what, '', images / spent, note=peak, unit='images/s')
 
 
-def make_op_inputs(dtype: torch.dtype, device: str, levels: tuple = LEVELS) -> tuple[Tensor, ...]:
-    """Gradient and inputs of the op as in the encoder: every position asks near itself."""
+def make_op_inputs(
+    dtype: torch.dtype,
+    device: str,
+    levels: tuple[tuple[int, int], ...] = LEVELS,
+    queries: int | None = None,
+    batch: int = 1,
+) -> tuple[Tensor, ...]:
+    """Gradient and inputs of the op.
+
+    Args:
+        dtype: Of values, weights and gradient; locations are float32.
+        device: Where to.
+        levels: Height and width of each level.
+        queries: Queries that sample anywhere, as in the decoder; None for one at every position
+            that samples near itself, as in the encoder.
+        batch: Images.
+    """
     generator = torch.Generator().manual_seed(0)
-    queries = sum(h * w for h, w in levels)
+    positions = sum(h * w for h, w in levels)
     centres = [
         torch.cartesian_prod((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w).flip(1)
         for h, w in levels
     ]
-    spread = 0.03 * torch.randn(1, queries, 8, len(levels), 4, 2, generator=generator)
-    locations = torch.cat(centres)[None, :, None, None, None] + spread
+    if queries is None:
+        around = torch.cat(centres)
+    else:
+        around = torch.rand(queries, 2, generator=generator)
+    shape = (batch, len(around), 8, len(levels), 4, 2)
+    spread = 0.03 * torch.randn(shape, generator=generator)
+    locations = around[None, :, None, None, None] + spread
     weights = torch.rand(locations.shape[:-1], generator=generator) / (4 * len(levels))
-    value = torch.randn(1, queries, 8, 32, generator=generator)
-    grad = torch.randn(1, queries, 256, generator=generator)
+    value = torch.randn(batch, positions, 8, 32, generator=generator)
+    grad = torch.randn(batch, len(around), 256, generator=generator)
     tensors = (grad.to(dtype), value.to(dtype), torch.tensor(levels), locations, weights.to(dtype))
     return tuple(t.to(device) for t in tensors)
 
@@ -148,50 +218,81 @@ def bytes_to_move(inputs: tuple[Tensor, ...], direction: str) -> int:
     return sum(size) + sum(size[:3])
 
 
-def copied_bytes_per_second(device: str = 'cuda') -> float:
-    """Bytes read and written by a copy of 1 GiB, per second."""
-    source = torch.empty(2**30, dtype=torch.uint8, device=device)
+def copied_bytes_per_second(device: str, size: int = 2**30) -> float:
+    """Bytes read and written by a copy, per second."""
+    source = torch.empty(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * source.numel() / (choice.cuda_milliseconds(lambda: target.copy_(source)) / 1000)
+    return 2 * size / (device_milliseconds(lambda: target.copy_(source), device) / 1000)
 
 
-def op_rows() -> Iterator[str]:
-    """Time of the op by backend, dtype and direction against the floor."""
-    bandwidth = copied_bytes_per_second()
-    yield f'copy bandwidth {bandwidth / 1e9:.0f} GB/s'
-    yield '| direction | values | backend | ms | floor, ms | times the floor |'
-    yield '|---|---|---|---|---|---|'
-    for name, dtype in DTYPES.items():
-        inputs = make_op_inputs(dtype, 'cuda')
-        for direction in ('forward', 'backward'):
-            floor = 1000 * bytes_to_move(inputs, direction) / bandwidth
-            for backend in BACKENDS:
-                if attention.unavailable(backend, torch.device('cuda'), dtype):
-                    continue
-                function = getattr(attention, direction)
-                given = inputs if direction == 'backward' else inputs[1:]
-                with forced(backend):
-                    spent = choice.cuda_milliseconds(lambda f=function, g=given: f(*g))
-                cells = (direction, name, backend, f'{spent:.3f}', f'{floor:.3f}')
-                yield f'| {" | ".join(cells)} | {spent / floor:.1f} |'
+def kernels(quick: bool, device: str) -> Iterator[Row]:
+    """The op by place, precision and direction: share of the floor, and against rivals.
+
+    The floor is the time in which a copy moves what the op has to read and write. Encoder: batch 2
+    at 800 x 1333 px; decoder: batch 4, 300 queries.
+    """
+    levels = LEVELS if not quick else ((6, 8), (3, 4))
+    bandwidth = copied_bytes_per_second(device, 2**20 if quick else 2**30)
+    yield Row('copy', '', bandwidth / 1e9, unit='GB/s')
+    for place, sizes in dict(encoder=dict(batch=2), decoder=dict(batch=4, queries=300)).items():
+        for name, dtype in DTYPES.items():
+            inputs = make_op_inputs(dtype, device, levels, **sizes)
+            for direction in ('forward', 'backward'):
+                floor = 1000 * bytes_to_move(inputs, direction) / bandwidth
+                what = f'attention {direction}, {place}, {name}'
+                yield from _kernel_rows(what, direction, inputs, floor, device)
+
+
+def _kernel_rows(
+    what: str, direction: str, inputs: tuple[Tensor, ...], floor: float, device: str
+) -> Iterator[Row]:
+    """Every backend against the floor, and the fastest against every rival."""
+    best = math.inf
+    for backend in BACKENDS if device != 'cpu' else ('cpu', 'reference'):
+        if reason := usable(backend, device, inputs[1].dtype):
+            yield Row(f'{what}, {backend}', 'the bandwidth floor', None, note=reason)
+            continue
+        with forced(backend):
+            function = getattr(attention, direction)
+            given = inputs if direction == 'backward' else inputs[1:]
+            spent = device_milliseconds(lambda f=function, g=given: f(*g), device)
+        best = min(best, spent)
+        note = f'{1000 * spent:.0f} us against {1000 * floor:.0f} us'
+        share = floor / spent
+        yield Row(f'{what}, {backend}', 'the bandwidth floor', share, note=note, unit='%')
+    for rival in GPU_ATTENTION:
+        if rival.missing:
+            yield Row(what, rival.name, None, None, 1, rival.missing)
+            continue
+        try:
+            theirs = device_milliseconds(_rival(rival.build, direction, inputs), device)
+        except Exception as error:  # of a program of others: not every one has every dtype
+            yield Row(what, rival.name, None, None, 1, f'failed: {error!r}'[:200])
+            continue
+        note = f'{1000 * best:.0f} us against {1000 * theirs:.0f} us'
+        yield Row(what, rival.name, theirs / best, None, 1, note)
+
+
+def _rival(
+    operator: Callable[..., Tensor], direction: str, inputs: tuple[Tensor, ...]
+) -> Callable[[], object]:
+    """One pass of a differentiable operator."""
+    grad, value, shapes, locations, weights = inputs
+    if direction == 'forward':
+        return torch.no_grad()(lambda: operator(value, shapes, locations, weights))
+    leaves = [t.detach().requires_grad_() for t in (value, locations, weights)]
+    output = operator(leaves[0], shapes, *leaves[1:])
+    return lambda: torch.autograd.grad(output, leaves, grad, retain_graph=True)
 
 
 def main() -> None:
     """Print both tables."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    argparse.ArgumentParser(description=__doc__).parse_args()
     if not torch.cuda.is_available():
         sys.exit('error: needs a CUDA device, and torch sees none')
-    print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}, {CONFIG.stem}, {SIZE} px')
-    print('| precision | batch | ' + ' | '.join(BACKENDS) + ' |')
-    print('|---' * (2 + len(BACKENDS)) + '|')
-    for precision, amp in PRECISIONS.items():
-        for images in (2, 4):
-            cells = [training_cell(backend, amp, images) for backend in BACKENDS]
-            print(f'| {precision} | {images} | {" | ".join(cells)} |', flush=True)
-    for line in op_rows():
-        print(line, flush=True)
+    print(f'{torch.cuda.get_device_name()}, torch {torch.__version__}')
+    for part in (kernels, training):
+        print(markdown(list(part(False, 'cuda'))), flush=True)
 
 
 if __name__ == '__main__':

@@ -78,6 +78,14 @@ def compiled_attention(value: Tensor, shapes: Tensor, *rest: Tensor) -> Tensor:
     return ms_deform_attn(value, shapes, sizes.cumsum(0) - sizes, *rest)
 
 
+def deformops_attention(value: Tensor, shapes: Tensor, *rest: Tensor) -> Tensor:
+    """The operator of deformops: Triton or CUDA on a GPU, plain PyTorch elsewhere."""
+    from deformops.registry import msda
+
+    sizes = shapes.prod(1)
+    return msda(value, shapes, sizes.cumsum(0) - sizes, *rest)
+
+
 def hugging_face(weights: dict[str, Tensor]) -> nn.Module:
     """The detector of transformers with our weights; needs no download.
 
@@ -156,11 +164,11 @@ def openvino_action(precision: str, quick: bool, size: tuple[int, int], file: Pa
     return run
 
 
+_COMPILED = Rival('torch-ms-deform-attn', 'torch_ms_deform_attn', compiled_attention, (2.5, 3))
 #: Deformable attention; targets of the forward pass, and of both passes together.
-ATTENTION = (
-    Rival("mmcv's version in PyTorch", 'mmcv', mmcv_attention, (10, 8)),
-    Rival('torch-ms-deform-attn', 'torch_ms_deform_attn', compiled_attention, (2.5, 3)),
-)
+ATTENTION = (Rival("mmcv's version in PyTorch", 'mmcv', mmcv_attention, (10, 8)), _COMPILED)
+#: Deformable attention on a GPU, where mmcv's compiled op is a backend of ours.
+GPU_ATTENTION = (Rival('deformops', 'deformops', deformops_attention), _COMPILED)
 #: Detectors with the weights of our R50 detector.
 HUGGING_FACE = Rival('transformers (Hugging Face)', 'transformers', hugging_face_action, (2,))
 DETECTORS = (

@@ -39,25 +39,32 @@ PAGE = ROOT / 'docs' / 'benchmarks.md'
 BEGIN, END = '<!-- benchmarks -->', '<!-- /benchmarks -->'
 
 
-def write_rows(module: str, quick: bool, file: Path) -> None:
+def write_rows(script: str, settings: dict[str, Any], file: Path) -> None:
     """Write each row of a script as it is known, a line of JSON; in a process of its own."""
+    module, _, function = script.partition(':')
     os.setsid()  # so that it can be ended together with the processes that it starts
     os.dup2(2, 1)  # what it prints is no part of the table
     with file.open('w', buffering=1) as lines:
         try:
-            for row in importlib.import_module(module).rows(quick):
+            for row in getattr(importlib.import_module(module), function or 'rows')(**settings):
                 lines.write(json.dumps(dataclasses.asdict(row)) + '\n')
         except Exception as error:  # the other scripts still have something to say
             traceback.print_exc()
-            row = Row(module, '', None, note=f'failed: {error!r}')
+            row = Row(script, '', None, note=f'failed: {error!r}')
             lines.write(json.dumps(dataclasses.asdict(row)) + '\n')
 
 
-def measure(module: str, quick: bool, seconds: float) -> list[Row]:
-    """The rows of one script; those that are known when its time is up."""
+def measure(script: str, seconds: float, **settings: Any) -> list[Row]:
+    """The rows of one script; those that are known when its time is up.
+
+    Args:
+        script: A module, whose function ``rows`` is called, or ``module:function``.
+        seconds: Its time.
+        **settings: Arguments of the function.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'rows'
-        process = get_context('spawn').Process(target=write_rows, args=(module, quick, file))
+        process = get_context('spawn').Process(target=write_rows, args=(script, settings, file))
         process.start()
         try:
             process.join(seconds)
@@ -71,9 +78,9 @@ def measure(module: str, quick: bool, seconds: float) -> list[Row]:
         lines = file.read_text().splitlines() if file.exists() else []
     rows = [row_from(json.loads(line)) for line in lines]
     if late:
-        rows.append(Row(module, '', None, note=f'stopped after {seconds:.0f} s'))
+        rows.append(Row(script, '', None, note=f'stopped after {seconds:.0f} s'))
     elif process.exitcode:
-        rows.append(Row(module, '', None, note=f'died with status {process.exitcode}'))
+        rows.append(Row(script, '', None, note=f'died with status {process.exitcode}'))
     return rows
 
 
@@ -105,7 +112,7 @@ def run(scripts: list[str], quick: bool, threads: int) -> dict[str, Any]:
         watch.sample()
         start = time.monotonic()
         print(f'{script} ...', end=' ', file=sys.stderr, flush=True)
-        rows[script] = measure(f'benchmarks.{script}', quick, SCRIPTS[script])
+        rows[script] = measure(f'benchmarks.{script}', SCRIPTS[script], quick=quick)
         seconds[script] = round(time.monotonic() - start, 1)
         print(f'{seconds[script]:.0f} s', file=sys.stderr)
     watch.sample()

@@ -1,7 +1,10 @@
 """What the tests of interrupted trainings share: interrupting them, and comparing checkpoints."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from runs import environment
 
 from mpvit.checkpoints.reading import read
 
@@ -96,6 +100,23 @@ def write_config(folder: Path, base: Path) -> Path:
     path = folder / 'interrupted.py'
     path.write_text(CONFIG.format(base=base))
     return path
+
+
+def driven(root: Path, folder: Path, kills: int, seed: int, *options: str) -> dict:
+    """What tests/kill_driver.py tells of a training of the config in a folder, and its logs."""
+    result = subprocess.run(
+        [sys.executable, root / 'tests/kill_driver.py', folder / 'interrupted.py', folder]
+        + [str(kills), str(seed), *options],
+        cwd=root,
+        env=environment(root),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=7200,
+    )
+    logs = ''.join(path.read_text()[-3000:] for path in folder.glob('*.log'))
+    assert result.returncode == 0, result.stderr[-3000:] + logs
+    return dict(json.loads(result.stdout.splitlines()[-1]), logs=logs)
 
 
 def difference(one, other, place='') -> list[str]:

@@ -62,10 +62,12 @@ class DetectorParity:
         name: A key of `CONFIGS`.
         double: Run in float64 and compare with the float64 numbers, which were made with a float32
             encoding of positions (`parity_encoding`).
+        device: Where the model runs, up to logits and boxes; the rest is computed on the CPU.
     """
 
-    def __init__(self, name: str, double: bool = False) -> None:
+    def __init__(self, name: str, double: bool = False, device: str = 'cpu') -> None:
         init_default_scope('mmdet')
+        self.device = device
         self.double = double
         self.dtype = torch.float64 if double else torch.float32
         self.fixture = parity_check.Fixture(PARITY / f'detector_{name}.npz')
@@ -75,7 +77,7 @@ class DetectorParity:
         self.config = load_config(ROOT / 'configs' / 'deformable_detr' / f'{CONFIGS[name]}.py')
         self.model = _build(self.config)
         self.model.load_state_dict(_with_all_channels(tensors))
-        self.model.to(self.dtype)
+        self.model.to(device, self.dtype)
         if double:
             parity_encoding.use_official(self.model.positional_encoding)
         self._prepare_batch()
@@ -106,7 +108,7 @@ class DetectorParity:
     def forward(self) -> None:
         """Run the model; what it gives replaces what an earlier run gave."""
         model = self.model
-        self.maps = model.extract_feat(self.images)
+        self.maps = model.extract_feat(self.images.to(self.device))
         encoder_inputs, decoder_inputs = model.pre_transformer(self.maps, self.samples)
         encoded = model.forward_encoder(**encoder_inputs)
         self.memory = encoded['memory']
@@ -115,6 +117,20 @@ class DetectorParity:
         decoder_inputs.update(queries)
         self.decoded = model.forward_decoder(**decoder_inputs)
         self.logits, self.boxes = model.bbox_head(**self.decoded)
+        self._to_cpu()
+
+    def _to_cpu(self) -> None:
+        """Bring what was computed to the CPU; gradients find their way back."""
+        self.logits, self.boxes, self.memory = (
+            t.cpu() for t in (self.logits, self.boxes, self.memory)
+        )
+        self.mask = None if self.mask is None else self.mask.cpu()
+        self.maps = [maps.cpu() for maps in self.maps]
+        self.decoded = dict(
+            hidden_states=self.decoded['hidden_states'].cpu(),
+            references=[points.cpu() for points in self.decoded['references']],
+        )
+        self.proposals = {k: v if v is None else v.cpu() for k, v in self.proposals.items()}
 
     def forward_errors(self) -> Errors:
         """Largest errors of intermediate results and predictions."""
@@ -244,7 +260,7 @@ class DetectorParity:
         for name in self.fixture['grad.names'].tolist():
             ours = our_name(name)
             if ours is not None and parameters[ours].grad is not None:
-                found[name] = parameters[ours].grad
+                found[name] = parameters[ours].grad.cpu()
         return found
 
     def _gradient_norm_error(self, prefix: str) -> float:

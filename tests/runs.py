@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -50,6 +51,31 @@ def wait_for(condition, what, seconds=1800):
     while not condition():
         assert time.monotonic() < end, f'{what} did not come'
         time.sleep(0.1)
+
+
+def train_as_two(root, config, work, options, **variables):
+    """Train in two processes that are both number 0 of their machine, as if on one GPU each.
+
+    Returns:
+        Their statuses, and what they said.
+    """
+    cluster = dict(WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1')
+    cluster['MASTER_PORT'] = str(free_port())
+    command = [sys.executable, '-m', 'mpvit', 'train', config, '--work-dir', work]
+    logs = [work.with_name(f'{work.name}-{rank}.txt') for rank in range(2)]
+    processes = []
+    for rank, log in enumerate(logs):
+        with log.open('w') as file:
+            process = subprocess.Popen(
+                [*command, '--launcher', 'pytorch', '--cfg-options', *options],
+                cwd=root,
+                env={**environment(root, **variables), **cluster, 'RANK': str(rank)},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        processes.append(process)
+    statuses = [process.wait(1800) for process in processes]
+    return statuses, '\n'.join(log.read_text()[-3000:] for log in logs)
 
 
 def environment(root, **further):

@@ -1,13 +1,20 @@
 """What only a GPU can show. Not run in continuous integration, which has none."""
 
 import importlib
+import subprocess
 
 import attention_cases
+import interruptions
 import pytest
+import test_parity
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.losses import FocalLoss
+from parity_detector import CONFIGS
+from runs import environment, train_as_two
 
+from benchmarks import gpu_parts
+from mpvit.checkpoints.reading import read
 from mpvit.engine.test import evaluate
 from mpvit.engine.train import train
 from mpvit.ops.msda import op as attention
@@ -40,7 +47,7 @@ def test_attention_on_the_gpu_equals_the_cpu():
 
 @pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
 @pytest.mark.parametrize('case', attention_cases.CASES)
-@pytest.mark.parametrize('name', ['triton', 'cuda', 'reference'])
+@pytest.mark.parametrize('name', ['triton', 'cuda', 'reference', 'deterministic'])
 def test_every_backend_equals_the_reference_in_float64(name, case, dtype):
     reason = attention.unavailable(name, torch.device('cuda'), dtype)
     if reason:
@@ -84,3 +91,47 @@ def test_training_and_evaluation(tiny, tmp_path, amp):
         config, str(tmp_path / 'epoch_2.pth'), work_dir=str(tmp_path), cfg_options=places
     )
     assert 'coco/bbox_mAP' in metrics
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_detector_equals_the_official_one(name):
+    with gpu_parts.tf32(False):
+        test_parity.check(name, double=False, device='cuda')
+
+
+DETERMINISTIC = 'randomness.deterministic=True'
+
+
+def test_two_runs_give_the_same_weights(tiny, tmp_path):
+    config, places = tiny
+    for run in ('one', 'two'):
+        train(config, work_dir=str(tmp_path / run), cfg_options=[*places, DETERMINISTIC])
+    torch.use_deterministic_algorithms(False)
+    files = [tmp_path / run / 'epoch_2.pth' for run in ('one', 'two')]
+    assert interruptions.differences(*files) == []
+
+
+def test_killed_and_resumed_gives_the_same_weights(root, tiny, tmp_path):
+    interruptions.write_config(tmp_path, tiny[0])
+    length = ['train_cfg.max_epochs=1000', 'train_cfg.val_interval=2']
+    told = interruptions.driven(root, tmp_path, 1, 235, *tiny[1], *length, DETERMINISTIC)
+    assert (told['last'], told['whole']) == (['0', '1'], ['0', '1']), told['logs']
+    runs = zip(('killed', 'whole'), told['names'], strict=True)
+    assert interruptions.differences(*(tmp_path / run / name for run, name in runs)) == []
+
+
+def test_two_processes_on_one_gpu(root, tiny, tmp_path):
+    """Over gloo, since NCCL refuses two processes on one GPU."""
+    config, places = tiny
+    options = [*places, 'train_cfg.max_epochs=1', 'env_cfg.dist_cfg.backend=gloo']
+    statuses, said = train_as_two(root, config, tmp_path / 'two', options, CUDA_VISIBLE_DEVICES='0')
+    assert statuses == [0, 0], said
+    assert read(tmp_path / 'two' / 'epoch_1.pth')['meta']['iter'] == 1
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two CUDA devices')
+def test_two_processes_over_nccl(root, tiny, tmp_path):
+    config, places = tiny
+    script = [root / 'tools' / 'dist_train.sh', config, '2', '--work-dir', tmp_path / 'two']
+    subprocess.run([*script, '--cfg-options', *places], cwd=root, env=environment(root), check=True)
+    assert (tmp_path / 'two' / 'epoch_2.pth').exists()

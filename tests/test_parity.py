@@ -8,8 +8,8 @@ import pytest
 from parity_detector import CONFIGS, PARITY, TOLERANCES, DetectorParity
 
 
-def check(name: str, double: bool) -> None:
-    parity = DetectorParity(name, double)
+def check(name: str, double: bool, device: str = 'cpu') -> None:
+    parity = DetectorParity(name, double, device)
     errors = parity.errors()
     print({key: f'{error:.1e}' for key, error in errors.items()})
     assert errors.keys() == TOLERANCES.keys()

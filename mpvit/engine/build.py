@@ -41,6 +41,9 @@ def build_runner(cfg: Config, notes: Sequence[str] = ()) -> Runner:
     for kind in (Visualizer, *Visualizer.__subclasses__()):
         # mmengine keeps them by name, and one that is there goes on writing into its run's folder
         kind._instance_dict.clear()
+    if cfg.get('randomness', {}).get('deterministic'):
+        # without it torch refuses products of matrices on a GPU; read at the first of them
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     with explained(cfg):
         runner: Runner = RUNNERS.build(cfg)
     for note in notes:

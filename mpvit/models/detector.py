@@ -1,7 +1,8 @@
 """What mmdet's Deformable DETR lacks: other widths, cheap memory, mixed precision."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -60,7 +61,8 @@ class AnyWidthDeformableDETR(DeformableDETR):
         Up to the decoder the sizes of the levels are numbers. mmdet computes with them in Python:
         as a tensor they would be fetched from the GPU one by one, and end a compiled graph.
         """
-        encoder_inputs, decoder_inputs = super().pre_transformer(mlvl_feats, batch_data_samples)
+        with _sums_of_ones():
+            encoder_inputs, decoder_inputs = super().pre_transformer(mlvl_feats, batch_data_samples)
         sizes = tuple((maps.size(2), maps.size(3)) for maps in mlvl_feats)
         encoder_inputs['spatial_shapes'] = sizes
         return encoder_inputs, decoder_inputs
@@ -96,6 +98,25 @@ class AnyWidthDeformableDETR(DeformableDETR):
         return DeformableDETR.get_proposal_pos_embed(
             proposals, num_pos_feats or self.embed_dims // 2, temperature
         )
+
+
+@contextmanager
+def _sums_of_ones() -> Iterator[None]:
+    """While it lasts, torch does not refuse sums on a GPU whose order is open.
+
+    The position encoding counts unmasked positions with ``cumsum`` in float32. Such sums are exact
+    in any order, but torch refuses them where only deterministic algorithms are allowed.
+    """
+    strict = torch.are_deterministic_algorithms_enabled()
+    if not strict:
+        yield
+        return
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
 def check_neck(detector: Any, settings: Mapping[str, Any], config: str) -> None:

@@ -55,11 +55,13 @@ def test_encoder_shapes_are_those_of_the_detector():
     assert attention.inputs_of((800, 1333))[2].size(1) == 22223
 
 
-@pytest.mark.parametrize('rival', rivals.ATTENTION, ids=lambda rival: rival.name)
+@pytest.mark.parametrize(
+    'rival', dict.fromkeys([*rivals.ATTENTION, *rivals.GPU_ATTENTION]), ids=lambda rival: rival.name
+)
 @pytest.mark.parametrize('where', ['near', 'anywhere'])
 def test_attention_of_rivals_is_the_reference_in_value_and_gradient(rival, where):
     if rival.missing:
-        pytest.skip(f'{rival.missing}: install the extra bench-compiled')
+        pytest.skip(f'{rival.missing}: install the extras of benchmarks')
     value, shapes, locations, weights = attention.inputs_of((60, 80), where)
     leaves = [t.requires_grad_() for t in (value, locations, weights)]
     upstream = torch.randn(1, value.size(1), 256, generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,6 @@
 """What the learning rate is multiplied with and the line that says so; restarts refused."""
 
+import os
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mpvit.engine import build
 from mpvit.engine.runner import PortableRunner, lr_factor
 from mpvit.errors import UserError
 
@@ -80,3 +82,13 @@ def test_names_in_the_log_are_no_commands_to_a_terminal(tmp_path, capsys):
     logger.warning('class %s\nnext\tline', 'a\x1b[31mb\x9b\r')
     for text in (''.join(capsys.readouterr()), (tmp_path / 'a.log').read_text()):
         assert 'class a?[31mb??\nnext' in text
+
+
+@pytest.mark.parametrize('wanted', [False, True])
+def test_products_of_matrices_are_repeatable_where_that_is_asked_for(wanted, monkeypatch):
+    """Torch refuses them on a GPU without the variable."""
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', '')  # so that it is undone
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG')
+    monkeypatch.setattr(build.RUNNERS, 'build', lambda cfg: SimpleNamespace())
+    build.build_runner(Config(dict(randomness=dict(deterministic=wanted))))
+    assert ('CUBLAS_WORKSPACE_CONFIG' in os.environ) == wanted

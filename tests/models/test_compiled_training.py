@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from torch import nn
 
 PARTS = ('extract_feat', 'forward_encoder', 'forward_decoder')
@@ -10,7 +9,6 @@ PARTS = ('extract_feat', 'forward_encoder', 'forward_decoder')
 
 def built(gpu_table, root) -> nn.Module:
     """The tiny detector in training, without what draws random numbers."""
-    MMLogger.get_current_instance().setLevel('WARNING')
     model, _ = gpu_table.build(root / 'tests' / 'data' / 'tiny.py', None, 'cpu')
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from mmdet.models import DeformableDETR
 from mmdet.registry import MODELS
@@ -137,3 +138,23 @@ def test_accumulating_two_batches_of_one_is_a_batch_of_two_of_equal_box_counts()
     second = gradients(model, batch[1:], unequal[1:])[1]
     name = 'bbox_head.reg_branches.0.4.bias'
     assert ((first[name] + second[name]) / 2 - together[name]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('warn_only', [False, True])
+def test_masks_are_counted_where_only_deterministic_algorithms_are_allowed(monkeypatch, warn_only):
+    """On a GPU torch refuses to count them; the rest stays strict."""
+    strict = []
+
+    def pre_transformer(*inputs):
+        strict.append(torch.are_deterministic_algorithms_enabled())
+        return {}, {}
+
+    monkeypatch.setattr(DeformableDETR, 'pre_transformer', pre_transformer)
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        AnyWidthDeformableDETR.pre_transformer(object.__new__(AnyWidthDeformableDETR), ())
+        strict.append(torch.are_deterministic_algorithms_enabled())
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert strict == [False, True]

@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
+import attention_cases
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mpvit.errors import UserError
+from mpvit.ops.msda import deterministic, reference
 from mpvit.ops.msda import op as attention
-from mpvit.ops.msda import reference
 from mpvit.ops.msda import selection as choice
 
 SHAPES = torch.tensor([[6, 8], [3, 4]])
@@ -182,7 +183,7 @@ def test_forced_backend_that_cannot_serve_says_why(fakes, monkeypatch):
 
 def test_forced_backend_that_does_not_exist(fakes, monkeypatch):
     monkeypatch.setenv(attention.VARIABLE, 'metal')
-    with pytest.raises(UserError, match='MPVIT_MSDA=metal .*reference, cpu, triton, cuda'):
+    with pytest.raises(UserError, match='MPVIT_MSDA=metal .*reference, .*, triton, cuda'):
         attention.ms_deform_attn(*make_inputs())
 
 
@@ -205,6 +206,23 @@ def test_gpu_measures_each_dtype(fakes, gpu):
     gpu.update({fakes.cuda.forward: 3.0})
     assert attention.backend('forward', *on_cuda(torch.float32)) is fakes.cuda
     assert attention.backend('forward', *on_cuda(torch.float16)) is fakes.triton
+
+
+def test_gpu_takes_what_is_the_same_in_every_run_where_that_is_asked_for(fakes, gpu):
+    torch.use_deterministic_algorithms(True)
+    try:
+        chosen = [attention.backend(*call, *on_cuda()) for call in (('forward',), ('backward', 0))]
+        assert chosen == [fakes.cuda, fakes.deterministic]
+        like = SimpleNamespace(device=torch.device('cpu'), dtype=torch.float32, shape=(2, 60, 4, 8))
+        assert attention.backend('backward', 0, like, like, on_cuda()[2], like) is fakes.cpu
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize('case', attention_cases.CASES)
+@pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
+def test_gradients_of_the_deterministic_backend(case, dtype):
+    attention_cases.check(deterministic, case, dtype)
 
 
 def test_mmcvs_own_extension_wins_unmeasured(fakes, gpu):

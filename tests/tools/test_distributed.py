@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import environment, free_port, metrics_of
+from runs import environment, free_port, metrics_of, train_as_two
 
 from mpvit.checkpoints.reading import read
 
@@ -43,6 +43,16 @@ def test_two_processes_train_and_evaluate_as_one(root, tiny, tiny_run, tmp_path)
     metrics = metrics_of(tmp_path / 'work')
     assert len(metrics) == 12
     assert metrics == {name: validated[name] for name in metrics}
+
+
+@pytest.mark.slow  # by the scripts they do above
+def test_two_processes_that_do_not_know_of_torchrun(root, tiny, tmp_path):
+    config, places = tiny
+    statuses, said = train_as_two(
+        root, config, tmp_path / 'two', [*places, 'train_cfg.max_epochs=1']
+    )
+    assert statuses == [0, 0], said
+    assert read(tmp_path / 'two' / 'epoch_1.pth')['meta']['iter'] == 1
 
 
 @pytest.mark.parametrize(

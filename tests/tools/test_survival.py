@@ -1,7 +1,6 @@
 """Trainings that are killed, at random places and from outside, and the scripts' signals."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -26,26 +25,15 @@ from mpvit.checkpoints.reading import read
     ids=['1', '50'],
 )
 def test_killed_at_random_places(root, tiny, tmp_path, kills, seed):
-    config = interruptions.write_config(tmp_path, tiny[0])
+    interruptions.write_config(tmp_path, tiny[0])
     options = [
         *tiny[1],
         'train_dataloader.num_workers=1',
         'train_cfg.max_epochs=1000',
         'train_cfg.val_interval=2',
     ]
-    result = subprocess.run(
-        [sys.executable, root / 'tests/kill_driver.py', config, tmp_path, str(kills), str(seed)]
-        + options,
-        cwd=root,
-        env=environment(root),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=7200,
-    )
-    logs = ''.join(path.read_text()[-3000:] for path in tmp_path.glob('*.log'))
-    assert result.returncode == 0, result.stderr[-3000:] + logs
-    told = json.loads(result.stdout.splitlines()[-1])
+    told = interruptions.driven(root, tmp_path, kills, seed, *options)
+    logs = told['logs']
     print(told['steps'], told['ends'])
     assert (told['last'], told['whole'], told['torn']) == (['0', '1'], ['0', '1'], []), logs
     for place, _, sent, begun, end in told['ends']:

@@ -35,7 +35,7 @@ from mpvit.ops.msda import selection as choice
 from mpvit.ops.msda.reference import Shapes
 
 VARIABLE = 'MPVIT_MSDA'
-BACKENDS = ('reference', 'cpu', 'triton', 'cuda')
+BACKENDS = ('reference', 'deterministic', 'cpu', 'triton', 'cuda')
 #: What an exported graph may be made of: modules like a backend's, with ``forward`` alone.
 EXPORTED_FORMS = ('grid_sample', 'gather')
 _KEPT_SIZES = 1024
@@ -190,9 +190,14 @@ def backend(direction: str, *inputs: Tensor) -> ModuleType:
     forced = os.environ.get(VARIABLE)
     if forced:
         return _forced(forced, value.device, value.dtype)
+    same = value.device.type == 'cuda' and torch.are_deterministic_algorithms_enabled()
+    if same and direction == 'backward':
+        return _load('deterministic')
     usable = _usable(value.device, value.dtype)
     if not usable or not locations.numel():
         return _load('reference')
+    if same:  # what is measured may turn out another way in the next run
+        return _load(usable[0])
     if value.device.type != 'cuda' or (usable[0] == 'cuda' and _load('cuda').is_mmcvs()):
         return _load(usable[0])  # mmcv's complete extension is always preferred
     return _measured(usable, direction, *inputs)
