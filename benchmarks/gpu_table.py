@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ import mpvit.register  # noqa: F401  (makes mmdet importable)
 from benchmarks._timing import Row, markdown
 from benchmarks.rivals import GPU_ATTENTION
 from mpvit.config.presets import enable_amp
+from mpvit.ops.msda import fused
 from mpvit.ops.msda import op as attention
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,16 +41,21 @@ LEVELS = ((100, 167), (50, 84), (25, 42), (13, 21))  # of that size at strides 8
 
 
 @contextmanager
-def forced(backend: str) -> Iterator[None]:
-    """While it lasts, deformable attention runs on one backend, also under a complete mmcv."""
-    before = os.environ.get(attention.VARIABLE)
-    os.environ[attention.VARIABLE] = backend
+def forced(backend: str, **others: str) -> Iterator[None]:
+    """While it lasts, deformable attention runs on one backend, also under a complete mmcv.
+
+    ``others`` are more environment variables.
+    """
+    variables = {attention.VARIABLE: backend, **others}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ[attention.VARIABLE]
-        if before is not None:
-            os.environ[attention.VARIABLE] = before
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 def build(config: Path, amp: str | None, device: str) -> tuple[BaseModel, OptimWrapper]:
@@ -248,18 +255,20 @@ def _kernel_rows(
 ) -> Iterator[Row]:
     """Every backend against the floor, and the fastest against every rival."""
     best = math.inf
+    dtype = inputs[1].dtype
     for backend in BACKENDS if device != 'cpu' else ('cpu', 'reference'):
-        if reason := usable(backend, device, inputs[1].dtype):
+        if reason := usable(backend, device, dtype):
             yield Row(f'{what}, {backend}', 'the bandwidth floor', None, note=reason)
             continue
         with forced(backend):
-            function = getattr(attention, direction)
-            given = inputs if direction == 'backward' else inputs[1:]
-            spent = device_milliseconds(lambda f=function, g=given: f(*g), device)
-        best = min(best, spent)
-        note = f'{1000 * spent:.0f} us against {1000 * floor:.0f} us'
-        share = floor / spent
-        yield Row(f'{what}, {backend}', 'the bandwidth floor', share, note=note, unit='%')
+            variants = list(_variants(backend, direction, inputs))
+        for variant, variables, run in variants:
+            with forced(backend, **variables):
+                spent = device_milliseconds(run, device)
+            best = min(best, spent)
+            note = f'{1000 * spent:.0f} us against {1000 * floor:.0f} us'
+            against, share = 'the bandwidth floor', floor / spent
+            yield Row(f'{what}, {backend}{variant}', against, share, note=note, unit='%')
     for rival in GPU_ATTENTION:
         if rival.missing:
             yield Row(what, rival.name, None, None, 1, rival.missing)
@@ -271,6 +280,43 @@ def _kernel_rows(
             continue
         note = f'{1000 * best:.0f} us against {1000 * theirs:.0f} us'
         yield Row(what, rival.name, theirs / best, None, 1, note)
+
+
+def _variants(
+    backend: str, direction: str, inputs: tuple[Tensor, ...]
+) -> Iterator[tuple[str, dict[str, str], Callable[[], object]]]:
+    """Ways of a backend to compute a pass: a name, environment variables and the work."""
+    grad, value = inputs[:2]
+    given = inputs if direction == 'backward' else inputs[1:]
+    yield '', {}, partial(getattr(attention, direction), *given)
+    if backend != 'triton':
+        return
+    if direction == 'backward' and value.dtype != torch.float32 and has_wide_atomics(value.device):
+        native = {'MPVIT_MSDA_ATOMICS': 'native'}
+        yield ', sums in low precision', native, partial(attention.backward, *given)
+    whole = fused_inputs(inputs)
+    if direction == 'forward':
+        yield ' with softmax and locations', {}, partial(fused.forward, *whole)
+    else:
+        output = fused.forward(*whole)
+        work = partial(fused.backward, grad, output, *whole, False)
+        yield ' with softmax and locations', {}, work
+
+
+def has_wide_atomics(device: torch.device) -> bool:
+    """Whether the GPU adds 16 bytes at once."""
+    return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def fused_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Values, sizes, reference points, offsets and logits of the samples of `make_op_inputs`.
+
+    The weights of a query and head become such that their sum is 1.
+    """
+    _, value, shapes, locations, weights = inputs
+    points = locations.mean((2, 4))
+    offsets = (locations - points[:, :, None, :, None]) * shapes.flip(-1)[:, None]
+    return value, shapes, points, offsets.to(value.dtype), weights.log()
 
 
 def _rival(

@@ -52,8 +52,52 @@ def check(backend, case, dtype, device='cpu'):
     for what, a, b, kind in zip(
         ('output', 'value', 'locations', 'weights'), actual, expected, dtypes, strict=True
     ):
-        step = max(2 * torch.finfo(kind).eps, 2e-6)
-        largest = b.abs().max().item()
-        torch.testing.assert_close(
-            a.double(), b, rtol=step, atol=step * largest, msg=lambda m, w=what: f'{w}: {m}'
-        )
+        assert_near(what, a, b, kind)
+
+
+def make_fused_inputs(case, dtype, numbers, device='cpu', queries=7, heads=3, points=2):
+    """Direction of the gradient, then the inputs of the fused operator, for a batch of two.
+
+    Reference points are float32, all else is of the dtype, as in mixed precision.
+    """
+    direction, value, shapes, *_ = make_inputs(case, dtype, device, queries, heads, points)
+    generator = torch.Generator().manual_seed(1)
+    levels = len(shapes)
+    low, high = CASES[case][2] or (0, 1)
+    reference = torch.rand(2, queries, levels, numbers, generator=generator)
+    reference[..., :2] = low + (high - low) * reference[..., :2]
+    offsets = torch.randn(2, queries, heads, levels, points, 2, generator=generator)
+    logits = 2 * torch.randn(2, queries, heads, levels, points, generator=generator)
+    rest = reference, offsets.to(dtype), logits.to(dtype)
+    return (direction, value, shapes, *(t.to(device) for t in rest))
+
+
+def fused_in_double(direction, value, shapes, reference_points, offsets, logits):
+    """Output, then gradients of value, reference points, offsets and logits, by autograd.
+
+    Written after "Deformable DETR", section 4.1 and appendix A.4, with nothing shared but the
+    sampling of the reference.
+    """
+    leaves = [t.detach().double().requires_grad_() for t in (value, reference_points)]
+    leaves += [t.detach().double().requires_grad_() for t in (offsets, logits)]
+    value, points, offsets, logits = leaves
+    if points.shape[-1] == 2:
+        steps = 1 / shapes.flip(-1).double()[:, None]
+    else:
+        steps = points[:, :, None, :, None, 2:] / 2 / offsets.shape[-2]
+    locations = points[:, :, None, :, None, :2] + offsets * steps
+    weights = logits.flatten(-2).softmax(-1).view_as(logits)
+    output = reference.forward(value, shapes, locations, weights)
+    return output.detach(), *torch.autograd.grad(output, leaves, direction.double())
+
+
+def assert_near(what, actual, expected, kind):
+    """Equal within the rounding of a dtype, relative to the largest number."""
+    step = max(2 * torch.finfo(kind).eps, 2e-6)
+    torch.testing.assert_close(
+        actual.double(),
+        expected,
+        rtol=step,
+        atol=step * expected.abs().max().item(),
+        msg=lambda message: f'{what}: {message}',
+    )

@@ -17,8 +17,8 @@ from benchmarks import gpu_parts
 from mpvit.checkpoints.reading import read
 from mpvit.engine.test import evaluate
 from mpvit.engine.train import train
+from mpvit.ops.msda import fused, reference
 from mpvit.ops.msda import op as attention
-from mpvit.ops.msda import reference
 from mpvit.ops.msda import selection as choice
 
 pytestmark = pytest.mark.gpu
@@ -45,23 +45,81 @@ def test_attention_on_the_gpu_equals_the_cpu():
     assert all(p.grad.isfinite().all() for p in module.parameters())
 
 
+@pytest.fixture(params=[False, True], ids=['heads', 'neighbours'])
+def untuned(request, monkeypatch):
+    """Triton compiles one configuration of each order of rows, which is fast, and tunes nothing."""
+    backend = pytest.importorskip('mpvit.ops.msda.triton', reason='needs Triton')
+    for kernel in (backend._run_forward, backend._run_backward):
+        chosen = [c for c in kernel.configs if c.kwargs['NEIGHBOURS'] == request.param]
+        monkeypatch.setattr(kernel, 'configs', chosen[:1])
+    return backend
+
+
 @pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
 @pytest.mark.parametrize('case', attention_cases.CASES)
-@pytest.mark.parametrize('name', ['triton', 'cuda', 'reference', 'deterministic'])
-def test_every_backend_equals_the_reference_in_float64(name, case, dtype):
+def test_triton_equals_the_reference_in_float64(untuned, case, dtype):
+    attention_cases.check(untuned, case, dtype, 'cuda')
+
+
+@pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
+@pytest.mark.parametrize('case', attention_cases.CASES)
+@pytest.mark.parametrize('name', ['cuda', 'reference', 'deterministic'])
+def test_every_other_backend_equals_the_reference_in_float64(name, case, dtype):
     reason = attention.unavailable(name, torch.device('cuda'), dtype)
     if reason:
         pytest.skip(f'{name}: {reason}')
     attention_cases.check(importlib.import_module(f'mpvit.ops.msda.{name}'), case, dtype, 'cuda')
 
 
-def test_choice_is_measured_and_kept():
+@pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
+@pytest.mark.parametrize('numbers', [2, 4])
+@pytest.mark.parametrize('name', ['triton', 'cuda', 'deterministic'])
+def test_fused_attention_equals_the_reference_in_float64(
+    untuned, monkeypatch, name, numbers, dtype
+):
+    reason = attention.unavailable(name, torch.device('cuda'), dtype)
+    if reason:
+        pytest.skip(f'{name}: {reason}')
+    monkeypatch.setenv(attention.VARIABLE, name)
+    direction, *inputs = attention_cases.make_fused_inputs(
+        'partly outside', dtype, numbers, 'cuda', queries=300, heads=8
+    )
+    wanted = (0, 2, 3, 4) if numbers == 2 else (0, 3, 4)  # boxes get no gradient
+    leaves = [inputs[i].requires_grad_() for i in wanted]
+    output = fused.attend(*inputs)
+    actual = (output, *torch.autograd.grad(output, leaves, direction))
+    expected = attention_cases.fused_in_double(direction, *inputs)
+    expected = expected if numbers == 2 else expected[:2] + expected[3:]
+    for a, b in zip(actual, expected, strict=True):
+        attention_cases.assert_near(str(tuple(a.shape)), a, b, a.dtype)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_sums_in_low_precision_are_near_float64(untuned, monkeypatch, dtype):
+    """Of 240 queries on 60 positions, which is 64 additions to each, each with its rounding."""
+    if torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip('needs compute capability 9.0')
+    monkeypatch.setenv('MPVIT_MSDA_ATOMICS', 'native')
+    direction, *inputs = attention_cases.make_inputs('inside', dtype, 'cuda', queries=240)
+    of_value, *_ = untuned.backward(direction, *inputs)
+    assert of_value.dtype == dtype
+    double = [t if t.dtype == torch.int64 else t.double() for t in inputs]
+    exact, *_ = reference.backward(direction.double(), *double)
+    error = (of_value - exact).norm() / exact.norm()
+    assert error < 8 * torch.finfo(dtype).eps
+
+
+def test_choice_is_measured_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv(choice.VARIABLE, str(tmp_path))
+    choice.record.cache_clear()
     inputs = attention_cases.make_inputs('inside', torch.float32, 'cuda')[1:]
     choice.chosen.clear()
     attention.ms_deform_attn(*inputs)
     ((key, name),) = choice.chosen.items()
-    assert key[0] == 'forward'
+    assert key[1].direction == 'forward'
     assert name in ('triton', 'cuda')
+    assert list(tmp_path.rglob('*.json'))
+    choice.record.cache_clear()
 
 
 @pytest.mark.parametrize('amp', ['fp16', 'bf16'])

@@ -42,6 +42,21 @@ def test_inputs_of_the_op_and_its_bytes(gpu_table):
     assert gpu_table.bytes_to_move(inputs, 'backward') == 2 * forward - 30 * 256 * 2
 
 
+def test_ways_of_a_backend_compute_the_same(gpu_table):
+    """The plain pass, and softmax and locations inside it; the CPU serves as the kernels would."""
+    inputs = gpu_table.make_op_inputs(torch.float32, 'cpu', ((4, 6), (2, 3)))
+    grad, value, shapes, locations, weights = inputs
+    inputs = (grad, value, shapes, locations, weights / weights.sum((3, 4), keepdim=True))
+    for direction in ('forward', 'backward'):
+        runs = {}
+        for name, variables, run in gpu_table._variants('triton', direction, inputs):
+            with gpu_table.forced('cpu', **variables):
+                runs[name] = run()
+        plain, whole = runs.values()
+        first = [results if direction == 'forward' else results[0] for results in (plain, whole)]
+        torch.testing.assert_close(*first, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_without_a_gpu_one_line(gpu_table, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['gpu_table'])

@@ -1,30 +1,29 @@
-"""The Triton kernels without a GPU: interpreted, and compiled for one. On a GPU: test_gpu.py."""
+"""The Triton kernels without a GPU: interpreted. Compiled: test_triton_compiled.py."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 pytest.importorskip('triton', reason='needs Triton, which comes with torch for CUDA')
 
-from triton import compile as compile_kernel
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
+from mpvit.errors import UserError
 from mpvit.ops.msda import triton as backend
 
 CPU = torch.device('cpu')
 
 
-def test_kernels_equal_the_reference_in_the_interpreter(root):
+@pytest.mark.parametrize('marked', ['not slow', pytest.param('slow', marks=pytest.mark.slow)])
+def test_kernels_equal_the_reference_in_the_interpreter(root, marked):
     """In a process of its own: Triton asks for the interpreter when it is imported."""
     tests = Path(__file__).with_name('interpreted_triton.py')
     command = [sys.executable, '-m', 'pytest', '-q', '--noconftest', '-p', 'no:cacheprovider']
     result = subprocess.run(
-        [*command, str(tests)],
+        [*command, '-m', marked, str(tests)],
         cwd=root,
         env={**os.environ, 'TRITON_INTERPRET': '1'},
         capture_output=True,
@@ -35,28 +34,36 @@ def test_kernels_equal_the_reference_in_the_interpreter(root):
     assert 'skipped' not in result.stdout
 
 
-@pytest.mark.parametrize('kernel', ['_forward_kernel', '_backward_kernel'])
-@pytest.mark.parametrize('dtype', ['fp32', 'bf16'])
-def test_kernels_compile_for_a_gpu(kernel, dtype, monkeypatch, tmp_path):
-    """To machine code of compute capability 8.0, by the assembler that comes with Triton."""
-    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
-    function = getattr(backend, kernel)
-    sizes = dict(CHANNELS=27, LEVELS=4, POINTS=4, BLOCK=32, ROWS=16)
-    types = dict.fromkeys(('rows', 'positions', 'queries', 'heads'), 'i32')
-    types |= dict.fromkeys(('shapes', 'starts'), '*i64')
-    types |= dict.fromkeys(('locations', 'grad_locations', 'grad_value'), '*fp32')
-    names = function.arg_names
-    source = ASTSource(
-        fn=function,
-        signature={n: 'constexpr' if n in sizes else types.get(n, f'*{dtype}') for n in names},
-        constexprs={(names.index(name),): size for name, size in sizes.items()},
-    )
-    compiled = compile_kernel(source, target=GPUTarget('cuda', 80, 32))
-    assert compiled.asm['cubin']
-    assert ('atom' in compiled.asm['ptx']) == (kernel == '_backward_kernel')
-
-
 def test_what_it_cannot_serve():
     assert backend.unavailable(CPU, torch.float32) == 'it needs a GPU'
     assert backend.unavailable(torch.device('cuda', 0), torch.bfloat16) is None
     assert 'too coarse for float64' in backend.unavailable(torch.device('cuda', 0), torch.float64)
+
+
+def test_sizes_beyond_32_bits_are_refused():
+    """The largest image that is counted in 32 bits, and one more position; nothing is allocated."""
+    positions = 2**23 - 2**8  # of 8 heads of 32 channels
+    value = torch.empty(3, positions, 8, 32, device='meta')
+    places = torch.empty(3, 300, 8, 4, 4, 2, device='meta')
+    sizes = backend._sizes(value, None, places)
+    assert sizes['positions'] == positions
+    assert value.numel() > 2**32  # images are counted in 64 bits
+    with pytest.raises(UserError, match='use smaller images or another backend'):
+        backend._sizes(torch.empty(1, positions + 1, 8, 32, device='meta'), None, places)
+    with pytest.raises(UserError, match='numbers an image'):
+        backend._sizes(value, None, torch.empty(1, 2**23, 8, 4, 4, 2, device='meta'))
+
+
+def test_native_atomics_need_a_gpu_that_has_them(monkeypatch):
+    value = torch.empty(1, device='meta', dtype=torch.bfloat16)
+    assert backend._summed_in(value) is torch.float32
+    monkeypatch.setenv(backend.ATOMICS, 'native')
+    assert backend._summed_in(value) is torch.bfloat16
+    monkeypatch.setenv(backend.ATOMICS, 'fast')
+    with pytest.raises(UserError, match='MPVIT_MSDA_ATOMICS=fast'):
+        backend._summed_in(value)
+    monkeypatch.setenv(backend.ATOMICS, 'native')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 6))
+    on_gpu = SimpleNamespace(is_cuda=True, device=torch.device('cuda', 0), dtype=torch.bfloat16)
+    with pytest.raises(UserError, match='compute capability 9.0'):
+        backend._summed_in(on_gpu)

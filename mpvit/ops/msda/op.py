@@ -9,6 +9,9 @@ A backend is a module of this package with three plain functions; ``inputs`` are
 - ``unavailable(device, dtype)`` says in a few words why the backend cannot serve values of this
   dtype there, or returns ``None`` if it can.
 
+A backend that computes sampling locations and the softmax itself also has ``fused_forward`` and
+``fused_backward`` (`mpvit.ops.msda.fused`), which modules on a GPU call.
+
 The forward and the backward pass choose for themselves; nothing but the inputs is kept between
 them. The environment variable ``MPVIT_MSDA`` forces a backend.
 
@@ -23,7 +26,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import ModuleType
 
@@ -35,6 +38,7 @@ from mpvit.ops.msda import selection as choice
 from mpvit.ops.msda.reference import Shapes
 
 VARIABLE = 'MPVIT_MSDA'
+Run = Callable[[ModuleType], Callable[[], object]]
 BACKENDS = ('reference', 'deterministic', 'cpu', 'triton', 'cuda')
 #: What an exported graph may be made of: modules like a backend's, with ``forward`` alone.
 EXPORTED_FORMS = ('grid_sample', 'gather')
@@ -72,7 +76,7 @@ def ms_deform_attn(
         output = form.forward(value, spatial_shapes, sampling_locations, attention_weights)
         return output.to(value.dtype)
     spatial_shapes = level_sizes(spatial_shapes, value.device)
-    _check(value, spatial_shapes, sampling_locations, attention_weights)
+    check(value, spatial_shapes, sampling_locations, attention_weights)
     return _forward_op(value, spatial_shapes, sampling_locations, attention_weights)
 
 
@@ -116,13 +120,7 @@ def forward(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     """`ms_deform_attn` by the backend of choice, without autograd."""
-    if spatial_shapes.device.type == 'cpu':
-        positions = int(spatial_shapes.prod(1).sum())
-        if positions != value.shape[1]:
-            raise ValueError(
-                f'levels {spatial_shapes.tolist()} have {positions} positions, but value '
-                f'{tuple(value.shape)} has {value.shape[1]}'
-            )
+    check_positions(value, spatial_shapes)
     inputs = (value, spatial_shapes, sampling_locations, attention_weights)
     return backend('forward', *inputs).forward(*inputs).to(value.dtype).contiguous()
 
@@ -176,12 +174,13 @@ def _differentiate(
 _forward_op.register_autograd(_differentiate, setup_context=_keep_inputs)
 
 
-def backend(direction: str, *inputs: Tensor) -> ModuleType:
+def backend(direction: str, *inputs: Tensor, run: Run | None = None) -> ModuleType:
     """The module that serves a call.
 
     Args:
-        direction: ``'forward'`` or ``'backward'``.
+        direction: What is called, such as ``'forward'`` or ``'backward'``.
         *inputs: Arguments of that function of the backend, the last four those of the operator.
+        run: Makes the call to be timed, if it is another than that function on these arguments.
 
     Raises:
         UserError: ``MPVIT_MSDA`` names no backend, or one that cannot serve this call.
@@ -191,7 +190,7 @@ def backend(direction: str, *inputs: Tensor) -> ModuleType:
     if forced:
         return _forced(forced, value.device, value.dtype)
     same = value.device.type == 'cuda' and torch.are_deterministic_algorithms_enabled()
-    if same and direction == 'backward':
+    if same and direction.endswith('backward'):
         return _load('deterministic')
     usable = _usable(value.device, value.dtype)
     if not usable or not locations.numel():
@@ -200,18 +199,28 @@ def backend(direction: str, *inputs: Tensor) -> ModuleType:
         return _load(usable[0])
     if value.device.type != 'cuda' or (usable[0] == 'cuda' and _load('cuda').is_mmcvs()):
         return _load(usable[0])  # mmcv's complete extension is always preferred
-    return _measured(usable, direction, *inputs)
+    run = run or (lambda module: functools.partial(getattr(module, direction), *inputs))
+    return _measured(usable, direction, value, locations, run)
 
 
-def _measured(usable: tuple[str, ...], direction: str, *inputs: Tensor) -> ModuleType:
+def _measured(
+    usable: tuple[str, ...], direction: str, value: Tensor, locations: Tensor, run: Run
+) -> ModuleType:
     """The fastest of the usable backends on a GPU."""
-    value, _, locations, _ = inputs[-4:]
-    width = value.shape[2] * value.shape[3]
-    levels, points = locations.shape[3:5]
-    key = (direction, value.device, value.dtype, width, levels, points)
-    runs = {name: functools.partial(getattr(_load(name), direction), *inputs) for name in usable}
+    batch, queries, heads, levels, points = locations.shape[:5]
+    kind = choice.Kind(
+        direction=direction,
+        values=str(value.dtype).removeprefix('torch.'),
+        locations=str(locations.dtype).removeprefix('torch.'),
+        channels=value.shape[3],
+        heads=heads,
+        levels=levels,
+        points=points,
+        rows=(batch * queries * heads).bit_length(),
+    )
+    calls = {name: run(_load(name)) for name in usable}
     with torch.no_grad(), torch.cuda.device(value.device):
-        name = choice.fastest(key, runs)
+        name = choice.fastest(kind, calls, value.device)
     return _load(name or 'reference')
 
 
@@ -253,8 +262,8 @@ def _load(name: str) -> ModuleType:
     return importlib.import_module(f'mpvit.ops.msda.{name}')
 
 
-def _check(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> None:
-    """What keeps a kernel from reading outside of its tensors."""
+def check(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> None:
+    """A `ValueError` unless the shapes fit, so that no kernel reads outside of its tensors."""
     levels = shapes.shape[0]
     batch, _, heads, _ = value.shape
     queries, points = locations.shape[1], locations.shape[4]
@@ -267,3 +276,14 @@ def _check(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) ->
             f'values {tuple(value.shape)} of {levels} levels; expected (B, queries, heads, levels, '
             'points, 2) and (B, queries, heads, levels, points)'
         )
+
+
+def check_positions(value: Tensor, shapes: Tensor) -> None:
+    """A `ValueError` unless values are as many as positions; of sizes on a GPU nothing is read."""
+    if shapes.device.type == 'cpu':
+        positions = int(shapes.prod(1).sum())
+        if positions != value.shape[1]:
+            raise ValueError(
+                f'levels {shapes.tolist()} have {positions} positions, but value '
+                f'{tuple(value.shape)} has {value.shape[1]}'
+            )
