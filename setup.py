@@ -87,6 +87,7 @@ setup(
         ],
         'bench': ['onnx', 'onnxruntime', 'openvino', 'transformers>=5.24,<6'],
         'bench-compiled': ['torch-ms-deform-attn==0.1.1'],  # builds against the installed torch
+        'tensorrt': ['onnx', 'tensorrt>=10.12,<12'],  # not for the lock: NVIDIA's own index
         'bench-gpu': ['deformops==3.0.1; python_version >= "3.12"'],
     },
 )

@@ -19,6 +19,7 @@ from mpvit.errors import UserError
 from mpvit.export.comparison import Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
 from mpvit.export.int8 import Accuracy, check_int8, quantize
+from mpvit.export.tensorrt import check_tensorrt, write_engine
 from mpvit.files.locks import target_held
 from mpvit.files.paths import expanded, new_file
 from mpvit.files.writing import whole_file
@@ -34,7 +35,9 @@ from mpvit.models.exported import (
 from mpvit.ops.msda.op import exported_as
 
 #: Format to the suffix of its files.
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml'}
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'tensorrt': '.engine'}
+# What writing and comparing a format needs.
+_PACKAGES = dict(onnx=('onnx', 'onnxruntime'), openvino=('onnx', 'openvino'), tensorrt=('onnx',))
 OPSET = 17
 # Traced on three padded images of odd sizes, so that no size is taken for another one.
 _EXAMPLE = (3, 150, 181)
@@ -81,6 +84,8 @@ def export(
     file = _target(checkpoint, format, target)
     with target_held(file, 'choose another --out'):
         _target(checkpoint, format, target)  # another export may have written it by now
+        if format == 'tensorrt':
+            check_tensorrt()
         settings: Any = dict(size=size, batch=batch, dtype=dtype, attention=attention)
         if dtype == 'int8':
             if format != 'openvino':
@@ -103,7 +108,7 @@ def _export(
     integers: Callable[..., Accuracy] | None = None,
 ) -> Differences | Accuracy:
     """Write the file, as `export` does; ``integers`` quantizes it."""
-    for package in ('onnx', 'onnxruntime') if format == 'onnx' else ('onnx', 'openvino'):
+    for package in _PACKAGES[format]:
         required(package)
     if is_exported(checkpoint):
         raise UserError(f'{checkpoint} is an exported file; name the checkpoint it was made from')
@@ -120,19 +125,22 @@ def _export(
             '(model.data_preprocessor.pad_size_divisor)'
         )
     facts = _facts(reference, checkpoint, size=size, batch=batch, dtype=dtype, attention=attention)
-    half = dtype == 'fp16' and format == 'onnx'
+    half = dtype == 'fp16' and format != 'openvino'
     model = load_detector(config, checkpoint, dtype='fp16') if half else reference
     with whole_file(file, new=True) as part:
         onnx_file = part.with_suffix('.onnx')
         write_onnx(model, onnx_file, facts, size=size, batch=batch, attention=attention)
         if format == 'openvino':
             _write_openvino(onnx_file, part, facts, compress=dtype == 'fp16')
+        elif format == 'tensorrt':
+            write_engine(onnx_file, part, facts, size=size, batch=batch)
+        exported = load_exported(reference.cfg, part, 'cuda' if format == 'tensorrt' else 'cpu')
         found: Differences | Accuracy
-        found = verify(reference, load_exported(reference.cfg, part), 'fp32' if integers else dtype)
+        found = verify(reference, exported, 'fp32' if integers else dtype)
         if integers:
             found = integers(config, checkpoint, part)
         for path in paths_of(part):
-            if path != part:  # the weights of OpenVINO
+            if path != part:  # weights or metadata
                 path.replace(file.with_name(path.name))
     return found
 

@@ -1,9 +1,9 @@
-"""Exported detectors, run by onnxruntime or OpenVINO and used like any detector of mmdet."""
+"""Exported detectors, run by onnxruntime, OpenVINO or TensorRT and used like those of mmdet."""
 
 import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from torch.nn import functional as F
 
 from mpvit.errors import UserError, optional
 from mpvit.files.paths import existing_file, expanded
-from mpvit.files.records import check_form
+from mpvit.files.records import check_form, read_record
 
 #: Suffix of an exported file to the package that runs it.
-RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino'}
+RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino', '.engine': 'tensorrt'}
+# What lies beside a file, by its suffix.
+_BESIDE = {'.xml': ('.bin', 'the weights'), '.engine': ('.json', 'what is known of it')}
 #: Where a file holds what is known of it: beginning of the keys (ONNX), section (OpenVINO).
 SECTION = 'mpvit'
 #: Kinds of what is known of a file.
@@ -40,11 +42,14 @@ def default_device(file: str | os.PathLike[str]) -> str:
     """Where an exported file runs if nothing else is asked for.
 
     Returns:
-        ``'cuda'`` for an ONNX file where there is a GPU and onnxruntime can use it, else ``'cpu'``.
+        ``'cuda'`` for an engine, and for an ONNX file where there is a GPU and onnxruntime can use
+        it; else ``'cpu'``.
 
     Raises:
         UserError: onnxruntime is needed and not installed.
     """
+    if Path(file).suffix.lower() == '.engine':
+        return 'cuda'
     if Path(file).suffix.lower() == '.onnx' and torch.cuda.is_available():
         providers = required('onnxruntime').get_available_providers()
         return 'cuda' if 'CUDAExecutionProvider' in providers else 'cpu'
@@ -58,6 +63,15 @@ def required(package: str) -> Any:
         UserError: It is not installed.
     """
     return optional(package, 'exported detectors', 'export')
+
+
+def required_tensorrt() -> Any:
+    """TensorRT.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    return optional('tensorrt', 'TensorRT engines', 'tensorrt')
 
 
 def pixel_facts(data_preprocessor: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,23 +132,79 @@ class _OpenVinoNetwork:
         return results['boxes'], results['scores'], results['labels']
 
 
-def open_network(file: Path, device: str = 'cpu') -> _OnnxNetwork | _OpenVinoNetwork:
+def _gpu(device: str) -> torch.device:
+    if not device.startswith('cuda') or not torch.cuda.is_available():
+        raise UserError(f'device {device}: TensorRT engines run on an NVIDIA GPU only')
+    return torch.device(device)
+
+
+class _TensorRtNetwork:
+    def __init__(self, file: Path, device: str) -> None:
+        self._device = _gpu(device)
+        trt = required_tensorrt()
+        known = read_record(file.with_suffix('.json'), {})
+        self.facts = {name: json.dumps(value) for name, value in known.items()}
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        with torch.cuda.device(self._device):
+            self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+            if self._engine is None:
+                raise ValueError(
+                    f'TensorRT {trt.__version__} does not take it: an engine runs with the version '
+                    'and on the kind of GPU that it was built with'
+                )
+            self._context = self._engine.create_execution_context()
+        shape = self._engine.get_tensor_shape('images')
+        self.shape = [None if n < 0 else int(n) for n in shape]
+
+    def __call__(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> _Arrays:
+        context, kinds = self._context, (torch.float32, torch.float32, torch.int64)
+        with torch.cuda.device(self._device):
+            tensors = {
+                name: torch.from_numpy(values).to(self._device)
+                for name, values in dict(images=images, sizes=sizes).items()
+            }
+            for name, tensor in tensors.items():
+                if not context.set_input_shape(name, tuple(tensor.shape)):
+                    raise ValueError(f'{name} of shape {tuple(tensor.shape)} do not fit the engine')
+            for name, kind in zip(('boxes', 'scores', 'labels'), kinds, strict=True):
+                shape = tuple(context.get_tensor_shape(name))
+                tensors[name] = torch.empty(shape, dtype=kind, device=self._device)
+            for name, tensor in tensors.items():
+                context.set_tensor_address(name, tensor.data_ptr())
+            stream = torch.cuda.current_stream()
+            if not context.execute_async_v3(stream.cuda_stream):
+                raise ValueError('the engine fails')
+            stream.synchronize()
+        boxes, scores, labels = (tensors[n].cpu().numpy() for n in ('boxes', 'scores', 'labels'))
+        return boxes, scores, labels
+
+
+_Network = _OnnxNetwork | _OpenVinoNetwork | _TensorRtNetwork
+_NETWORKS: dict[str, Callable[[Path, str], _Network]] = {
+    '.onnx': _OnnxNetwork,
+    '.xml': _OpenVinoNetwork,
+    '.engine': _TensorRtNetwork,
+}
+
+
+def open_network(file: Path, device: str = 'cpu') -> _Network:
     """Load an exported file into its runtime.
 
     Args:
-        file: ``.onnx`` or ``.xml``.
-        device: ``'cpu'``, or a CUDA device for an ONNX file.
+        file: ``.onnx``, ``.xml`` or ``.engine``.
+        device: ``'cpu'``, or a CUDA device for an ONNX file or an engine.
 
     Raises:
         UserError: The file is missing, cannot be read or is not ours, the runtime is not
             installed, or it does not run on the device.
     """
     file = existing_file(expanded(file), 'exported detector')
-    if file.suffix.lower() == '.xml' and not file.with_suffix('.bin').is_file():
-        raise UserError(f'{file}: the weights, {file.with_suffix(".bin").name}, are not beside it')
-    kind = _OnnxNetwork if file.suffix.lower() == '.onnx' else _OpenVinoNetwork
+    for path in paths_of(file)[1:]:
+        if not path.is_file():
+            what = _BESIDE[file.suffix.lower()][1]
+            raise UserError(f'{file}: {what}, {path.name}, is not beside it')
     try:
-        network = kind(file, device)
+        network = _NETWORKS[file.suffix.lower()](file, device)
     except UserError:
         raise
     except Exception as error:  # the runtimes have many of their own
@@ -171,7 +241,7 @@ def _fault(outputs: _Arrays, images: int, side: int, classes: int) -> str | None
     return None
 
 
-def _fact(file: str, network: _OnnxNetwork | _OpenVinoNetwork, name: str) -> Any:
+def _fact(file: str, network: _Network, name: str) -> Any:
     """What a file says of itself, which anybody may have edited."""
     try:
         value = json.loads(network.facts[name])
@@ -188,7 +258,7 @@ class ExportedDetector(BaseDetector):
     It takes what mmdet's test pipeline gives. Normalisation is part of the exported graph.
 
     Args:
-        file: ``.onnx`` or ``.xml``.
+        file: ``.onnx``, ``.xml`` or ``.engine``.
         data_preprocessor: That of the detector's config; it has to be the one exported with.
         bbox_head: The detector's, for its ``num_classes``.
         device: Where it runs; see `open_network`.
@@ -331,6 +401,8 @@ def use_exported(cfg: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     _check_settings(cfg.load_from, **settings)
     model = cfg.model.get('module', cfg.model)  # test-time augmentation wraps the detector
     model.update(type='ExportedDetector', file=str(cfg.load_from))
+    if Path(model.file).suffix.lower() == '.engine':
+        model.device = 'cuda'
     cfg.load_from = None
     return dict(runtime=RUNTIMES[Path(model.file).suffix.lower()])
 
@@ -362,5 +434,6 @@ def _check_settings(
 
 
 def paths_of(file: Path) -> Sequence[Path]:
-    """All files of an exported detector: OpenVINO keeps the weights in a second one."""
-    return [file, file.with_suffix('.bin')] if file.suffix.lower() == '.xml' else [file]
+    """All files of an exported detector: some have a second one, with weights or metadata."""
+    beside = _BESIDE.get(file.suffix.lower())
+    return [file, file.with_suffix(beside[0])] if beside else [file]
