@@ -5,7 +5,6 @@ also puts it into docs/gpu.md. A part that fails or takes too long is named ther
 """
 
 import argparse
-import os
 import platform
 import sys
 import time
@@ -120,7 +119,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.device != 'cpu' and (reason := missing()):
         sys.exit(f'error: no GPU to measure: {reason}')
-    os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')  # tests fork after they look
     results = run(args.parts or list(PARTS), args.device, args.quick)
     table.save(results, RESULTS)
     print(report(results))

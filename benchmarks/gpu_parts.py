@@ -20,10 +20,10 @@ from torch import Tensor, nn
 import mpvit.register  # noqa: F401  (makes mmdet importable)
 from benchmarks._timing import Row
 from benchmarks.gpu_table import (
-    BACKENDS,
     ROOT,
     SIZE,
     TINY,
+    backends_on,
     build,
     forced,
     make_batch,
@@ -187,10 +187,9 @@ def _predicting(model: nn.Module, size: tuple[int, int], device: str) -> Callabl
 def curves(quick: bool, device: str) -> Iterator[Row]:
     """Losses of the toy detector on the same 4 batches of noise again and again, by backend."""
     steps, images, size = (5, 2, (96, 128)) if quick else (100, 16, (128, 128))
-    names = BACKENDS if device != 'cpu' else ('cpu', 'reference')
     batches = [make_batch(size, images, device, seed) for seed in range(4)]
     losses = {}
-    for name in names:
+    for name in backends_on(device):
         if reason := usable(name, device, torch.float32):
             yield Row(f'loss over {steps} steps, {name}', 'reference', None, note=reason)
             continue

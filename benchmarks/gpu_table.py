@@ -4,6 +4,7 @@ Parts of `make gpu` (benchmarks/gpu.py). Images are 800 x 1333 px of noise with 
 """
 
 import argparse
+import itertools
 import math
 import os
 import statistics
@@ -141,17 +142,21 @@ def usable(backend: str, device: str, dtype: torch.dtype) -> str | None:
 def training(quick: bool, device: str) -> Iterator[Row]:
     """Training steps by precision, batch and backend."""
     config, size = (TINY, (96, 128)) if quick else (CONFIG, SIZE)
-    for precision, amp in PRECISIONS.items():
+    cells = itertools.product(backends_on(device), PRECISIONS.items(), (2, 4))
+    for backend, (precision, amp), images in cells:  # the slow reference last
         if device == 'cpu' and amp == 'fp16':
             continue  # mmengine has no scaler for it there
-        for images in (2, 4):
-            for backend in BACKENDS if device != 'cpu' else ('cpu', 'reference'):
-                what = f'training step, {config.stem}, {size[0]}x{size[1]}, batch {images}'
-                what = f'{what}, {precision}, {backend}'
-                if reason := usable(backend, device, DTYPES[amp or 'fp32']):
-                    yield Row(what, '', None, note=reason)
-                else:
-                    yield _training_cell(what, config, size, images, amp, backend, device)
+        what = f'training step, {config.stem}, {size[0]}x{size[1]}, batch {images}'
+        what = f'{what}, {precision}, {backend}'
+        if reason := usable(backend, device, DTYPES[amp or 'fp32']):
+            yield Row(what, '', None, note=reason)
+        else:
+            yield _training_cell(what, config, size, images, amp, backend, device)
+
+
+def backends_on(device: str) -> tuple[str, ...]:
+    """Backends of attention to measure on a device."""
+    return BACKENDS if device != 'cpu' else ('cpu', 'reference')
 
 
 def _training_cell(
@@ -256,7 +261,7 @@ def _kernel_rows(
     """Every backend against the floor, and the fastest against every rival."""
     best = math.inf
     dtype = inputs[1].dtype
-    for backend in BACKENDS if device != 'cpu' else ('cpu', 'reference'):
+    for backend in backends_on(device):
         if reason := usable(backend, device, dtype):
             yield Row(f'{what}, {backend}', 'the bandwidth floor', None, note=reason)
             continue

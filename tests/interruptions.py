@@ -108,7 +108,8 @@ def driven(root: Path, folder: Path, kills: int, seed: int, *options: str) -> di
         [sys.executable, root / 'tests/kill_driver.py', folder / 'interrupted.py', folder]
         + [str(kills), str(seed), *options],
         cwd=root,
-        env=environment(root),
+        # which looks for GPUs without starting CUDA, so that it may fork
+        env=environment(root, PYTORCH_NVML_BASED_CUDA_CHECK='1'),
         capture_output=True,
         text=True,
         check=False,
