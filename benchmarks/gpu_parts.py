@@ -214,7 +214,7 @@ def _losses(config: Path, batches: list[dict], steps: int, device: str) -> list[
     for step in range(steps):
         torch.manual_seed(step)
         batch = copy.deepcopy(batches[step % len(batches)])
-        values.append(float(model.train_step(batch, optimizer)['loss']))
+        values.append(model.train_step(batch, optimizer)['loss'].item())
     return values
 
 
