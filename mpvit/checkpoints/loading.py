@@ -26,10 +26,16 @@ from mpvit.checkpoints.compatibility import check_fit
 from mpvit.checkpoints.conversion import to_ours
 from mpvit.checkpoints.formats import weights_of
 from mpvit.checkpoints.published import cached, entry_of
-from mpvit.checkpoints.reading import TRUST_VARIABLE, read, trusted
+from mpvit.checkpoints.reading import read
 from mpvit.errors import UserError
 from mpvit.files.download import DownloadError, fetch
-from mpvit.files.untrusted import JSON_BYTES, parse_yaml, read_untrusted
+from mpvit.files.untrusted import (
+    JSON_BYTES,
+    TRUST_VARIABLE,
+    parse_yaml,
+    read_untrusted,
+    trusted,
+)
 
 #: Where the config of a training is in the meta of a checkpoint that was loaded.
 SOURCE = 'cfg_text'

@@ -19,10 +19,14 @@ from torch import Tensor
 from mpvit.checkpoints.pickles import Multiplied, check_tuples
 from mpvit.errors import UserError
 from mpvit.files.sha256 import check_sha256
-from mpvit.files.untrusted import CHECKPOINT_BYTES, check_values, open_untrusted
+from mpvit.files.untrusted import (
+    CHECKPOINT_BYTES,
+    TRUST_VARIABLE,
+    check_values,
+    open_untrusted,
+    trusted,
+)
 
-#: Set to 1, files that need more than the safe reader allows are read too, and may run code.
-TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
 _HEAD_BYTES = 512
 _WEB_PAGE = re.compile(rb'(\xef\xbb\xbf)?\s*<(!--|!doctype|html|head|body|\?xml)', re.I)
 _LFS_POINTER = b'version https://git-lfs'
@@ -126,11 +130,6 @@ def check_file(path: Path, sha256: str | None = None, shown: str | None = None) 
     if head.startswith(_ARCHIVE):
         _check_archive(path, shown or str(path))
     return head
-
-
-def trusted() -> bool:
-    """Whether the user said that files may run code, by the environment variable."""
-    return os.environ.get(TRUST_VARIABLE) == '1'
 
 
 def statistic(holder: Any, name: str) -> Any:

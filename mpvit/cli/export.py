@@ -1,4 +1,4 @@
-"""Write a detector as ONNX, OpenVINO or TensorRT, compared with PyTorch (docs/export.md)."""
+"""Write a detector for another runtime, compared with PyTorch (docs/export.md)."""
 
 import argparse
 from typing import Any
@@ -10,8 +10,9 @@ from mpvit.files.paths import new_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     types.add_detector(parser)
-    types.choice(parser, '--format', ['onnx', 'openvino', 'tensorrt'], 'what to write')
-    text = '.onnx, .xml for OpenVINO, .engine for TensorRT (default: beside the checkpoint)'
+    formats = ['onnx', 'openvino', 'tensorrt', 'aotinductor']
+    types.choice(parser, '--format', formats, 'what to write')
+    text = '.onnx, or .xml, .engine, .pt2 for the others (default: beside the checkpoint)'
     types.option(parser, '--out', new_file, 'FILE', text, dest='target')
     text = 'take images of up to this size only (default: any size)'
     types.option(parser, '--size', types.positive, ('H', 'W'), text, nargs=2)

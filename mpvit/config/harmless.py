@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mpvit.checkpoints.reading import TRUST_VARIABLE
+from mpvit.files.untrusted import TRUST_VARIABLE
 
 # What a config names is called with what stands beside it, and mmengine imports whatever it does
 # not know; parts of mmdet evaluate strings or read pickles. So a stored config may name these only:

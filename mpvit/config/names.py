@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mpvit.errors import UserError, closest
 
-_MODELS = ('.pth', '.pt', '.bin', '.safetensors', '.onnx', '.xml')
+_MODELS = ('.pth', '.pt', '.bin', '.safetensors', '.onnx', '.xml', '.engine', '.pt2')
 _CONFIGS = (Path(__file__).parents[1] / '.mim' / 'configs').resolve()
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mpvit.checkpoints.reading import read, trusted
+from mpvit.checkpoints.reading import read
 from mpvit.config.harmless import check_harmless, leave_out_places
 from mpvit.config.literals import NOT_DATA, literal_entries
 from mpvit.errors import UserError
 from mpvit.files.paths import newest_config
-from mpvit.files.untrusted import TEXT_BYTES, read_untrusted
+from mpvit.files.untrusted import TEXT_BYTES, read_untrusted, trusted
 
 _HOLDER = '_checkpoint_that_holds_it'
 
@@ -30,7 +30,7 @@ def stored_config(checkpoint: Path) -> Config:
     """
     beside = newest_config(checkpoint.parent)
     text = read_untrusted(beside, TEXT_BYTES).decode(errors='replace') if beside else None
-    exported = checkpoint.suffix in ('.onnx', '.xml')
+    exported = checkpoint.suffix in ('.onnx', '.xml', '.engine', '.pt2')
     inside = None if exported else _text_inside(checkpoint)
     text = inside or text
     hint = f'name the config first: CONFIG {checkpoint}'

@@ -1,6 +1,6 @@
 """Comparing an exported detector with the one in PyTorch, both as a user runs them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpvit.errors import UserError
-from mpvit.models.exported import ExportedDetector
+from mpvit.models.exported import ExportedDetector, padded
 
 #: By precision: largest allowed difference of boxes, relative to the longer side of the image, and
 #: of scores, and the share of detections that may have no counterpart.
@@ -68,7 +68,8 @@ def verify(reference: nn.Module, exported: ExportedDetector, dtype: str = 'fp32'
     found = []
     size = (height, width) if height and width else None
     for images in _batches(batch, size):
-        results = [detected(model, images, size) for model in (reference, exported)]
+        one = size or _common_size(images, exported.network.multiple)
+        results = [detected(model, images, one) for model in (reference, exported)]
         for image, expected, actual in zip(images, *results, strict=True):
             found.append(differences(expected, actual, box * max(image.shape), score))
     largest = Differences(
@@ -82,9 +83,16 @@ def verify(reference: nn.Module, exported: ExportedDetector, dtype: str = 'fp32'
         raise UserError(
             f'the exported detector deviates from PyTorch: {largest.lost:.1%} of its detections '
             f'have no counterpart within {box:g} of the image and {score:g} of the score; nothing '
-            'was written. Try the other --attention, and see "When it deviates" in docs/export.md'
+            'was written. Try the other --attention, and see "If the comparison fails" in '
+            'docs/export.md'
         )
     return largest
+
+
+def _common_size(images: Sequence[Tensor], multiple: int) -> tuple[int, int] | None:
+    """To pad a batch to for a file that takes multiples only; None for one that takes any size."""
+    sides = zip(*(image.shape[1:] for image in images), strict=True)
+    return padded([max(lengths) for lengths in sides], multiple) if multiple > 1 else None
 
 
 def differences(

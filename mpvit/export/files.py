@@ -16,6 +16,7 @@ from torch import nn
 from mpvit import __version__
 from mpvit.datasets.data_files import DataFiles
 from mpvit.errors import UserError
+from mpvit.export.aotinductor import check_compiler, multiple_of, write_package
 from mpvit.export.comparison import Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
 from mpvit.export.int8 import Accuracy, check_int8, quantize
@@ -26,6 +27,7 @@ from mpvit.files.writing import whole_file
 from mpvit.inference.loading import evaluated_dataset, load_detector
 from mpvit.models.exported import (
     SECTION,
+    AotInductorNetwork,
     is_exported,
     load_exported,
     paths_of,
@@ -35,9 +37,11 @@ from mpvit.models.exported import (
 from mpvit.ops.msda.op import exported_as
 
 #: Format to the suffix of its files.
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'tensorrt': '.engine'}
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'tensorrt': '.engine', 'aotinductor': '.pt2'}
 # What writing and comparing a format needs.
-_PACKAGES = dict(onnx=('onnx', 'onnxruntime'), openvino=('onnx', 'openvino'), tensorrt=('onnx',))
+_PACKAGES: dict[str, tuple[str, ...]] = dict(
+    onnx=('onnx', 'onnxruntime'), openvino=('onnx', 'openvino'), tensorrt=('onnx',), aotinductor=()
+)
 OPSET = 17
 # Traced on three padded images of odd sizes, so that no size is taken for another one.
 _EXAMPLE = (3, 150, 181)
@@ -87,6 +91,10 @@ def export(
         if format == 'tensorrt':
             check_tensorrt()
         settings: Any = dict(size=size, batch=batch, dtype=dtype, attention=attention)
+        if format == 'aotinductor':
+            if dtype != 'fp32':
+                raise UserError(f'--dtype {dtype} is not for --format aotinductor')
+            check_compiler()
         if dtype == 'int8':
             if format != 'openvino':
                 raise UserError('--dtype int8 is for --format openvino')
@@ -124,17 +132,15 @@ def _export(
             f'--size {size[0]} {size[1]}: choose 32 pixels or more, in multiples of {divisor} '
             '(model.data_preprocessor.pad_size_divisor)'
         )
-    facts = _facts(reference, checkpoint, size=size, batch=batch, dtype=dtype, attention=attention)
+    form: Any = dict(size=size, batch=batch, attention=attention)
+    facts = _facts(reference, checkpoint, format, dtype=dtype, **form)
     half = dtype == 'fp16' and format != 'openvino'
     model = load_detector(config, checkpoint, dtype='fp16') if half else reference
     with whole_file(file, new=True) as part:
-        onnx_file = part.with_suffix('.onnx')
-        write_onnx(model, onnx_file, facts, size=size, batch=batch, attention=attention)
-        if format == 'openvino':
-            _write_openvino(onnx_file, part, facts, compress=dtype == 'fp16')
-        elif format == 'tensorrt':
-            write_engine(onnx_file, part, facts, size=size, batch=batch)
-        exported = load_exported(reference.cfg, part, 'cuda' if format == 'tensorrt' else 'cpu')
+        _write(model, part, format, facts, form)
+        network = AotInductorNetwork(part) if format == 'aotinductor' else None
+        device = 'cuda' if format == 'tensorrt' else 'cpu'
+        exported = load_exported(reference.cfg, part, device, network=network)
         found: Differences | Accuracy
         found = verify(reference, exported, 'fp32' if integers else dtype)
         if integers:
@@ -143,6 +149,21 @@ def _export(
             if path != part:  # weights or metadata
                 path.replace(file.with_name(path.name))
     return found
+
+
+def _write(
+    model: Any, file: Path, format: str, facts: Mapping[str, Any], form: Mapping[str, Any]
+) -> None:
+    """Write a format, unchecked; ``form`` holds size, batch and attention."""
+    if format == 'aotinductor':
+        write_package(model, file, facts, **form)
+        return
+    onnx_file = file.with_suffix('.onnx')
+    write_onnx(model, onnx_file, facts, **form)
+    if format == 'openvino':
+        _write_openvino(onnx_file, file, facts, compress=facts['dtype'] == 'fp16')
+    elif format == 'tensorrt':
+        write_engine(onnx_file, file, facts, size=form['size'], batch=form['batch'])
 
 
 def _target(checkpoint: str, format: str, target: str | None) -> Path:
@@ -157,12 +178,14 @@ def _target(checkpoint: str, format: str, target: str | None) -> Path:
     return file
 
 
-def _facts(model: Any, checkpoint: str, **settings: Any) -> dict[str, Any]:
+def _facts(model: Any, checkpoint: str, format: str = 'onnx', **settings: Any) -> dict[str, Any]:
     """What a consumer of the file needs to know."""
     pixels = model.cfg.model.data_preprocessor
     pipeline = evaluated_dataset(model.cfg).get('pipeline') or []
     resize = [dict(step) for step in pipeline if 'size' in str(step.type)]
     multiple = pixels.get('pad_size_divisor', 1)
+    if format == 'aotinductor':
+        multiple = multiple_of(multiple, settings['size'])
     local = '://' not in checkpoint
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest() if local else None
     return dict(
@@ -176,7 +199,7 @@ def _facts(model: Any, checkpoint: str, **settings: Any) -> dict[str, Any]:
         outputs=OUTPUTS,
         mpvit_version=__version__,
         torch_version=torch.__version__,
-        opset=OPSET,
+        opset=None if format == 'aotinductor' else OPSET,
         config=Path(model.cfg.filename).name,
         checkpoint=Path(checkpoint).name,
         checkpoint_sha256=digest,

@@ -26,6 +26,8 @@ AnyPath = str | os.PathLike[str]
 #: seconds of a download.
 BYTES_VARIABLE, PIXELS_VARIABLE = 'MPVIT_MAX_BYTES', 'MPVIT_MAX_PIXELS'
 SECONDS_VARIABLE = 'MPVIT_MAX_SECONDS'
+#: Set to 1, files that need more than the safe readers allow are read too, and may run code.
+TRUST_VARIABLE = 'MPVIT_TRUST_CHECKPOINTS'
 
 IMAGE_BYTES = 2**30
 TEXT_BYTES = 64 * 2**20  # the boxes of one image; configs and records of a run
@@ -62,6 +64,11 @@ _KINDS = {
     stat.S_ISBLK: 'a device',
 }
 _PILLOW = threading.Lock()
+
+
+def trusted() -> bool:
+    """Whether the user said that files may run code, by the environment variable."""
+    return os.environ.get(TRUST_VARIABLE) == '1'
 
 
 def limit(variable: str, default: int, most: int = 2**63 - 1) -> int:

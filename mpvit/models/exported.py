@@ -1,4 +1,4 @@
-"""Exported detectors, run by onnxruntime, OpenVINO or TensorRT and used like those of mmdet."""
+"""Exported detectors, run by another runtime and used like any detector of mmdet."""
 
 import copy
 import json
@@ -21,9 +21,15 @@ from torch.nn import functional as F
 from mpvit.errors import UserError, optional
 from mpvit.files.paths import existing_file, expanded
 from mpvit.files.records import check_form, read_record
+from mpvit.files.untrusted import TRUST_VARIABLE, trusted
 
 #: Suffix of an exported file to the package that runs it.
-RUNTIMES = {'.onnx': 'onnxruntime', '.xml': 'openvino', '.engine': 'tensorrt'}
+RUNTIMES = {
+    '.onnx': 'onnxruntime',
+    '.xml': 'openvino',
+    '.engine': 'tensorrt',
+    '.pt2': 'aotinductor',
+}
 # What lies beside a file, by its suffix.
 _BESIDE = {'.xml': ('.bin', 'the weights'), '.engine': ('.json', 'what is known of it')}
 #: Where a file holds what is known of it: beginning of the keys (ONNX), section (OpenVINO).
@@ -99,6 +105,7 @@ class _OnnxNetwork:
         facts = self._session.get_modelmeta().custom_metadata_map
         prefix = f'{SECTION}.'
         self.facts = {k.removeprefix(prefix): v for k, v in facts.items() if k.startswith(prefix)}
+        self.multiple = 1
         shape = self._session.get_inputs()[0].shape
         self.shape = [n if isinstance(n, int) else None for n in shape]
 
@@ -115,6 +122,7 @@ class _OpenVinoNetwork:
         network = runtime.Core().read_model(file)
         names = network.rt_info[SECTION] if SECTION in network.rt_info else ()
         self.facts = {name: network.get_rt_info([SECTION, name]).astype(str) for name in names}
+        self.multiple = 1
         shape = network.inputs[0].partial_shape
         self.shape = [None if n.is_dynamic else n.get_length() for n in shape]
         settings = {
@@ -153,6 +161,7 @@ class _TensorRtNetwork:
                     'and on the kind of GPU that it was built with'
                 )
             self._context = self._engine.create_execution_context()
+        self.multiple = 1
         shape = self._engine.get_tensor_shape('images')
         self.shape = [None if n < 0 else int(n) for n in shape]
 
@@ -179,11 +188,51 @@ class _TensorRtNetwork:
         return boxes, scores, labels
 
 
-_Network = _OnnxNetwork | _OpenVinoNetwork | _TensorRtNetwork
+class AotInductorNetwork:
+    """A package of AOTInductor: machine code, which is executed as soon as it is loaded.
+
+    Args:
+        file: ``.pt2``, of whoever is trusted.
+        device: ``'cpu'``.
+
+    Attributes:
+        facts: What the package says of itself, each as JSON.
+        shape: Batch, channels, height and width of its images; None for what is open.
+        multiple: What an open height and width have to be multiples of.
+    """
+
+    def __init__(self, file: Path, device: str = 'cpu') -> None:
+        if device != 'cpu':
+            raise UserError(f'device {device}: packages of AOTInductor run on the cpu here')
+        self._package: Any = torch._inductor.aoti_load_package(str(file))
+        facts, prefix = self._package.get_metadata(), f'{SECTION}.'
+        self.facts = {k.removeprefix(prefix): v for k, v in facts.items() if k.startswith(prefix)}
+        known = {name: json.loads(self.facts[name]) for name in ('batch', 'size', 'multiple')}
+        self.multiple: int = known['multiple']
+        self.shape = [known['batch'], 3, *(known['size'] or (None, None))]
+
+    def __call__(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> _Arrays:
+        """Boxes, scores and labels, as `mpvit.export.graph` says."""
+        with torch.no_grad():
+            outputs = self._package(torch.from_numpy(images), torch.from_numpy(sizes))
+        return tuple(output.numpy() for output in outputs)
+
+
+def _trusted_package(file: Path, device: str) -> AotInductorNetwork:
+    if not trusted():
+        raise UserError(
+            f'{file} holds machine code, which would be executed; if you trust whoever made it, '
+            f'set {TRUST_VARIABLE}=1'
+        )
+    return AotInductorNetwork(file, device)
+
+
+_Network = _OnnxNetwork | _OpenVinoNetwork | _TensorRtNetwork | AotInductorNetwork
 _NETWORKS: dict[str, Callable[[Path, str], _Network]] = {
     '.onnx': _OnnxNetwork,
     '.xml': _OpenVinoNetwork,
     '.engine': _TensorRtNetwork,
+    '.pt2': _trusted_package,
 }
 
 
@@ -191,12 +240,13 @@ def open_network(file: Path, device: str = 'cpu') -> _Network:
     """Load an exported file into its runtime.
 
     Args:
-        file: ``.onnx``, ``.xml`` or ``.engine``.
+        file: ``.onnx``, ``.xml``, ``.engine`` or ``.pt2``.
         device: ``'cpu'``, or a CUDA device for an ONNX file or an engine.
 
     Raises:
         UserError: The file is missing, cannot be read or is not ours, the runtime is not
-            installed, or it does not run on the device.
+            installed, it does not run on the device, or it would execute code and nobody said
+            that it is trusted.
     """
     file = existing_file(expanded(file), 'exported detector')
     for path in paths_of(file)[1:]:
@@ -258,10 +308,11 @@ class ExportedDetector(BaseDetector):
     It takes what mmdet's test pipeline gives. Normalisation is part of the exported graph.
 
     Args:
-        file: ``.onnx``, ``.xml`` or ``.engine``.
+        file: ``.onnx``, ``.xml``, ``.engine`` or ``.pt2``.
         data_preprocessor: That of the detector's config; it has to be the one exported with.
         bbox_head: The detector's, for its ``num_classes``.
         device: Where it runs; see `open_network`.
+        network: The opened file, if it is open already.
         **settings: Other settings of the detector, which play no part any more.
 
     Raises:
@@ -274,11 +325,12 @@ class ExportedDetector(BaseDetector):
         data_preprocessor: dict[str, Any],
         bbox_head: Mapping[str, Any],
         device: str = 'cpu',
+        network: _Network | None = None,
         **settings: Any,
     ) -> None:
         if '://' in file:
             raise UserError(f'{file}: exported detectors are not downloaded; name a file')
-        network = open_network(Path(file), device)
+        network = network or open_network(Path(file), device)
         classes = _fact(file, network, 'classes')
         if len(classes) != bbox_head['num_classes']:
             raise UserError(
@@ -369,7 +421,7 @@ class ExportedDetector(BaseDetector):
                 'to that (test_dataloader.batch_size), or export without --batch-size'
             )
         if height is None or width is None:
-            return images
+            height, width = padded(images.shape[2:], self.network.multiple)
         down, right = height - images.shape[2], width - images.shape[3]
         if down < 0 or right < 0:
             raise UserError(
@@ -384,6 +436,12 @@ class ExportedDetector(BaseDetector):
         raise NotImplementedError('an exported detector gives detections only')
 
     loss = _forward = extract_feat
+
+
+def padded(size: Sequence[int], multiple: int) -> tuple[int, int]:
+    """Height and width, rounded up to multiples."""
+    height, width = (-(-side // multiple) * multiple for side in size)
+    return height, width
 
 
 def use_exported(cfg: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -408,17 +466,23 @@ def use_exported(cfg: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_exported(
-    cfg: Config, file: str | os.PathLike[str], device: str = 'cpu', **settings: Any
+    cfg: Config,
+    file: str | os.PathLike[str],
+    device: str = 'cpu',
+    network: _Network | None = None,
+    **settings: Any,
 ) -> ExportedDetector:
     """An exported detector, as `mpvit.inference.loading.load_detector` returns detectors.
 
-    The config is that which it was exported with, the settings are as for `use_exported`.
+    The config is that which it was exported with, the network is the file if it is open already,
+    and the settings are as for `use_exported`.
 
     Raises:
         UserError: The file cannot be used, or does not fit the config or the settings.
     """
     _check_settings(file, **settings)
-    model = ExportedDetector(**{**copy.deepcopy(cfg.model), 'file': str(file), 'device': device})
+    own = dict(file=str(file), device=device, network=network)
+    model = ExportedDetector(**{**copy.deepcopy(cfg.model), **own})
     model.cfg = cfg
     return model.eval()
 

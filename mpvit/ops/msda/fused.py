@@ -115,7 +115,7 @@ def check_numbers(reference_points: Tensor) -> int:
 
 def _widths_and_heights(shapes: Sequence[tuple[int, int]]) -> Tensor:
     """As a tensor that depends on them in a graph; `torch.tensor` would make constants of them."""
-    return torch.stack([torch.stack([torch.as_tensor(n) for n in (w, h)]) for h, w in shapes])
+    return torch.stack([torch.stack([torch.full((), n) for n in (w, h)]) for h, w in shapes])
 
 
 def forward(
