@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from mpvit.datasets.shared.arrays import HEADER, VERSION
-from mpvit.datasets.shared.table import SharedAnnotations, Stamp, opened, stamp_of
+from mpvit.datasets.shared.reading import SharedAnnotations, Stamp, opened, stamp_of
 from mpvit.datasets.shared.writing import write_arrays
 from mpvit.files.untrusted import ANNOTATION_BYTES, check_regular
 from mpvit.files.writing import UNFINISHED, NotWritten

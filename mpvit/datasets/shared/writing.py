@@ -23,7 +23,7 @@ from mpvit.datasets.shared.arrays import (
     mapped,
     to_disk,
 )
-from mpvit.datasets.shared.table import SharedAnnotations, Stamp, stamp_of
+from mpvit.datasets.shared.reading import SharedAnnotations, Stamp, stamp_of
 from mpvit.datasets.table import AnnotationFileError, Annotations, Entry, collector_off
 from mpvit.files.json_stream import JsonStream, NotUtf8
 from mpvit.files.untrusted import ANNOTATION_BYTES, open_untrusted
