@@ -129,8 +129,9 @@ class Noise:
         return f'{shares}; load average at the start {self.load:.1f}'
 
 
-#: Above one of these no table is written.
-LIMITS = dict(others=0.05, stolen=0.02, drift=0.2)
+#: Above one of these no table is written. Drift hurts little, since each ratio is of things timed
+#: in turn: a virtual machine with neighbours varies by 65 % even where it does nothing else.
+LIMITS = dict(others=0.05, stolen=0.02, drift=1.0)
 WORDS = dict(
     others='other processes took',
     stolen='the host took',
@@ -146,12 +147,14 @@ class Watch:
         self._start = _clock()
         self._loops: list[float] = []
 
-    def sample(self, runs: int = 15) -> None:
+    def sample(self, runs: int = 100) -> None:
         """Time the fixed product, between two scripts."""
         import torch
 
         a = torch.ones(1024, 1024)
         seconds = []
+        for _ in range(5):  # until its threads are there
+            a @ a
         for _ in range(runs):
             start = time.perf_counter()
             a @ a

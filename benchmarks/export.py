@@ -120,7 +120,7 @@ def compared(
     contenders = {n: Contender(action_of, (config, file, size)) for n, file in files.items()}
     if isinstance(int8, Path):
         contenders['int8'] = Contender(action_of, (config, int8, size))
-    turns = in_turn(contenders, runs, 60)
+    turns = in_turn(contenders, runs, 30)
     what = f'{name}, {size[0]}x{size[1]}'
     for other in list(files)[1:]:
         yield turns.row(f'{what}, fp32, in {TORCH}', f'the same in {other}', (TORCH, other))
