@@ -7,12 +7,14 @@ since quantizing them gains nothing: MPViT-S at 640x640 pixels takes as long, or
 """
 
 import copy
+import io
 import itertools
 import logging
 import os
 import re
 import tempfile
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,8 @@ def quantize(
 
     def ap(model: str) -> float:
         quiet = [*options, 'console_log_level="WARNING"']
-        with tempfile.TemporaryDirectory() as folder:
+        # what is said of a folder that is gone at once helps nobody
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
             metrics = evaluate(config, model, data=data, work_dir=folder, cfg_options=quiet)
         if _METRIC not in metrics:
             raise UserError(f'the test_evaluator of {config} gives no {_METRIC}')

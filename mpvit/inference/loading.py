@@ -70,7 +70,7 @@ def load_detector(
         settings.backbone.pop('init_cfg', None)  # the checkpoint holds the backbone
         model = revert_sync_batchnorm(MODELS.build(settings))
     check_neck(model, settings, cfg.filename)
-    content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu')
+    content = CheckpointLoader.load_checkpoint(str(checkpoint), 'cpu', 'silent')
     add_neck_biases(content, model.state_dict())
     try:
         check_loadable(content, model)
