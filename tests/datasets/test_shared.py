@@ -18,7 +18,7 @@ from damage import damage, written
 from mpvit.datasets import annotations, shared
 from mpvit.datasets.annotations import forget, read_annotations
 from mpvit.datasets.check import Split, inspect_dataset
-from mpvit.datasets.shared import VARIABLE, table, writing
+from mpvit.datasets.shared import VARIABLE, reading, writing
 from mpvit.errors import UserError
 
 COLUMNS = 'image_ids sizes ids boxes malformed stated_areas areas crowd states_crowd ignored'
@@ -367,7 +367,7 @@ def test_arrays_are_no_pickles(content, write, sharing):
     """And their rows are mapped, not read."""
     found = read_annotations(write(content))
     (place,) = sharing.glob('[0-9a-f]*')
-    assert {path.name for path in place.iterdir()} == {'header.json', *table.kept()}
+    assert {path.name for path in place.iterdir()} == {'header.json', *reading.kept()}
     json.loads((place / 'header.json').read_text())
     for name in ('boxes', 'ids', 'image_row', 'has_area'):
         array = getattr(found, name)
