@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import table
 from benchmarks._machine import PACKAGES, version_of
-from benchmarks._timing import Row, markdown
+from benchmarks._timing import Row
 
 #: Function of each part, and most seconds that it gets, importing included.
 PARTS = {
@@ -26,7 +26,6 @@ PARTS = {
 }
 RESULTS = table.ROOT / 'work_dirs' / 'gpu.json'
 PAGE = table.ROOT / 'docs' / 'gpu.md'
-BEGIN, END = '<!-- gpu -->', '<!-- /gpu -->'
 
 
 def missing() -> str | None:
@@ -79,34 +78,6 @@ def run(parts: list[str], device: str, quick: bool) -> dict[str, Any]:
     return dict(machine=facts(device), quick=quick, seconds=seconds, rows=rows)
 
 
-def report(results: dict[str, Any]) -> str:
-    """Results as markdown: machine, time, table."""
-    lines = [f'- {name}: {value}' for name, value in results['machine'].items()]
-    lines.append(f'- time: {sum(results["seconds"].values()) / 60:.1f} minutes')
-    if results['quick']:
-        lines.insert(0, '**Small sizes, to see that it runs: not a measurement.**\n')
-    rows = [row for rows in results['rows'].values() for row in rows]
-    return '\n'.join(lines) + '\n\n' + markdown(rows)
-
-
-def publish(results: dict[str, Any], page: Path) -> None:
-    """Replace the table of a page, and write the figures as JSON beside it.
-
-    Raises:
-        SystemExit: Not all parts were run in full size, or the page lacks the marks.
-    """
-    if results['quick'] or results['rows'].keys() != PARTS.keys():
-        sys.exit(f'{page} stays as it is: only all parts in full size are written')
-    content = page.read_text()
-    if BEGIN not in content or END not in content:
-        sys.exit(f'{page} has no lines {BEGIN} and {END}; put them where the table shall stand')
-    before, rest = content.split(BEGIN, 1)
-    data = page.with_suffix('.json')
-    table.save(results, data)
-    text = f'{report(results)}\n\nThe same as JSON: [{data.name}]({data.name}).'
-    page.write_text(f'{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}')
-
-
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,10 +92,10 @@ def main() -> None:
         sys.exit(f'error: no GPU to measure: {reason}')
     results = run(args.parts or list(PARTS), args.device, args.quick)
     table.save(results, RESULTS)
-    print(report(results))
+    print(table.report(results))
     print(f'\nAs JSON: {RESULTS}', file=sys.stderr)
     if args.write:
-        publish(results, PAGE)
+        table.publish(results, PAGE, 'gpu', PARTS)
 
 
 if __name__ == '__main__':

@@ -36,7 +36,6 @@ WHOLE = 1800  # seconds; what is left of it goes to starting and to measuring th
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'work_dirs' / 'benchmarks.json'
 PAGE = ROOT / 'docs' / 'benchmarks.md'
-BEGIN, END = '<!-- benchmarks -->', '<!-- /benchmarks -->'
 
 
 def write_rows(script: str, settings: dict[str, Any], file: Path) -> None:
@@ -122,10 +121,12 @@ def run(scripts: list[str], quick: bool, threads: int) -> dict[str, Any]:
 
 
 def report(results: dict[str, Any]) -> str:
-    """Results as markdown: machine, noise, table."""
+    """Results as markdown: machine, noise where it is known, table."""
     minutes = sum(results['seconds'].values()) / 60
     lines = [f'- {name}: {value}' for name, value in results['machine'].items()]
-    lines += [f'- noise: {results["noise"]}', f'- time: {minutes:.0f} minutes']
+    if 'noise' in results:
+        lines.append(f'- noise: {results["noise"]}')
+    lines.append(f'- time: {minutes:.1f} minutes')
     if results['quick']:
         lines.insert(0, '**Small sizes, to see that it runs: not a measurement.**\n')
     rows = [row for rows in results['rows'].values() for row in rows]
@@ -138,30 +139,35 @@ def save(results: dict[str, Any], file: Path) -> None:
     file.write_text(json.dumps(results, indent=1, default=dataclasses.asdict) + '\n')
 
 
-def publish(results: dict[str, Any], page: Path) -> None:
+def publish(
+    results: dict[str, Any], page: Path, name: str = 'benchmarks', scripts: Iterable[str] = SCRIPTS
+) -> None:
     """Replace the table of a page, and write the figures as JSON beside it.
 
     Args:
         results: From `run`.
-        page: Markdown with the lines ``<!-- benchmarks -->`` and ``<!-- /benchmarks -->``.
+        page: Markdown with the lines ``<!-- name -->`` and ``<!-- /name -->``.
+        name: Of the table.
+        scripts: All that have to have run.
 
     Raises:
         SystemExit: The machine was too noisy, the measurement is not whole, or the page lacks the
             lines. Nothing was written.
     """
-    if results['quick'] or results['rows'].keys() != SCRIPTS.keys():
+    if results['quick'] or set(results['rows']) != set(scripts):
         sys.exit(f'{page} stays as it is: only all scripts in full size are written')
-    noise: Noise = results['noise']
-    if reason := noise.refusal():
+    noise: Noise | None = results.get('noise')
+    if noise and (reason := noise.refusal()):
         sys.exit(f'{page} stays as it is: {reason}')
+    begin, end = f'<!-- {name} -->', f'<!-- /{name} -->'
     content = page.read_text()
-    if BEGIN not in content or END not in content:
-        sys.exit(f'{page} has no lines {BEGIN} and {END}; put them where the table shall stand')
-    before, rest = content.split(BEGIN, 1)
+    if begin not in content or end not in content:
+        sys.exit(f'{page} has no lines {begin} and {end}; put them where the table shall stand')
+    before, rest = content.split(begin, 1)
     data = page.with_suffix('.json')
     save(results, data)
     text = f'{report(results)}\n\nThe same as JSON: [{data.name}]({data.name}).'
-    page.write_text(f'{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}')
+    page.write_text(f'{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}')
 
 
 def main() -> None:

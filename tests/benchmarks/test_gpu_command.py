@@ -73,8 +73,8 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(parts, tmp_path):
     assert good == [speed] == bad[:1]
     assert 'no such kernel' in bad[1].note
     page = tmp_path / 'gpu.md'
-    page.write_text(f'Before.\n\n{gpu.BEGIN}\nold\n{gpu.END}\n\nAfter.\n')
-    gpu.publish(results, page)
+    page.write_text('Before.\n\n<!-- gpu -->\nold\n<!-- /gpu -->\n\nAfter.\n')
+    table.publish(results, page, 'gpu', gpu.PARTS)
     text = page.read_text()
     assert text.startswith('Before.')
     assert text.endswith('After.\n')
@@ -84,15 +84,15 @@ def test_a_part_that_fails_is_named_and_the_others_go_on(parts, tmp_path):
     assert stored['rows']['good'][0]['ratio'] == 3
     for changes in (dict(quick=True), dict(rows={})):
         with pytest.raises(SystemExit, match='stays as it is'):
-            gpu.publish({**results, **changes}, page)
+            table.publish({**results, **changes}, page, 'gpu', gpu.PARTS)
     page.write_text('')
-    with pytest.raises(SystemExit, match=gpu.BEGIN):
-        gpu.publish(results, page)
+    with pytest.raises(SystemExit, match='<!-- gpu -->'):
+        table.publish(results, page, 'gpu', gpu.PARTS)
 
 
 def test_the_page_has_a_place_for_the_table():
     text = gpu.PAGE.read_text()
-    assert text.index(gpu.BEGIN) < text.index(gpu.END)
+    assert text.index('<!-- gpu -->') < text.index('<!-- /gpu -->')
 
 
 def test_the_parts_fit_into_nine_minutes():
