@@ -1,12 +1,12 @@
 """Wheels of the Python package index as archives of data: nothing of them is run or installed."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -116,7 +116,9 @@ def _download(wheel: Wheel) -> None:
 
 def _pip() -> list[str]:
     """The command line of pip: that of this Python, or one that uv fetches."""
-    if importlib.util.find_spec('pip'):
+    # importlib.util.find_spec would ask the finder of setuptools too, which then takes pip for
+    # running, and importing setuptools fails from there on
+    if PathFinder.find_spec('pip'):
         return [sys.executable, '-m', 'pip']
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)])
     uv = shutil.which('uv', path=beside)

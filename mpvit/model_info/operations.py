@@ -33,9 +33,9 @@ _ELEMENTWISE = """
 """
 # Memory is only read, written or allocated; with what ends in an underscore, in place.
 _MOVES = """
-    _to_copy _unsafe_view arange cat clone constant_pad_nd copy empty empty_like fill full full_like
-    gather im2col index index_select linspace masked_fill new_empty new_full new_ones new_zeros
-    ones_like repeat roll scatter sort stack topk zero zeros_like
+    _to_copy _unsafe_view arange cat clone constant_pad_nd copy empty empty_like fill flip full
+    full_like gather im2col index index_select linspace masked_fill new_empty new_full new_ones
+    new_zeros ones_like repeat roll scatter sort stack topk zero zeros_like
 """
 
 

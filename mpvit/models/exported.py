@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from mpvit.errors import UserError, optional
 from mpvit.files.paths import existing_file, expanded
 from mpvit.files.records import check_form, read_record
-from mpvit.files.untrusted import TRUST_VARIABLE, trusted
+from mpvit.files.untrusted import CHECKPOINT_BYTES, TRUST_VARIABLE, read_untrusted, trusted
 
 #: Suffix of an exported file to the package that runs it.
 RUNTIMES = {
@@ -154,7 +154,9 @@ class _TensorRtNetwork:
         self.facts = {name: json.dumps(value) for name, value in known.items()}
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         with torch.cuda.device(self._device):
-            self._engine = self._runtime.deserialize_cuda_engine(file.read_bytes())
+            self._engine = self._runtime.deserialize_cuda_engine(
+                read_untrusted(file, CHECKPOINT_BYTES)
+            )
             if self._engine is None:
                 raise ValueError(
                     f'TensorRT {trt.__version__} does not take it: an engine runs with the version '

@@ -285,12 +285,14 @@ OTHERWISE = {
     'datasets/trees.py': 'out of a wheel with a known checksum; what it wrote itself',
     'engine/run_folder.py': 'of the system',
     'export/files.py': 'a checkpoint that has been read',
+    'export/tensorrt.py': 'what it wrote itself',
     'files/locks.py': 'what it wrote itself',
     'files/untrusted.py': 'the one way in',
     'inference/live.py': 'cameras and streams',
     'inference/video.py': 'opened before; and written',
     'model_info/measure.py': 'what it wrote itself; of the system',
     'ops/msda/cuda.py': 'what it wrote itself',
+    'ops/msda/selection.py': 'what it wrote itself',
     'processors.py': 'of the system',
 }
 

@@ -1,12 +1,14 @@
 """Wheels are fetched by pip, checked and read; a program in the place of pip copies small ones."""
 
 import hashlib
-import importlib.util
 import shutil
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
 from functools import partial
+from importlib.machinery import PathFinder
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,7 +94,7 @@ def test_a_file_put_there_by_hand_is_taken(index, tmp_path):
 
 
 def test_without_an_index_it_is_one_line_of_pip_and_nothing_is_kept(tmp_path, monkeypatch):
-    if importlib.util.find_spec('pip') is None:
+    if PathFinder.find_spec('pip') is None:
         pytest.skip('this Python has no pip')
     for name, value in dict(XDG_CACHE_HOME=tmp_path, PIP_CONFIG_FILE='/dev/null').items():
         monkeypatch.setenv(name, str(value))
@@ -109,13 +111,18 @@ def test_without_an_index_it_is_one_line_of_pip_and_nothing_is_kept(tmp_path, mo
 
 
 def test_uv_fetches_pip_where_there_is_none(monkeypatch):
-    assert wheels._pip()[0] == (sys.executable if importlib.util.find_spec('pip') else 'uv')
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    assert wheels._pip()[0] == (sys.executable if PathFinder.find_spec('pip') else 'uv')
+    monkeypatch.setattr(wheels, 'PathFinder', SimpleNamespace(find_spec=lambda name: None))
     monkeypatch.setattr(shutil, 'which', lambda name, path: f'/bin/{name}')
     assert wheels._pip() == ['/bin/uv', 'tool', 'run', '--python', sys.executable, 'pip']
     monkeypatch.setattr(shutil, 'which', lambda name, path: None)
     with pytest.raises(UserError, match='neither pip nor uv'):
         wheels._pip()
+
+
+def test_looking_for_pip_leaves_setuptools_importable():
+    code = 'from mpvit.files.wheels import _pip; _pip(); import distutils.core, setuptools'
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
 
 
 def test_a_folder_that_cannot_be_written(index, tmp_path, monkeypatch):
