@@ -18,11 +18,11 @@ from benchmarks._timing import Row
 #: Function of each part, and most seconds that it gets, importing included.
 PARTS = {
     'tests': ('benchmarks.gpu_parts:tests', 150),
-    'kernels': ('benchmarks.gpu_table:kernels', 70),
-    'training': ('benchmarks.gpu_table:training', 100),
-    'inference': ('benchmarks.gpu_parts:inference', 80),
-    'curves': ('benchmarks.gpu_parts:curves', 50),
-    'toy': ('benchmarks.gpu_parts:toy', 80),
+    'kernels': ('benchmarks.gpu_table:kernels', 100),
+    'training': ('benchmarks.gpu_table:training', 90),
+    'inference': ('benchmarks.gpu_parts:inference', 75),
+    'curves': ('benchmarks.gpu_parts:curves', 45),
+    'toy': ('benchmarks.gpu_parts:toy', 75),
 }
 RESULTS = table.ROOT / 'work_dirs' / 'gpu.json'
 PAGE = table.ROOT / 'docs' / 'gpu.md'
@@ -64,6 +64,7 @@ def run(parts: list[str], device: str, quick: bool) -> dict[str, Any]:
     Returns:
         ``machine``, ``quick``, ``seconds`` of each part and its ``rows``.
     """
+    machine = facts(device)
     whole = sum(PARTS[name][1] for name in parts) / 60
     print(f'at most {whole:.0f} minutes', file=sys.stderr)
     rows: dict[str, list[Row]] = {}
@@ -75,7 +76,7 @@ def run(parts: list[str], device: str, quick: bool) -> dict[str, Any]:
         rows[part] = table.measure(script, limit, quick=quick, device=device)
         seconds[part] = round(time.monotonic() - start, 1)
         print(f'{seconds[part]:.0f} s', file=sys.stderr)
-    return dict(machine=facts(device), quick=quick, seconds=seconds, rows=rows)
+    return dict(machine=machine, quick=quick, seconds=seconds, rows=rows)
 
 
 def main() -> None:
@@ -85,11 +86,14 @@ def main() -> None:
     text = f'of {names}; default: all'
     parser.add_argument('parts', nargs='*', choices=[[], *PARTS], metavar='PART', help=text)
     parser.add_argument('--quick', action='store_true', help='small sizes: does it run at all?')
-    parser.add_argument('--device', default='cuda', help='cpu, with --quick, tries the parts out')
+    text = 'cpu, with --quick, tries the parts out'
+    parser.add_argument('--device', default='cuda', choices=['cuda', 'cpu'], help=text)
     parser.add_argument('--write', action='store_true', help='replace the table of docs/gpu.md')
     args = parser.parse_args()
     if args.device != 'cpu' and (reason := missing()):
         sys.exit(f'error: no GPU to measure: {reason}')
+    if args.write and (args.parts or args.quick):
+        sys.exit('error: --write takes all parts in full size; leave out PART and --quick')
     results = run(args.parts or list(PARTS), args.device, args.quick)
     table.save(results, RESULTS)
     print(table.report(results))

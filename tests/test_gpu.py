@@ -1,6 +1,7 @@
 """What only a GPU can show. Not run in continuous integration, which has none."""
 
 import importlib
+import itertools
 import subprocess
 
 import attention_cases
@@ -62,6 +63,20 @@ def test_triton_equals_the_reference_in_float64(untuned, case, dtype):
 
 
 @pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
+def test_every_configuration_that_the_tuner_tries_is_right(monkeypatch, dtype):
+    backend = pytest.importorskip('mpvit.ops.msda.triton', reason='needs Triton')
+    case = ([(12, 16), (6, 8)], 32, (-0.3, 1.3))  # as wide as in training
+    monkeypatch.setitem(attention_cases.CASES, 'wide', case)
+    capability = torch.cuda.get_device_capability()
+    forward = backend.candidates(32, dtype.itemsize, False, capability)
+    backward = backend.candidates(32, 4, True, capability)
+    for of_forward, of_backward in itertools.zip_longest(forward, backward):
+        monkeypatch.setattr(backend._run_forward, 'configs', [of_forward or forward[0]])
+        monkeypatch.setattr(backend._run_backward, 'configs', [of_backward or backward[0]])
+        attention_cases.check(backend, 'wide', dtype, 'cuda')
+
+
+@pytest.mark.parametrize('dtype', attention_cases.DTYPES, ids=str)
 @pytest.mark.parametrize('case', attention_cases.CASES)
 @pytest.mark.parametrize('name', ['cuda', 'reference', 'deterministic'])
 def test_every_other_backend_equals_the_reference_in_float64(name, case, dtype):
@@ -114,7 +129,8 @@ def test_choice_is_measured_and_kept(monkeypatch, tmp_path):
     choice.record.cache_clear()
     inputs = attention_cases.make_inputs('inside', torch.float32, 'cuda')[1:]
     choice.chosen.clear()
-    attention.ms_deform_attn(*inputs)
+    output = attention.ms_deform_attn(*inputs)
+    torch.testing.assert_close(output, reference.forward(*inputs), rtol=1e-4, atol=1e-5)
     ((key, name),) = choice.chosen.items()
     assert key[1].direction == 'forward'
     assert name in ('triton', 'cuda')

@@ -176,7 +176,12 @@ class _TensorRtNetwork:
             }
             for name, tensor in tensors.items():
                 if not context.set_input_shape(name, tuple(tensor.shape)):
-                    raise ValueError(f'{name} of shape {tuple(tensor.shape)} do not fit the engine')
+                    low, _, high = self._engine.get_tensor_profile_shape(name, 0)
+                    raise ValueError(
+                        f'{name} of shape {tuple(tensor.shape)} do not fit the engine, which takes '
+                        f'{tuple(low)} to {tuple(high)}; --size and --batch-size of '
+                        '`mpvit export` set that'
+                    )
             for name, kind in zip(('boxes', 'scores', 'labels'), kinds, strict=True):
                 shape = tuple(context.get_tensor_shape(name))
                 tensors[name] = torch.empty(shape, dtype=kind, device=self._device)

@@ -44,6 +44,10 @@ def test_a_report_of_pytest_becomes_rows(tmp_path):
 
 
 def test_a_cuda_graph_is_the_work_itself_on_a_cpu():
+    assert gpu_parts.captured(tuple, 'cpu') is tuple
+
+
+def test_tf32_is_allowed_for_as_long_as_it_is_measured():
     with gpu_parts.tf32(True):
         assert torch.backends.cuda.matmul.allow_tf32
         assert torch.backends.cudnn.allow_tf32

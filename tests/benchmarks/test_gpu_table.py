@@ -49,7 +49,7 @@ def test_ways_of_a_backend_compute_the_same(gpu_table):
     inputs = (grad, value, shapes, locations, weights / weights.sum((3, 4), keepdim=True))
     for direction in ('forward', 'backward'):
         runs = {}
-        for name, variables, run in gpu_table._variants('triton', direction, inputs):
+        for name, variables, _, run in gpu_table._variants('triton', direction, inputs):
             with gpu_table.forced('cpu', **variables):
                 runs[name] = run()
         plain, whole = runs.values()

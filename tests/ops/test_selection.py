@@ -1,16 +1,17 @@
 """Backends timed on a GPU that is not there: the clock is given, and so is what it reads."""
 
 import json
-import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from mpvit.errors import UserError
 from mpvit.ops.msda import selection as choice
 
 CUDA = torch.device('cuda', 0)
-KIND = choice.Kind('forward', 'float32', 'float32', 32, 8, 4, 4, 14)
+KIND = choice.Kind('forward', 'float32', 'float32', 32, 8, 4, 4, 14, 'float32')
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_the_fastest_is_measured_once_and_kept_for_later_processes(gpu):
     assert entry == {'fastest': 'triton', 'milliseconds': {'cuda': 2.0, 'triton': 1.0}}
 
 
-@pytest.mark.parametrize('field', ['direction', 'values', 'locations', 'rows'])
+@pytest.mark.parametrize('field', ['direction', 'values', 'locations', 'rows', 'sums'])
 def test_every_kind_of_input_is_measured(gpu, field):
     choice.fastest(KIND, candidates(), CUDA)
     value = 1 if field == 'rows' else 'other'
@@ -83,12 +84,16 @@ def test_another_card_and_other_versions_are_measured_anew(gpu, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'content', ['', '{', '[]', '{"choices": 3}', '{"choices": {"a": 1}}', '\0', '[' * 100_000]
+    'content',
+    [
+        *('', '{', '[]', '{"choices": 3}', '{"choices": {"a": 1}}', '\0', '[' * 100_000),
+        '{"choices": {"NAME": {"fastest": []}}}',
+    ],
 )
 def test_a_broken_file_is_measured_over(gpu, content):
     file = choice.record(CUDA)
     file.parent.mkdir(parents=True)
-    file.write_text(content)
+    file.write_text(content.replace('NAME', choice._name(KIND, candidates())))
     assert choice.fastest(KIND, candidates(), CUDA) == 'triton'
     assert json.loads(file.read_text())['choices']
 
@@ -99,8 +104,9 @@ def test_a_folder_that_cannot_be_written_costs_the_record_alone(gpu):
     assert gpu.folder.read_text() == 'no folder'
 
 
-def test_nothing_is_kept_where_that_is_turned_off(gpu, monkeypatch):
-    monkeypatch.setenv(choice.VARIABLE, 'off')
+@pytest.mark.parametrize('folder', ['~nobody-of-this-name/cache', 'off'])
+def test_nothing_is_kept_where_that_is_turned_off_or_there_is_no_home(gpu, monkeypatch, folder):
+    monkeypatch.setenv(choice.VARIABLE, folder)
     assert choice.record(CUDA) is None
     assert choice.fastest(KIND, candidates(), CUDA) == 'triton'
 
@@ -137,13 +143,23 @@ def test_failing_candidates_are_left_out_and_not_remembered(gpu):
     assert not gpu.folder.exists()
 
 
-def test_running_out_of_memory_is_not_a_reason_to_choose_another(gpu):
+def test_memory_that_only_one_candidate_has_is_enough_for_now(gpu):
     def exhaust():
         raise torch.OutOfMemoryError('CUDA out of memory')
 
     with pytest.raises(torch.OutOfMemoryError):
         choice.fastest(KIND, {'triton': exhaust}, CUDA)
     assert not choice.chosen
+    assert choice.fastest(KIND, {'triton': exhaust, 'cuda': lambda: 2.0}, CUDA) == 'cuda'
+    assert not gpu.folder.exists()
+
+
+def test_a_wrong_setting_is_said_and_is_no_failure_of_a_backend(gpu):
+    def refuse():
+        raise UserError('MPVIT_MSDA_ATOMICS=nativ is no choice')
+
+    with pytest.raises(UserError, match='nativ is no choice'):
+        choice.fastest(KIND, {'triton': refuse, 'cuda': lambda: 2.0}, CUDA)
 
 
 class FakeGpu:
@@ -153,6 +169,7 @@ class FakeGpu:
         self.clock = 0
         self.records = records
         self.modes = []
+        self.stream = 'own'
 
     def work(self):
         self.clock += 11
@@ -165,9 +182,18 @@ class FakeGpu:
 
     def graph(self, graph, capture_error_mode):
         self.modes.append(capture_error_mode)
-        if not self.records:
-            raise RuntimeError('operation not permitted when stream is capturing')
-        return threading.Lock()  # any context manager
+        return self.recording()
+
+    @contextmanager
+    def recording(self):
+        self.stream = 'of the recording'
+        yield
+        if not self.records:  # as torch does, which then does not put the stream back
+            raise RuntimeError('operation failed due to a previous error during capture')
+        self.stream = 'own'
+
+    def set_stream(self, stream):
+        self.stream = stream
 
     def new_graph(self):
         return SimpleNamespace(replay=lambda: setattr(self, 'clock', self.clock + 1))
@@ -179,5 +205,8 @@ def test_time_is_that_of_the_gpu_where_work_can_be_recorded(monkeypatch, records
     monkeypatch.setattr(torch.cuda, 'Event', fake.event)
     monkeypatch.setattr(torch.cuda, 'graph', fake.graph)
     monkeypatch.setattr(torch.cuda, 'CUDAGraph', fake.new_graph)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda: fake.stream)
+    monkeypatch.setattr(torch.cuda, 'set_stream', fake.set_stream)
     assert choice.cuda_milliseconds(fake.work) == milliseconds
     assert fake.modes == ['thread_local']
+    assert fake.stream == 'own'

@@ -1,6 +1,6 @@
 """Multi-scale deformable attention whose gradients are the same in every run, also on a GPU.
 
-A backend of `mpvit.ops.msda.op`, taken for the backward pass on a GPU where
+A backend of `mpvit.ops.msda.op`, taken on a GPU where
 ``torch.use_deterministic_algorithms(True)`` is in force: other backends add into the gradient of
 the values in an order that changes. Slow, and with the memory of one level's samples.
 """

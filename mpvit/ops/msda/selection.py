@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 
+from mpvit.errors import UserError
 from mpvit.files.writing import NotWritten, write
 
 VARIABLE = 'MPVIT_CACHE'
@@ -38,6 +39,7 @@ class Kind(NamedTuple):
         levels: Of the feature maps.
         points: Samples of a head on a level.
         rows: Binary digits of the number of images x queries x heads.
+        sums: Dtype in which Triton adds up gradients, as MPVIT_MSDA_ATOMICS has it.
     """
 
     direction: str
@@ -48,6 +50,7 @@ class Kind(NamedTuple):
     levels: int
     points: int
     rows: int
+    sums: str
 
 
 def cuda_milliseconds(run: Callable[[], object]) -> float:
@@ -73,6 +76,7 @@ def cuda_milliseconds(run: Callable[[], object]) -> float:
 def _recorded(run: Callable[[], object]) -> Callable[[], object]:
     """``run`` as a CUDA graph, or itself where it cannot be recorded."""
     graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.current_stream()
     try:
         # other threads may call CUDA meanwhile: those that pin memory, or watch NCCL
         with torch.cuda.graph(graph, capture_error_mode='thread_local'):
@@ -80,6 +84,7 @@ def _recorded(run: Callable[[], object]) -> Callable[[], object]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
+        torch.cuda.set_stream(stream)  # a recording that fails at its end leaves its own in force
         return run
     graph.replay()
     return graph.replay
@@ -91,8 +96,9 @@ def fastest(
     """Name of the fastest candidate, from this process, from disk, or measured now.
 
     A candidate that raises is dropped with a warning, so a backend that does not work on this
-    machine costs speed instead of the run; such a choice is not kept on disk. Running out of
-    memory is not such a failure. While a CUDA graph is recorded nothing can be measured, and the
+    machine costs speed instead of the run; such a choice is not kept on disk. Nor is that of a
+    candidate which ran out of memory while another one did not: timing takes more memory than the
+    call itself. While a CUDA graph is recorded nothing can be measured, and the
     first candidate is taken.
 
     Args:
@@ -102,12 +108,16 @@ def fastest(
 
     Returns:
         The name, or ``None`` where every candidate raises.
+
+    Raises:
+        torch.OutOfMemoryError: No candidate could be timed for want of memory.
+        UserError: A setting of a backend is wrong.
     """
     key = (device, kind, *candidates)
     if key not in chosen:
         file = record(device)
         known = _read(file).get(_name(kind, candidates), {}).get('fastest')
-        if known in candidates:
+        if isinstance(known, str) and known in candidates:
             chosen[key] = known
         elif torch.cuda.is_current_stream_capturing():
             return next(iter(candidates), None)
@@ -121,17 +131,22 @@ def fastest(
 
 def _times(candidates: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     times = {}
+    full = None
     for name, run in candidates.items():
         try:
             times[name] = cuda_milliseconds(run)
-        except torch.OutOfMemoryError:
+        except UserError:
             raise
+        except torch.OutOfMemoryError as error:
+            full = error
         except Exception as error:  # compilers and drivers raise all kinds
             warnings.warn(
                 f'deformable attention: the {name} backend fails here and is left out '
                 f'({type(error).__name__}: {error})',
                 stacklevel=4,
             )
+    if full and not times:
+        raise full
     return times
 
 
@@ -144,16 +159,21 @@ def record(device: torch.device) -> Path | None:
     if not folder:
         folder = os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'mpvit')
     name = hashlib.sha256(json.dumps(_versions(device)).encode()).hexdigest()[:16]
-    return Path(folder).expanduser() / 'attention' / f'{name}.json'
+    try:
+        root = Path(folder).expanduser()
+    except RuntimeError:  # a user without a home, as in some containers
+        return None
+    return root / 'attention' / f'{name}.json'
 
 
 def _versions(device: torch.device) -> dict[str, str | None]:
     """What a measurement holds for."""
-    kernels = Path(__file__).with_name('triton.py').read_bytes()
+    sources = sorted(Path(__file__).parent.glob('*.py'))
+    kernels = b''.join(source.read_bytes() for source in sources)
     versions = {'gpu': torch.cuda.get_device_name(device), 'cuda': torch.version.cuda}
     versions['torch'] = torch.__version__
     versions['kernels'] = hashlib.sha256(kernels).hexdigest()[:16]
-    for package in ('triton', 'onedl-mmcv'):
+    for package in ('triton', 'onedl-mmcv', 'mmcv'):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -481,7 +481,7 @@ def _summed_in(value: Tensor) -> torch.dtype:
     chosen = os.environ.get(ATOMICS, 'float32')
     if chosen not in ('float32', 'native'):
         raise UserError(f'{ATOMICS}={chosen} is no choice; valid are float32 (default) and native')
-    if chosen == 'float32':
+    if chosen == 'float32' or value.dtype == torch.float32:
         return torch.float32
     if value.is_cuda and torch.cuda.get_device_capability(value.device) < _NATIVE_FROM:
         raise UserError(
