@@ -120,7 +120,7 @@ def rows(quick: bool) -> Iterator[Row]:
         contenders[dtype] = Contender(our_action, (size, quick, dtype))
         for kind in OPERATIONS:
             contenders[f'{kind} {dtype}'] = Contender(product_action, (kind, dtype))
-    turns = in_turn(contenders, runs, 100)
+    turns = in_turn(contenders, runs, 60)
     what = f'MPViT-S detector, {size[0]}x{size[1]}'
     flops = flops_of(our_model(config_of(CONFIG, quick)), size)
     for dtype, target in TARGETS.items():
@@ -137,5 +137,5 @@ def rows(quick: bool) -> Iterator[Row]:
         'ours': Contender(backbone_action, (size, quick, False)),
         'stock': Contender(backbone_action, (size, quick, True), STOCK),
     }
-    turns = in_turn(backbones, 2 if quick else 9, 40)
+    turns = in_turn(backbones, 2 if quick else 9, 25)
     yield turns.row(what, 'the same on contiguous maps', ('ours', 'stock'), 1.5)

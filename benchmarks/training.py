@@ -69,7 +69,7 @@ def rows(quick: bool) -> Iterator[Row]:
     variants = {n: v for n, v in VARIANTS.items() if v[1] == 'fp32' or has_bf16()}
     contenders = {n: Contender(our_step, (size, quick, *v[:2])) for n, v in variants.items()}
     contenders['stock'] = Contender(stock_step, (size, quick), STOCK)
-    turns = in_turn(contenders, 2 if quick else 4, 120)
+    turns = in_turn(contenders, 2 if quick else 3, 80)
     for name, (_, _, target, _) in VARIANTS.items():
         if name in variants:
             yield turns.row(f'{what}, {name}', AGAINST, (name, 'stock'), target)
