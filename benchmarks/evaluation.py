@@ -22,7 +22,7 @@ from mpvit.evaluation.coco_metric import METRICS
 
 def rows(quick: bool) -> Iterator[Row]:
     """Whole metrics, from the model's results to the numbers."""
-    images = 50 if quick else 5000
+    images = 50 if quick else 2000
     content = coco_truth(images)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'truth.json'
