@@ -46,7 +46,9 @@ def check_fused(case, dtype, numbers, **sizes):
         (dtype, torch.float32, dtype),
         strict=True,
     ):
-        attention_cases.assert_near(what, grad, expected, kind)
+        # the gradient of the softmax starts from the output, which was rounded when it was stored
+        roundings = 4 if what == 'logits' else 2
+        attention_cases.assert_near(what, grad, expected, kind, roundings)
     return grads
 
 
