@@ -31,7 +31,7 @@ from mpvit.export.comparison import detected, picture
 from mpvit.export.files import SUFFIXES, export
 from mpvit.files.untrusted import TRUST_VARIABLE
 from mpvit.inference import load_detector
-from mpvit.models.exported import RUNTIMES
+from mpvit.models.runtimes import RUNTIMES
 from mpvit.ops.msda.op import EXPORTED_FORMS
 
 TORCH = 'PyTorch'

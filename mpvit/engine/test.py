@@ -20,7 +20,8 @@ from mpvit.engine.run_folder import data_of, write_metrics
 from mpvit.errors import UserError
 from mpvit.files.paths import existing_checkpoint
 from mpvit.files.writing import check_writable
-from mpvit.models.exported import is_exported, use_exported
+from mpvit.models.exported import use_exported
+from mpvit.models.runtimes import is_exported
 
 _OF_BOXES = ('CocoBoxMetric', 'CocoMetric')
 

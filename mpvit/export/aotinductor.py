@@ -17,7 +17,7 @@ from mmdet.models import DeformableDETR
 
 from mpvit.errors import UserError
 from mpvit.export.graph import DetectorGraph
-from mpvit.models.exported import SECTION
+from mpvit.models.runtimes import SECTION
 from mpvit.ops.msda.op import exported_as
 
 # Height and width of an open size are multiples of the stride of the coarsest level: what is

@@ -25,15 +25,8 @@ from mpvit.files.locks import target_held
 from mpvit.files.paths import expanded, new_file
 from mpvit.files.writing import whole_file
 from mpvit.inference.loading import evaluated_dataset, load_detector
-from mpvit.models.exported import (
-    SECTION,
-    AotInductorNetwork,
-    is_exported,
-    load_exported,
-    paths_of,
-    pixel_facts,
-    required,
-)
+from mpvit.models.exported import load_exported, pixel_facts
+from mpvit.models.runtimes import SECTION, AotInductorNetwork, is_exported, paths_of, required
 from mpvit.ops.msda.op import exported_as
 
 #: Format to the suffix of its files.

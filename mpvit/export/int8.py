@@ -28,7 +28,8 @@ from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import check_data, explained
 from mpvit.engine.test import evaluate
 from mpvit.errors import UserError, optional
-from mpvit.models.exported import load_exported, paths_of, required
+from mpvit.models.exported import load_exported
+from mpvit.models.runtimes import paths_of, required
 
 #: Images that are looked at for the ranges of activations; NNCF's own default is 300.
 CALIBRATED = 100

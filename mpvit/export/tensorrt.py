@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mpvit.errors import UserError
-from mpvit.models.exported import required_tensorrt
+from mpvit.models.runtimes import required_tensorrt
 
 # Lowest, usual and highest number of images, and of pixels of a side, where they are left open.
 _BATCHES, _SIDES = (1, 1, 4), (32, 800, 1344)

@@ -20,7 +20,7 @@ from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
 from mpvit.inference.loading import image_pipeline, load_detector
 from mpvit.inference.sources import Loader, Source, ahead, loaders
-from mpvit.models.exported import default_device, is_exported
+from mpvit.models.runtimes import default_device, is_exported
 
 _LESS_MEMORY = (
     'lower --batch-size, detect in tiles (--tile) or compute in --dtype bf16 (docs/inference.md)'

@@ -25,7 +25,8 @@ from mpvit.engine.hooks.checkpoint_fit import check_loadable
 from mpvit.engine.hooks.prepare_inference import prepare
 from mpvit.errors import UserError
 from mpvit.models.detector import check_neck
-from mpvit.models.exported import is_exported, load_exported
+from mpvit.models.exported import load_exported
+from mpvit.models.runtimes import is_exported
 
 
 def load_detector(

@@ -16,7 +16,7 @@ from mpvit.engine.test import evaluate
 from mpvit.errors import UserError
 from mpvit.export.files import export
 from mpvit.inference import Detector, load_detector
-from mpvit.models.exported import default_device
+from mpvit.models.runtimes import default_device
 
 
 def metrics(config, checkpoint, work_dir, options, **settings):

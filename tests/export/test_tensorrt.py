@@ -18,8 +18,8 @@ from mpvit.engine.test import evaluate
 from mpvit.errors import UserError
 from mpvit.export.files import export
 from mpvit.inference import load_detector
-from mpvit.models import exported
-from mpvit.models.exported import default_device
+from mpvit.models import runtimes
+from mpvit.models.runtimes import default_device
 
 NAMES = ('boxes', 'scores', 'labels')
 
@@ -129,7 +129,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device', lambda device: nullcontext())
     stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda: stream)
-    monkeypatch.setattr(exported, '_gpu', lambda name: torch.device('cpu'))
+    monkeypatch.setattr(runtimes, '_gpu', lambda name: torch.device('cpu'))
 
 
 def exported_engine(tiny, checkpoint, folder, **settings):
@@ -175,7 +175,7 @@ def test_float16_is_that_of_the_graph_and_compared(tiny, checkpoint, tmp_path, g
 @pytest.mark.slow
 def test_an_engine_takes_what_it_was_built_for(tiny, checkpoint, tmp_path, gpu):
     file, _ = exported_engine(tiny, checkpoint, tmp_path, batch=1)
-    network = exported.open_network(file, 'cuda')
+    network = runtimes.open_network(file, 'cuda')
     assert network.shape == [1, 3, None, None]
     image, sizes = np.zeros((1, 3, 16, 64), np.uint8), np.array([[16, 64]])
     with pytest.raises(
@@ -184,7 +184,7 @@ def test_an_engine_takes_what_it_was_built_for(tiny, checkpoint, tmp_path, gpu):
         network(image, sizes)
     (tmp_path / 'tiny.json').unlink()
     with pytest.raises(UserError, match=r'what is known of it, tiny\.json, is not beside'):
-        exported.open_network(file, 'cuda')
+        runtimes.open_network(file, 'cuda')
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ def test_without_a_gpu_one_line_and_no_work(tiny, tmp_path, monkeypatch):
     (tmp_path / 'a.json').write_text('{}')
     for device in ('cpu', 'cuda'):
         with pytest.raises(UserError, match=f'device {device}: TensorRT engines run on an NVIDIA'):
-            exported.open_network(tmp_path / 'a.engine', device)
+            runtimes.open_network(tmp_path / 'a.engine', device)
 
 
 def test_without_tensorrt_the_extra_is_named(tiny, tmp_path, monkeypatch):
