@@ -91,9 +91,9 @@ def fused_in_double(direction, value, shapes, reference_points, offsets, logits)
     return output.detach(), *torch.autograd.grad(output, leaves, direction.double())
 
 
-def assert_near(what, actual, expected, kind, roundings=2):
-    """Equal within some roundings of a dtype, relative to the largest number."""
-    step = max(roundings * torch.finfo(kind).eps, 2e-6)
+def assert_near(what, actual, expected, kind):
+    """Equal within the rounding of a dtype, relative to the largest number."""
+    step = max(2 * torch.finfo(kind).eps, 2e-6)
     torch.testing.assert_close(
         actual.double(),
         expected,

@@ -214,7 +214,7 @@ def _measured(
         levels=levels,
         points=points,
         rows=(batch * queries * heads).bit_length(),
-        sums=os.environ.get('MPVIT_MSDA_ATOMICS', 'float32'),
+        sums=os.environ.get(choice.ATOMICS, 'float32'),
     )
     calls = {name: run(_load(name)) for name in usable}
     with torch.no_grad(), torch.cuda.device(value.device):

@@ -22,6 +22,8 @@ from mpvit.errors import UserError
 from mpvit.files.writing import NotWritten, write
 
 VARIABLE = 'MPVIT_CACHE'
+#: In which dtype the Triton kernels add gradients of values, 'float32' or 'native'.
+ATOMICS = 'MPVIT_MSDA_ATOMICS'
 _REPEATS = 20
 #: What was chosen so far in this process; cleared, the next calls look on disk or measure anew.
 chosen: dict[tuple, str | None] = {}

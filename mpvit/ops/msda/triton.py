@@ -35,8 +35,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mpvit.errors import UserError
+from mpvit.ops.msda.selection import ATOMICS
 
-ATOMICS = 'MPVIT_MSDA_ATOMICS'
 _NATIVE_FROM = (9, 0)  # compute capability that adds 16 bytes of bfloat16 or float32 at once
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
