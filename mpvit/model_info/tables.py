@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from terminaltables import GithubFlavoredMarkdownTable
 
 from mpvit.engine.run_folder import processor
 from mpvit.model_info.info import AtSize, Figures, ModelInfo
@@ -67,10 +68,6 @@ def _number(value: float | None, unit: float, digits: int = 3) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown that can be read as it is; all columns but the first are aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
-    lines = [
-        [line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]
-        for line in (header, rule, *rows)
-    ]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    table = GithubFlavoredMarkdownTable([header, *rows])
+    table.justify_columns = dict.fromkeys(range(1, len(header)), 'right')
+    return str(table.table)
