@@ -254,12 +254,7 @@ def _epochs(planned: int | None, history: History | None) -> str:
 def _times(history: History) -> dict[str, str]:
     """How long a training took, and when it started, by the name of its log folder."""
     times = [time for time in map(duration, history.logs) if time is not None]
-    seconds = round(sum(times, timedelta()).total_seconds())
-    minutes, hours, days = seconds // 60 % 60, seconds // 3600 % 24, seconds // 86400
-    units = [(days, 'd'), (hours, 'h'), (minutes, 'min'), (seconds % 60, 's')]
-    while len(units) > 1 and not units[0][0]:
-        del units[0]
-    took = ' '.join(f'{count} {unit}' for count, unit in units[:2])
+    took = str(sum(times, timedelta())).partition('.')[0]
     parts = f', in {len(times)} parts' if len(times) > 1 else ''
     facts = dict(time=f'{took}{parts}' if times else '')
     with suppress(ValueError):
