@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_KEPT = 0.5  # of the area of a box has to lie in a tile
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -28,7 +30,6 @@ def tiles(
     side: int = 400,
     *,
     overlapping: bool = False,
-    keep: float = 0.5,
 ) -> Iterator[Tile]:
     """Cut an image and its boxes into tiles, row by row from the top left.
 
@@ -42,11 +43,11 @@ def tiles(
         side: What the sides of the tiles should measure in pixels.
         overlapping: A tile begins also in the middle of each other, in both directions. Then every
             box that is more than a pixel smaller than half a tile lies whole in at least one.
-        keep: A box belongs to the tiles in which at least this share of its area lies, in (0, 1].
 
     Yields:
-        All tiles, also those without boxes. A box may be in several tiles, or in none if it is
-        larger than a tile or lies across the corner where four meet.
+        All tiles, also those without boxes. A box belongs to the tiles in which at least half of
+        its area lies: to several, or to none if it is larger than a tile or lies across the corner
+        where four meet.
     """
     table = np.asarray(boxes, np.float64).reshape(-1, 4)
     areas = _areas(table)
@@ -54,7 +55,7 @@ def tiles(
         for left, right in _parts(size[0], side, overlapping):
             corner = np.array([left, top, left, top])
             cut = table.clip(corner, [right, bottom, right, bottom])
-            rows = np.flatnonzero(_areas(cut) >= keep * areas)
+            rows = np.flatnonzero(_areas(cut) >= _KEPT * areas)
             yield Tile((left, top, right, bottom), cut[rows] - corner, rows)
 
 

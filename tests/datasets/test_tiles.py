@@ -83,9 +83,8 @@ def test_order_counts_and_overlap():
     assert len(list(tiles((1249, 1035), [], side=200))) == 6 * 5
 
 
-def test_the_share_of_a_box_that_a_tile_needs():
-    box = [[390, 0, 420, 10]]  # a third lies in the first tile
-    for keep, rows in ((0.5, [[], [0]]), (0.3, [[0], [0]]), (1, [[], []])):
-        assert [tile.rows.tolist() for tile in tiles((800, 400), box, keep=keep)] == rows
-    (tile,) = (tile for tile in tiles((800, 400), box) if len(tile.rows))
-    assert tile.boxes.tolist() == [[0, 0, 20, 10]]
+def test_half_of_a_box_in_a_tile_is_enough():
+    boxes = [[390, 0, 420, 10], [390, 0, 410, 10]]  # a third lies in the first tile, and half
+    first, second = tiles((800, 400), boxes)
+    assert (first.rows.tolist(), second.rows.tolist()) == ([1], [0, 1])
+    assert second.boxes.tolist() == [[0, 0, 20, 10], [0, 0, 10, 10]]
