@@ -15,7 +15,7 @@ from mpvit.config.presets import tta_model
 from mpvit.engine.build import explained
 from mpvit.engine.hooks.prepare_inference import chosen_device
 from mpvit.engine.run_errors import explained_faults
-from mpvit.errors import UserError, closest, optional
+from mpvit.errors import UserError, did_you_mean, optional
 from mpvit.inference.detections import Detections
 from mpvit.inference.images import Pixels, as_pixels
 from mpvit.inference.loading import image_pipeline, load_detector
@@ -243,8 +243,6 @@ def class_labels(wanted: Sequence[str], classes: Sequence[str], holder: str) -> 
     """
     for name in wanted:
         if name not in classes:
-            lower = {known.lower(): known for known in classes}
-            close = closest(name.lower(), lower)
-            hint = f'did you mean {lower[close]!r}?' if close else f'it has {", ".join(classes)}'
-            raise UserError(f'{holder} has no class {name!r}; {hint}')
+            hint = did_you_mean(name, classes) or f'; it has {", ".join(classes)}'
+            raise UserError(f'{holder} has no class {name!r}{hint}')
     return [classes.index(name) for name in wanted]

@@ -179,7 +179,7 @@ def test_nothing_found(make, photos):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        (dict(classes=['Cirle']), "'Cirle'.*'circle'"),
+        (dict(classes=['Cirle']), "'Cirle'; did you mean circle"),
         (dict(classes=['zebra']), "'zebra'.*circle, square"),
         (dict(threshold=30), 'threshold 30'),
         (dict(batch_size=0), 'batch size 0'),
