@@ -4,7 +4,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,8 +23,10 @@ from PIL import Image
 from mpvit.config.own_data import use_dataset
 from mpvit.config.reading import leaf_datasets, load_config, refuse_classifier
 from mpvit.config.stored import config_name
+from mpvit.datasets.annotations import read_annotations
 from mpvit.datasets.data_files import DataFiles
 from mpvit.datasets.palette import class_colour
+from mpvit.datasets.table import Annotations, rows_of
 from mpvit.engine.build import check_data
 from mpvit.errors import UserError
 from mpvit.files.paths import is_address
@@ -210,13 +212,12 @@ class _Source:
     Attributes:
         dataset: The dataset.
         mixed: It again, within a wrapper that mixes images; None if there is none.
-        raw: Boxes ``(x, y, width, height)``, each with the id of its category, as they are in the
-            annotation file, shape ``(N, 5)``, by image file; empty where that is unknown.
+        truth: Its annotation file, with what it may not show; None for one of another format.
     """
 
     dataset: Any
-    mixed: MultiImageMixDataset | None
-    raw: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    mixed: MultiImageMixDataset | None = None
+    truth: Annotations | None = None
 
     def raw_panel(self, index: int) -> Panel:
         """The image with all of its annotations, also those that nothing is trained on."""
@@ -229,8 +230,8 @@ class _Source:
             )
             for i in info['instances']
         ]
-        if info['img_path'] in self.raw:
-            boxes += _odd_boxes(self.dataset, self.raw[info['img_path']], info)
+        if self.truth is not None:
+            boxes += _odd_boxes(self.dataset, self.truth, info)
         height, width = pixels.shape[:2]
         name = Path(info['img_path']).name
         return Panel(
@@ -282,10 +283,14 @@ def _sources(cfg: Config, split: str) -> Iterator[_Source]:
     outer = cfg[f'{split}_dataloader'].dataset
     for settings in leaf_datasets(outer):
         settings = ConfigDict(settings, lazy_init=True, pipeline=_in_order(settings.pipeline))
-        source = _Source(DATASETS.build(settings), None)
-        if isinstance(source.dataset, CocoDataset):
-            _keep_raw(source)
-        _read(source.dataset)
+        source = _Source(DATASETS.build(settings))
+        dataset = source.dataset
+        _read(dataset)
+        if isinstance(dataset, CocoDataset):
+            file, backend = dataset.ann_file, dataset.backend_args
+            source.truth = read_annotations(
+                file, strict=False, unlabelled=True, backend_args=backend
+            )
         if outer.type == 'MultiImageMixDataset':
             kept = {key: value for key, value in outer.items() if key not in ('type', 'dataset')}
             source.mixed = MultiImageMixDataset(dataset=source.dataset, **kept)
@@ -311,20 +316,7 @@ def _in_order(pipeline: Sequence[ConfigDict]) -> list[ConfigDict]:
     return [*first, *(step for step in pipeline if step not in first)]
 
 
-def _keep_raw(source: _Source) -> None:
-    """While the dataset reads its file, keep what it may not show as it is in the file."""
-    parse = source.dataset.parse_data_info
-
-    def parse_and_keep(raw: dict[str, Any]) -> Any:
-        info = parse(raw)
-        found = [[*entry['bbox'], entry['category_id']] for entry in raw['raw_ann_info']]
-        source.raw[info['img_path']] = np.array(found, dtype=float).reshape(-1, 5)
-        return info
-
-    source.dataset.parse_data_info = parse_and_keep
-
-
-def _odd_boxes(dataset: Any, raw: NDArray[np.float64], info: dict[str, Any]) -> list[Annotation]:
+def _odd_boxes(dataset: Any, truth: Annotations, info: dict[str, Any]) -> list[Annotation]:
     """Boxes of the file that the dataset left out or cut."""
     limits = np.array([info['width'], info['height']] * 2)
     used = np.array([i['bbox'] for i in info['instances']], dtype=float).reshape(-1, 4)
@@ -333,10 +325,12 @@ def _odd_boxes(dataset: Any, raw: NDArray[np.float64], info: dict[str, Any]) -> 
         return bool(np.isclose(corners, used, atol=1e-3).all(axis=1).any())
 
     odd = []
-    for x, y, width, height, category in raw:
+    (image,) = rows_of(truth.image_ids, np.array([info['img_id']])).tolist()
+    for row in truth.rows_in(image) if image >= 0 else ():
+        x, y, width, height = truth.boxes[row]
         corners = np.array([x, y, x + width, y + height])
-        if not is_used(corners):
-            label = dataset.cat2label.get(int(category), -1)
+        if np.isfinite(corners).all() and not is_used(corners):
+            label = dataset.cat2label.get(truth.annotations[row]['category_id'], -1)
             note = 'cut' if is_used(corners.clip(0, limits)) else 'left out'
             odd.append(Annotation(tuple(corners.tolist()), label, note))
     return odd
