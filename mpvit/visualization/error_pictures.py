@@ -160,29 +160,22 @@ def contact_sheet(
     detections: str | os.PathLike[str],
     images: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    *,
-    count: int = 24,
-    columns: int = 6,
-    threshold: float = 0.3,
 ) -> Path:
-    """Draw images with what was found, what was wrong and what was missed.
+    """Draw 24 images, evenly from the whole set, with what was found, wrong and missed.
 
     Args:
         annotations: Ground truth in COCO format.
         detections: Detections in COCO result format.
         images: Folder of the images.
         target: Picture to write, .png or .jpg.
-        count: Images to draw, taken evenly from the whole set.
-        columns: Images in a row.
-        threshold: Lowest score drawn, in [0, 1].
 
     Raises:
         UserError: A file cannot be read, or they do not belong together.
     """
-    analysis = Analysis(read_results(annotations, detections, images), threshold)
+    analysis = Analysis(read_results(annotations, detections, images))
     total = len(analysis.results.files)
-    chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
-    return write_picture(target, image_sheet(Photos(analysis, 280), chosen, '', columns))
+    chosen = np.linspace(0, total - 1, min(24, total)).round().astype(int).tolist()
+    return write_picture(target, image_sheet(Photos(analysis, 280), chosen, '', columns=6))
 
 
 def image_sheet(photos: Photos, images: Sequence[int], title: str, columns: int = 4) -> Image.Image:

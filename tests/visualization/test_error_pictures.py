@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,30 +142,26 @@ def test_contact_sheet_draws_detections_above_the_threshold(toy, tmp_path):
     def sheet(score):
         detection = dict(image_id=image_id, category_id=1, bbox=[5, 5, 60, 60], score=score)
         found = detections_file(tmp_path, [detection])
-        path = contact_sheet(truth, found, toy / 'val2017', tmp_path / 'sheet.png', columns=3)
+        path = contact_sheet(truth, found, toy / 'val2017', tmp_path / 'sheet.png')
         return np.asarray(Image.open(path).convert('RGB'), int)
 
     weak, strong = sheet(0.1), sheet(0.9)
     assert weak.shape == strong.shape
     changed = np.nonzero(np.abs(weak - strong).sum(-1))
     assert len(changed[0]) > 100
-    # only within the first of the 2 x 3 cells
-    assert changed[0].max() < 0.6 * weak.shape[0]
-    assert changed[1].max() < 0.4 * weak.shape[1]
+    assert changed[1].max() < 0.2 * weak.shape[1]  # only within the first of the 6 cells
 
 
-@pytest.mark.parametrize(('count', 'shown'), [(4, [0, 15, 31, 46]), (60, list(range(47)))])
-def test_contact_sheet_takes_images_from_the_whole_set(tmp_path, monkeypatch, count, shown):
-    truth = truth_file(tmp_path, [], ['a'], 47)
-    images = []
+def test_contact_sheet_takes_images_from_the_whole_set(tmp_path, monkeypatch):
+    truth, images = truth_file(tmp_path, [], ['a'], 47), []
 
-    def sheet(photos, chosen, *rest):
+    def sheet(photos, chosen, title, columns):
         images.extend(chosen)
         return Image.new('RGB', (9, 9))
 
     monkeypatch.setattr(errors, 'image_sheet', sheet)
-    contact_sheet(truth, detections_file(tmp_path, []), tmp_path, tmp_path / 'a.png', count=count)
-    assert images == shown
+    contact_sheet(truth, detections_file(tmp_path, []), tmp_path, tmp_path / 'a.png')
+    assert images == list(range(0, 47, 2))
 
 
 def test_hundreds_of_images_fit_on_a_sheet(tmp_path, monkeypatch):
@@ -176,15 +171,9 @@ def test_hundreds_of_images_fit_on_a_sheet(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(errors, 'CHARTS', {})
     monkeypatch.setattr(Photos, 'picture', lambda self, image: Image.new('RGB', (320, 320)))
-    monkeypatch.setattr(Path, 'write_text', ascii_only)
     written = list(draw_errors(study, tmp_path / 'errors', count=1000))
     assert max(Image.open(tmp_path / 'errors' / 'worst_images.jpg').size) < 15_000
     assert len(written) == 4
-
-
-def ascii_only(path, text, encoding='ascii'):
-    """What `Path.write_text` does where the locale is C."""
-    return path.write_bytes((text + 'é').encode(encoding))
 
 
 def test_sheets_of_a_real_dataset(toy, tmp_path):
