@@ -22,8 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(name: str, target: str | None) -> None:
     """Write the dataset unless it is there, and say what there is."""
-    from mpvit.datasets.annotations import read_annotations
-    from mpvit.datasets.layout import find_training_data
     from mpvit.datasets.toy import write_toy_dataset
     from mpvit.datasets.trees import write_trees_dataset
 
@@ -31,8 +29,16 @@ def run(name: str, target: str | None) -> None:
     before = (root / f'{name}.json').is_file()
     (write_toy_dataset if name == 'toy' else write_trees_dataset)(root)
     print(f'{root} holds the dataset already' if before else f'written to {root}')
+    print_counts(root)
+    words = ['mpvit_t_dino_toy', '--data', str(root), '--out', f'out/{root.name}']
+    print(f'look at it: mpvit browse_dataset {shlex.join(words)}')
+
+
+def print_counts(root: Path) -> None:
+    """Say how many images and boxes each split of a dataset has."""
+    from mpvit.datasets.annotations import read_annotations
+    from mpvit.datasets.layout import find_training_data
+
     for split, files in find_training_data(root).splits.items():
         table = read_annotations(files.ann_file)
         print(f'{split}: {len(table.images)} images, {len(table.annotations)} boxes')
-    words = ['mpvit_t_dino_toy', '--data', str(root), '--out', f'out/{root.name}']
-    print(f'look at it: mpvit browse_dataset {shlex.join(words)}')

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 from mpvit.cli import _arguments as types
+from mpvit.cli.data import print_counts
 from mpvit.files.paths import output_folder
 
 CONFIG = 'mpvit_t_dino_toy'
@@ -24,7 +25,6 @@ def run(config: str, work_dir: str | None) -> None:
     warnings.simplefilter('ignore')  # deprecations inside the libraries, nothing to act on
     import mpvit.register  # noqa: F401
     from mpvit.config.reading import load_config
-    from mpvit.datasets.toy import describe
     from mpvit.engine.build import check_data
     from mpvit.engine.ownership import owned_folder
     from mpvit.engine.run_folder import candidates
@@ -39,8 +39,7 @@ def run(config: str, work_dir: str | None) -> None:
     cfg.console_log_level = 'ERROR'  # no warnings about so short a training
     check_data(cfg, 'train', 'val')  # which draws the dataset
     root = Path(cfg.data_root)
-    for split, counts in describe(root).items():
-        print('{}: {images} images, {objects} objects'.format(split, **counts))
+    print_counts(root)
 
     start = time.time()
     with owned_folder(cfg, work_dir is not None) as place:

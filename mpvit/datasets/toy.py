@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from mpvit.datasets.annotations import read_annotations
 from mpvit.errors import UserError, optional
 from mpvit.files.untrusted import holds
 from mpvit.files.writing import NotWritten, whole_folder
@@ -277,16 +276,3 @@ def _outline(name: str) -> NDArray[np.float64]:
     angles = phase + 2 * np.pi * np.arange(corners) / corners
     radii = np.where(np.arange(corners) % 2 == 0, 1.0, 0.42 if name == 'star' else 1.0)
     return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], -1)
-
-
-def describe(root: str | os.PathLike[str]) -> dict[str, Any]:
-    """Images, objects and images without objects of each split of the folder of a dataset."""
-    summary: dict[str, Any] = {}
-    for split in _SPLITS:
-        table = read_annotations(Path(root) / 'annotations' / f'instances_{split}.json')
-        summary[split] = dict(
-            images=len(table.images),
-            objects=len(table.annotations),
-            empty=len(table.images) - len(np.unique(table.image_row)),
-        )
-    return summary
