@@ -1,6 +1,6 @@
 """What a config says that a check of its dataset needs to know."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,20 +51,17 @@ class Scales:
     @classmethod
     def of_pipeline(cls, pipeline: Iterable[Any]) -> 'Scales | None':
         """The scales of a config's resizing steps that limit both sides; None without any."""
-        pairs = [sorted(pair) for pair in _pairs(pipeline)]
+        found = list(_scales(pipeline))
+        pairs = [sorted(scale) for scale in found if isinstance(scale, tuple)]
         if not pairs:
             return None
         shorts, longs = zip(*pairs, strict=True)
-        alone = [scale for scale in _scales(pipeline) if isinstance(scale, int)]
+        alone = [scale for scale in found if isinstance(scale, int)]
         return cls(min(shorts), max(shorts), max(longs), max(alone, default=None), min(longs))
 
 
 #: Those of the official augmentation, which a dataset gets where no config says anything else.
 OFFICIAL = Scales(480, 800, 1333, _UNLIMITED)
-
-
-def _pairs(node: Any) -> Iterator[Sequence[int]]:
-    return (scale for scale in _scales(node) if isinstance(scale, tuple))
 
 
 def _scales(node: Any, of_scale: bool = False) -> Iterator[Any]:
