@@ -1,7 +1,6 @@
 """Arrays in the files of a folder, which processes map into their memory."""
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,15 +105,10 @@ class Writer(ExitStack):
     def to_disk(self) -> None:
         """Flush everything to the disk, so that a power cut leaves no arrays of zeros."""
         for file in self._files.values():
-            to_disk(file.fileno(), file.flush)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _closed(file: BinaryIO) -> None:
     with suppress(OSError):  # a full disk, of which a line before has told
         file.close()
-
-
-def to_disk(descriptor: int, flush: Callable[[], object]) -> None:
-    """Flush a file to the disk."""
-    flush()
-    os.fsync(descriptor)

@@ -21,7 +21,6 @@ from mpvit.datasets.shared.arrays import (
     VERSION,
     Writer,
     mapped,
-    to_disk,
 )
 from mpvit.datasets.shared.reading import SharedAnnotations, Stamp, stamp_of
 from mpvit.datasets.table import AnnotationFileError, Annotations, Entry, collector_off
@@ -56,7 +55,8 @@ def write_arrays(file: str, place: Path, stamp: Stamp) -> None:
         writer.to_disk()
         with open(work / HEADER, 'w') as target:
             json.dump(header, target)
-            to_disk(target.fileno(), target.flush)
+            target.flush()
+            os.fsync(target.fileno())
 
 
 @collector_off()
