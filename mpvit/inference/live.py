@@ -57,7 +57,7 @@ def _read(place: Place, newest: Queue[_Shown | UserError | None], left: Event) -
     """Keep the newest frame, and after it how the pictures ended, until nobody wants them."""
     end = None
     try:
-        with closing(_pictures(place)) as pictures:
+        with closing(_streamed(place) if place.is_url else _filmed(place)) as pictures:
             for pixels in pictures:
                 if left.is_set():
                     return
@@ -74,10 +74,6 @@ def _read(place: Place, newest: Queue[_Shown | UserError | None], left: Event) -
             return
         except Full:  # the last frame is not taken yet
             pass
-
-
-def _pictures(place: Place) -> Generator[Pixels, None, None]:
-    return _streamed(place) if place.is_url else _filmed(place)
 
 
 def _filmed(place: Place) -> Generator[Pixels, None, None]:
