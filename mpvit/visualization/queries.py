@@ -99,28 +99,22 @@ def draw_sheet(image: Picture, points: SamplingPoints, top: int = 6) -> Figure:
     return figure
 
 
-def draw(
-    image: Picture,
-    points: SamplingPoints,
-    detections: Sequence[int] = (0,),
-    by: str | None = None,
-) -> Image.Image:
+def draw(image: Picture, points: SamplingPoints, detections: Sequence[int] = (0,)) -> Image.Image:
     """Draw the sampling points of detections on the image.
 
     A sample is a dot, the larger and the more opaque the more attention it gets; the cross is the
-    reference point. Small images are enlarged.
+    reference point. Colours tell levels, or detections if there are several. Small images are
+    enlarged.
 
     Args:
         image: The image that was given to `record`.
         points: What `record` returned.
         detections: Which detections, as indices into ``points.boxes``.
-        by: What the colours mean, 'level' or 'detection'; None for the level where one detection
-            is drawn.
 
     Returns:
         RGB picture with the proportions of the image.
     """
-    by = by or ('level' if len(detections) == 1 else 'detection')
+    by = 'level' if len(detections) == 1 else 'detection'
     width, height = points.size
     scale = max(1.0, _SIDE / max(width, height)) / _DPI
     figure = Figure(figsize=(width * scale, height * scale), dpi=_DPI)
@@ -141,7 +135,10 @@ def draw_on(
     by: str,
     labels: bool = True,
 ) -> None:
-    """Draw as `draw` does, into axes; labels are class and score beside the boxes."""
+    """Draw as `draw` does, into axes.
+
+    Colours tell what ``by`` says, 'level' or 'detection'; labels are class and score beside boxes.
+    """
     width, height = points.size
     faded = (0.65 * as_pixels(image) + 0.35 * 255).astype(np.uint8)  # or dots would drown in it
     by_detection = by == 'detection'
