@@ -9,9 +9,10 @@ import pytest
 import torch
 from app_checkpoint import CLASSES
 from mmdet.apis import inference_detector
+from PIL import Image
 
 from mpvit.app import detectors as module
-from mpvit.app.actions import Actions, read_picture
+from mpvit.app.actions import Actions, _small, read_picture
 from mpvit.app.detectors import LOWEST_SCORE, Detectors
 from mpvit.app.sources import Source, choose_sources, find_pictures
 from mpvit.errors import UserError
@@ -97,21 +98,13 @@ def test_layer_that_is_not_there(actions, result):
         actions.select(result, 0, 7)
 
 
-def test_checkpoints_that_cannot_be_used(actions, work_dirs, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / 'exploded',)
-
-    torch.save(dict(state_dict=Bomb()), tmp_path / 'bomb.pth')
+def test_checkpoints_that_cannot_be_used(work_dirs, tmp_path):
     (tmp_path / 'half.pth').write_bytes((work_dirs / NAME).read_bytes()[:5000])
-    config = str(work_dirs / 'tiny/tiny.py')
-    names = ('bomb.pth', 'half.pth', 'gone.pth')
-    sources = [Source(name, config, str(tmp_path / name)) for name in names]
-    others = Detectors(sources, 'cpu')
-    for name, message in zip(names, ('could execute code', 'damaged', 'not there'), strict=True):
+    config, names = str(work_dirs / 'tiny/tiny.py'), ('half.pth', 'gone.pth')
+    others = Detectors([Source(name, config, str(tmp_path / name)) for name in names], 'cpu')
+    for name, message in zip(names, ('damaged', 'not there'), strict=True):
         with pytest.raises(UserError, match=message):
-            others.detect(name, read_picture(actions.example(0)))
-    assert not (tmp_path / 'exploded').exists()
+            others.load(name)
 
 
 def test_detectors_run_one_at_a_time(actions, result, monkeypatch):
@@ -163,6 +156,22 @@ def test_a_new_file_of_the_same_name_is_loaded(work_dirs, monkeypatch):
     (work_dirs / NAME).touch()
     detectors.load(NAME)
     assert len(loads) == 2
+
+
+def test_pictures_have_kinds_and_pixels_of_their_own_limits(tmp_path):
+    """Narrower than those of files that users name; the kind is told by the content."""
+    path, large = tmp_path / 'photo.png', Image.new('1', (10_000, 5_001))
+    Image.new('RGB', (8, 6)).save(path, 'TIFF')
+    assert read_picture(path).size == (8, 6)
+    for picture, kind, message in (
+        (Image.new('RGB', (8, 6)), 'JPEG2000', 'no image of the kinds'),
+        (large, 'PNG', 'more than 50,000,000'),
+    ):
+        picture.save(path, kind)
+        with pytest.raises(UserError, match=rf'^photo\.png .*{message}'):
+            read_picture(path)
+    assert _small(large, 1600).size == (1600, 800)
+    assert large.size == (10_000, 5_001)  # which is not changed
 
 
 def test_pictures_that_cannot_be_read_are_not_offered(actions, toy, tmp_path):
