@@ -61,4 +61,55 @@ def folders_in_names(toy: Path, target: Path) -> Path:
     return target
 
 
+def _objects(content: dict[str, Any], image: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry for entry in content['annotations'] if entry['image_id'] == image['id']]
+
+
+def yolo(toy: Path, target: Path) -> Path:
+    """Ultralytics' layout; the images without objects have no label file."""
+    for split in ('train', 'val'):
+        content, images = split_of_toy(toy, split)
+        shutil.copytree(images, target / 'images' / split)
+        (target / 'labels' / split).mkdir(parents=True)
+        for image in content['images']:
+            lines, size = [], (image['width'], image['height'])
+            for entry in _objects(content, image):
+                x, y, w, h = entry['bbox']
+                centre = f'{(x + w / 2) / size[0]} {(y + h / 2) / size[1]}'
+                lines.append(f'{entry["category_id"] - 1} {centre} {w / size[0]} {h / size[1]}')
+            if lines:
+                name = image['file_name'].replace('.jpg', '.txt')
+                (target / 'labels' / split / name).write_text('\n'.join(lines))
+    names = [category['name'] for category in content['categories']]
+    (target / 'data.yaml').write_text(f'train: images/train\nval: images/val\nnames: {names}\n')
+    return target
+
+
+def voc(toy: Path, target: Path, beside: bool = True) -> Path:
+    """XML files beside the images of each split, or VOC's own layout with lists of the splits."""
+    for split in ('train', 'val'):
+        content, images = split_of_toy(toy, split)
+        names = {category['id']: category['name'] for category in content['categories']}
+        pictures = target / (split if beside else 'JPEGImages')
+        texts = target / (split if beside else 'Annotations')
+        lists = target / 'ImageSets' / 'Main'
+        for folder in (pictures, texts) if beside else (pictures, texts, lists):
+            folder.mkdir(parents=True, exist_ok=True)
+        for image in content['images']:
+            objects = f'<filename>{image["file_name"]}</filename>'
+            for entry in _objects(content, image):
+                x, y, w, h = entry['bbox']
+                corners = dict(xmin=x + 1, ymin=y + 1, xmax=x + w, ymax=y + h)  # counted from 1
+                box = ''.join(f'<{key}>{value}</{key}>' for key, value in corners.items())
+                name = names[entry['category_id']]
+                objects += f'<object><name>{name}</name><bndbox>{box}</bndbox></object>'
+            stem = f'{split}_{Path(image["file_name"]).stem}'
+            shutil.copy(images / image['file_name'], pictures / f'{stem}.jpg')
+            (texts / f'{stem}.xml').write_text(f'<annotation>{objects}</annotation>')
+        if not beside:
+            stems = sorted(path.stem for path in texts.glob(f'{split}_*'))
+            (lists / f'{split}.txt').write_text('\n'.join(stems))
+    return target
+
+
 LAYOUTS = dict(coco_2017=coco_2017, roboflow=roboflow, folders_in_names=folders_in_names)

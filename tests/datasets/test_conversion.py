@@ -6,7 +6,7 @@ import shutil
 import sys
 
 import pytest
-from own_layouts import split_of_toy
+from own_layouts import split_of_toy, voc, yolo
 from PIL import Image
 
 from mpvit.datasets.conversion import convert_dataset
@@ -24,63 +24,6 @@ def by_image(content, prefix=''):
     return {prefix + image['file_name']: by_id[image['id']] for image in content['images']}
 
 
-def write_yolo(toy, root):
-    """Ultralytics' layout; the images without objects have no label file."""
-    for split in ('train', 'val'):
-        content, images = split_of_toy(toy, split)
-        shutil.copytree(images, root / 'images' / split)
-        (root / 'labels' / split).mkdir(parents=True)
-        for image in content['images']:
-            lines = []
-            for note in content['annotations']:
-                if note['image_id'] == image['id']:
-                    x, y, w, h = note['bbox']
-                    width, height = image['width'], image['height']
-                    centre = f'{(x + w / 2) / width} {(y + h / 2) / height}'
-                    lines.append(f'{note["category_id"] - 1} {centre} {w / width} {h / height}')
-            if lines:
-                name = image['file_name'].replace('.jpg', '.txt')
-                (root / 'labels' / split / name).write_text('\n'.join(lines))
-    names = [category['name'] for category in content['categories']]
-    (root / 'data.yaml').write_text(f'train: images/train\nval: images/val\nnames: {names}\n')
-    return root
-
-
-def xml_of(image, notes, names):
-    objects = ''
-    for note in notes:
-        x, y, w, h = note['bbox']
-        objects += (
-            f'<object><name>{names[note["category_id"]]}</name><difficult>0</difficult><bndbox>'
-            f'<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>'  # VOC counts from 1
-            f'<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>'
-        )
-    return f'<annotation><filename>{image["file_name"]}</filename>{objects}</annotation>'
-
-
-def write_voc(toy, root, beside):
-    """VOC's own layout with lists of the splits, or XML files beside the images of each split."""
-    for split in ('train', 'val'):
-        content, images = split_of_toy(toy, split)
-        names = {category['id']: category['name'] for category in content['categories']}
-        listed = []
-        for image in content['images']:
-            notes = [n for n in content['annotations'] if n['image_id'] == image['id']]
-            stem = f'{split}_{image["file_name"][:-4]}'
-            pictures = root / (split if beside else 'JPEGImages')
-            texts = root / (split if beside else 'Annotations')
-            for folder in (pictures, texts):
-                folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy(images / image['file_name'], pictures / f'{stem}.jpg')
-            (texts / f'{stem}.xml').write_text(xml_of(image, notes, names))
-            listed.append(stem)
-        if not beside:
-            lists = root / 'ImageSets' / 'Main'
-            lists.mkdir(parents=True, exist_ok=True)
-            (lists / f'{split}.txt').write_text('\n'.join(listed))
-    return root
-
-
 def assert_same(toy, target, prefix=''):
     layout = find_training_data(target)
     for split in ('train', 'val'):
@@ -94,7 +37,7 @@ def assert_same(toy, target, prefix=''):
 
 
 def test_yolo(toy, tmp_path):
-    lines = convert_dataset(write_yolo(toy, tmp_path / 'yolo'), tmp_path / 'coco')
+    lines = convert_dataset(yolo(toy, tmp_path / 'yolo'), tmp_path / 'coco')
     layout = assert_same(toy, tmp_path / 'coco')
     assert layout.classes == ('circle', 'square', 'triangle', 'star', 'cross', 'digit')
     assert lines[0].endswith('is in YOLO format')
@@ -104,7 +47,7 @@ def test_yolo(toy, tmp_path):
 
 @pytest.mark.parametrize('beside', [False, True])
 def test_pascal_voc(toy, tmp_path, beside):
-    lines = convert_dataset(write_voc(toy, tmp_path / 'voc', beside), tmp_path / 'coco')
+    lines = convert_dataset(voc(toy, tmp_path / 'voc', beside), tmp_path / 'coco')
     layout = assert_same(toy, tmp_path / 'coco', prefix='{}_')
     assert list(layout.classes) == sorted(layout.classes)
     assert lines[0].endswith('is in Pascal VOC format')
@@ -187,54 +130,40 @@ def test_labels_that_are_refused(line, folder, tmp_path):
         convert_dataset(folder, tmp_path / 'coco')
 
 
-def bomb(folder):
-    lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
-    lines += [f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 10)}]' for n in range(1, 9)]
-    (folder / 'data.yaml').write_text('\n'.join([*lines, 'names: *a8']))
-
-
-def pipe(folder):
-    label = next((folder / 'labels' / 'train').iterdir())
-    label.unlink()
-    os.mkfifo(label)
-
-
-def postscript(folder):
-    next((folder / 'images' / 'val').iterdir()).write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0')
-
-
-def no_yaml(folder):
-    (folder / 'data.yaml').write_text('names: [a')
-
-
-HOSTILE = {bomb: 'data.yaml .*values', pipe: 'a named pipe', postscript: 'kinds', no_yaml: 'YAML'}
-
-
-@pytest.mark.parametrize(('spoil', 'reason'), HOSTILE.items())
-def test_hostile_files_are_refused(spoil, reason, toy, tmp_path):
-    yolo = write_yolo(toy, tmp_path / 'yolo')
-    spoil(yolo)
+@pytest.mark.parametrize(
+    ('name', 'spoil', 'reason'),
+    [
+        ('data.yaml', lambda path: path.write_text('names: [a'), 'YAML'),
+        ('labels/train/a.txt', lambda path: (path.unlink(), os.mkfifo(path)), 'a named pipe'),
+        ('images/val/a.png', lambda path: path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0'), 'kinds'),
+    ],
+)
+def test_hostile_files_are_refused(folder, tmp_path, name, spoil, reason):
+    (folder / 'data.yaml').write_text('names: [a]')
+    for split in ('train', 'val'):
+        (folder / 'labels' / split / 'a.txt').touch()
+    spoil(folder / name)
     with pytest.raises(UserError, match=reason):
-        convert_dataset(yolo, tmp_path / 'coco')
+        convert_dataset(folder, tmp_path / 'coco')
     assert not (tmp_path / 'coco').exists()
 
 
 def test_mistakes(toy, tmp_path, monkeypatch):
-    yolo = write_yolo(toy, tmp_path / 'yolo')
+    root = yolo(toy, tmp_path / 'yolo')
     (tmp_path / 'there').mkdir()
     with pytest.raises(UserError, match='there exists already'):
-        convert_dataset(yolo, tmp_path / 'there')
+        convert_dataset(root, tmp_path / 'there')
     with pytest.raises(UserError, match='YOLO nor Pascal VOC'):
         convert_dataset(tmp_path / 'there', tmp_path / 'coco')
-    label = next((yolo / 'labels' / 'train').iterdir())
+    label = next((root / 'labels' / 'train').iterdir())
     label.write_text('0 0.5 0.5')
     with pytest.raises(UserError, match=label.name):
-        convert_dataset(yolo, tmp_path / 'coco')
-    shutil.rmtree(yolo / 'labels' / 'val')
+        convert_dataset(root, tmp_path / 'coco')
+    shutil.rmtree(root / 'labels' / 'val')
     label.unlink()
     with pytest.raises(UserError, match='labels/val'):
-        convert_dataset(yolo, tmp_path / 'coco')
+        convert_dataset(root, tmp_path / 'coco')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['there', 'yolo']
     monkeypatch.setitem(sys.modules, 'supervision', None)
     with pytest.raises(UserError, match='supervision'):
-        convert_dataset(yolo, tmp_path / 'coco')
+        convert_dataset(root, tmp_path / 'coco')
