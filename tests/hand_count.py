@@ -1,4 +1,4 @@
-"""Multiply-adds of the detectors by closed formulas, written down from the papers.
+"""Multiply-adds of detectors with MPViT by closed formulas, written down from the papers.
 
 Nothing here comes from the package.
 """
@@ -14,10 +14,6 @@ MPVIT = {  # width, layers, paths of each stage; MLP ratio
     's': ((64, 128, 216, 288), (1, 3, 6, 3), (2, 3, 3, 3), 4),
     'b': ((128, 224, 368, 480), (1, 3, 8, 3), (2, 3, 3, 3), 4),
 }
-COAT = {  # width, layers, MLP ratio of each stage; parallel layers
-    'lite_s': ((64, 128, 320, 512), (3, 4, 6, 3), (8, 8, 4, 4), 0),
-    's': ((152, 320, 320, 320), (2, 2, 2, 2), (4, 4, 4, 4), 6),
-}
 
 
 def halved(size):
@@ -32,9 +28,9 @@ def conv(kernel, before, after, size, groups=1):
     return kernel**2 * before // groups * after * area(size)
 
 
-def factorized_layer(width, ratio, size, class_token=0):
-    """Position encoding, attention of linear cost and MLP of one layer of MPViT or CoaT."""
-    tokens = area(size) + class_token
+def factorized_layer(width, ratio, size):
+    """Position encoding, attention of linear cost and MLP of one layer."""
+    tokens = area(size)
     relative = sum(conv(k, 1, heads * width // HEADS, size) for k, heads in WINDOWS.items())
     return (
         conv(3, width, width, size, groups=width)
@@ -63,38 +59,6 @@ def mpvit(widths, layers, paths, ratio, size):
         total += 2 * pointwise + depthwise  # the local branch
         total += branches * depth * factorized_layer(width, ratio, size)
         total += conv(1, (branches + 1) * width, out, size)
-    return total, sizes
-
-
-def coat(widths, layers, ratios, parallel, size):
-    total, sizes, before = 0, [], 3
-    for stage, (width, depth, ratio) in enumerate(zip(widths, layers, ratios, strict=True)):
-        stride = 2 if stage else 4
-        size = tuple(n // stride for n in size)
-        sizes.append(size)
-        total += conv(stride, before, width, size)
-        total += depth * factorized_layer(width, ratio, size, class_token=1)
-        before = width
-    for width, ratio, grid in zip(widths[1:], ratios[1:], sizes[1:], strict=True):
-        resized = 2 * 4 * width * area(grid)  # two other scales, four corners a pixel
-        total += parallel * (factorized_layer(width, ratio, grid, class_token=1) + resized)
-    return total, sizes
-
-
-def resnet50(size):
-    size = halved(size)
-    total = conv(7, 3, 64, size)
-    size, before, sizes = halved(size), 64, []
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        width = 64 * 2**stage
-        for block in range(blocks):
-            total += conv(1, before, width, size)
-            if block == 0:
-                size = halved(size) if stage else size
-                total += conv(1, before, 4 * width, size)  # of the shortcut
-            total += conv(3, width, width, size) + conv(1, width, 4 * width, size)
-            before = 4 * width
-        sizes.append(size)
     return total, sizes
 
 

@@ -5,7 +5,7 @@ import functools
 import hand_count
 import pytest
 import torch
-from hand_count import COAT, MPVIT, Transformer
+from hand_count import MPVIT, Transformer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,15 +17,6 @@ from mpvit.model_info.operations import _FORMULAS, _operations
 
 CONFIGS = 'configs/deformable_detr'
 FULL, ODD, SMALL = (800, 1333), (333, 517), (224, 224)  # those of papers, and a crooked one
-CHANNELS = dict(
-    mpvit_t=(176, 216, 216),
-    mpvit_xs=(192, 256, 256),
-    mpvit_s=(216, 288, 288),
-    mpvit_b=(368, 480, 480),
-    coat_lite_s=(128, 320, 512),
-    coat_s=(320, 320, 320),
-    r50=(512, 1024, 2048),
-)
 PUBLISHED = dict(  # G multiply-adds at 224x224, called FLOPs in the papers
     mpvit_t=1.6,
     mpvit_xs=2.9,
@@ -39,17 +30,9 @@ DOCUMENT = 'docs/model_info.md'  # its first table with a column G multiply-adds
 QUICK = ('mpvit_s', 'coat_s', 'r50')  # one of each kind
 VARIANTS = ('r50_ddetr_refine_50e', 'r50_ddetr_two_stage_50e')
 VARIANTS += ('mpvit_s_ddetr_refine_50e', 'mpvit_s_ddetr_two_stage_50e')
-NAMES = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CHANNELS]
+NAMES = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in PUBLISHED]
 CONFIG_NAMES = [pytest.param(f'{p.values[0]}_ddetr_50e', marks=p.marks) for p in NAMES]
 CONFIG_NAMES += [pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
-
-
-def backbone(name, size):
-    """Multiply-adds and sizes of outputs by hand."""
-    family, _, arch = name.partition('_')
-    if family == 'mpvit':
-        return hand_count.mpvit(*MPVIT[arch], size)
-    return hand_count.coat(*COAT[arch], size) if family == 'coat' else hand_count.resnet50(size)
 
 
 @functools.cache
@@ -72,29 +55,29 @@ def published(root, name):
     return root / CONFIGS / f'{name}_ddetr_50e.py', FULL, ODD, SMALL
 
 
-def by_hand(own, parts):
+def by_hand(arch, size, **settings):
+    """The parts of a detector with MPViT."""
+    widths = MPVIT[arch][0]
+    own, sizes = hand_count.mpvit(*MPVIT[arch], size)
+    parts = Transformer(**settings).parts((*widths[2:], widths[-1]), sizes[1:])
     return dict(parts, backbone=own, total=own + sum(parts.values()))
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [n for n in NAMES if n.values[0].startswith('mpvit')])
 def test_every_part_is_what_the_closed_formula_gives(root, name):
     for size, found in counted(*published(root, name)).items():
-        own, sizes = backbone(name, size)
-        expected = by_hand(own, Transformer().parts(CHANNELS[name], sizes[1:]))
+        expected = by_hand(name.partition('_')[2], size)
         assert {part: found[part] for part in expected} == expected
 
 
 @pytest.mark.parametrize(
-    ('config', 'settings'),
-    [
-        ('r50_ddetr_refine_50e', dict(refine=True)),
-        ('r50_ddetr_two_stage_50e', dict(refine=True, two_stage=True)),
-    ],
+    ('variant', 'settings'),
+    [('refine', dict(refine=True)), ('two_stage', dict(refine=True, two_stage=True))],
 )
-def test_refinement_and_two_stages(root, config, settings):
-    own, sizes = hand_count.resnet50((256, 320))
-    expected = by_hand(own, Transformer(**settings).parts(CHANNELS['r50'], sizes[1:]))
-    found = counted(root / CONFIGS / f'{config}.py', (256, 320))[256, 320]
+def test_refinement_and_two_stages(root, variant, settings):
+    config = root / CONFIGS / f'mpvit_s_ddetr_{variant}_50e.py'
+    expected = by_hand('s', (256, 320), **settings)
+    found = counted(config, (256, 320))[256, 320]
     assert {part: found[part] for part in expected} == expected
 
 
@@ -103,7 +86,7 @@ def test_stages_of_a_small_detector(root):
     own, sizes = hand_count.mpvit(widths, layers, paths, ratio, (130, 100))
     settings = dict(width=128, hidden=256, queries=30, encoder_layers=1, decoder_layers=2)
     settings |= dict(classes=6, heads=4, levels=2, refine=True, two_stage=True)
-    expected = by_hand(own, Transformer(**settings).parts((128, 160), sizes[1:]))
+    expected = Transformer(**settings).parts((128, 160), sizes[1:])
     found = counted(root / CONFIGS / 'mpvit_t_ddetr_toy.py', (130, 100))[130, 100]
     assert {part: found[part] for part in expected} == expected
     stages = [found[f'backbone.stages.{i}'] for i in range(3)]
@@ -120,7 +103,8 @@ def test_backbones_agree_with_the_papers(root, name):
 
 def test_other_operations_are_counted_too():
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), nn.Softmax(1)
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), nn.Softmax(1)),
+        nn.Upsample(scale_factor=2, mode='bilinear'),
     )
     count = count_operations(model, lambda m: m(torch.empty(1, 3, 10, 12, device='meta')))
     elements = 8 * 10 * 12
@@ -129,9 +113,10 @@ def test_other_operations_are_counted_too():
         '_native_batch_norm_legit_no_training': 2 * elements,
         'gelu': elements,
         '_softmax': 5 * elements,
+        'upsample_bilinear2d': 2 * 4 * 4 * elements,  # four corners
     }
-    assert count.total.multiply_adds == 27 * elements
-    assert count.total.flops == (2 * 27 + 2 + 1 + 5) * elements
+    assert count.total.multiply_adds == (27 + 4 * 4) * elements
+    assert count.total.flops == (2 * 27 + 2 + 1 + 5 + 2 * 16) * elements
     assert count.parts['0'].multiply_adds == 27 * elements
     assert count.parts['2'].flops == elements
     # convolution and norm at a time, as the norm is not folded
