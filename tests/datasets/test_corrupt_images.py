@@ -51,24 +51,13 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def replace_by_folder(path):
-    path.unlink()
-    path.mkdir()
-
-
-def replace_by_pipe(path):
-    path.unlink()
-    os.mkfifo(path)
-
-
 HARM = {
     'truncated': (truncate, 'truncated'),
     'garbage': (lambda p: p.write_bytes(b'\xff\xd8' + bytes(200)), 'no image'),
     'text': (lambda p: p.write_text('Not an image'), 'no image'),
     'empty': (lambda p: p.write_bytes(b''), 'empty'),
     'missing': (lambda p: p.unlink(), 'not exist'),
-    'folder': (replace_by_folder, 'it is a folder'),
-    'pipe': (replace_by_pipe, 'named pipe'),
+    'pipe': (lambda p: (p.unlink(), os.mkfifo(p)), 'named pipe'),
     'PostScript': (lambda p: p.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0'), 'no image of the kinds'),
 }
 

@@ -110,31 +110,6 @@ def test_another_folder_is_not_touched(wheel, tmp_path):
     assert wheel.is_file()
 
 
-def test_a_wrong_wheel_leaves_nothing(wheel, tmp_path):
-    wheel.write_bytes(wheel.read_bytes() + b' ')
-    with pytest.raises(UserError, match='sha256'):
-        write_trees_dataset(tmp_path / 'trees')
-    assert [path.name for path in tmp_path.iterdir()] == ['cache']
-
-
-def test_a_failed_download_leaves_nothing(wheel, tmp_path, monkeypatch):
-    wheel.unlink()
-    monkeypatch.setattr(wheels, '_pip', lambda: ['false'])
-    with pytest.raises(UserError, match=r'deepforest==2.1.0 cannot be downloaded'):
-        write_trees_dataset(tmp_path / 'trees')
-    assert [path.name for path in tmp_path.iterdir()] == ['cache']
-
-
-def test_an_interrupted_writing_leaves_nothing(wheel, tmp_path, monkeypatch):
-    def interrupt(xml):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trees, '_boxes', interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_trees_dataset(tmp_path / 'trees')
-    assert [path.name for path in tmp_path.iterdir()] == ['cache']
-
-
 @pytest.mark.slow
 def test_the_real_wheel(tmp_path):
     try:

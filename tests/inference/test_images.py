@@ -195,14 +195,6 @@ def test_what_is_no_image(given, message):
         as_pixels(given)
 
 
-def test_addresses_are_of_the_web(tmp_path):
-    for url in (f'file://{tmp_path}/a.png', 'ftp://a.org/a.png'):
-        with pytest.raises(UserError, match='https://'):
-            as_pixels(url)
-    with pytest.raises(UserError, match='is no address'):
-        as_pixels('http://[/a.png')
-
-
 def test_addresses_as_a_browser_takes_them(monkeypatch):
     asked = []
 

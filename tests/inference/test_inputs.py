@@ -1,6 +1,7 @@
 """What inputs stand for."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -127,6 +128,7 @@ def test_what_stands_for_nothing(folder, given, message):
         find([folder / 'b.jpg', Path(folder, given)])
 
 
-def test_other_addresses_are_refused():
-    with pytest.raises(UserError, match='s3://a/b.jpg'):
-        find(['s3://a/b.jpg'])
+@pytest.mark.parametrize('address', ['s3://a/b.jpg', 'file:///a.png', 'http://[/a.png'])
+def test_other_addresses_are_refused(address):
+    with pytest.raises(UserError, match=re.escape(address)):
+        find([address])

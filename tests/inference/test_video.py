@@ -93,12 +93,6 @@ def test_frames_of_another_size_are_scaled_to_the_first(tmp_path):
     assert [frame.mean() for frame in found] == pytest.approx(values, abs=4)
 
 
-def test_what_the_encoder_refuses_is_one_line(tmp_path):
-    writer = VideoWriter(tmp_path / 'a.mp4', moments(1)[0], (0, 0))
-    with pytest.raises(UserError, match=r'a.mp4 .*nvalid argument'):
-        writer.write(np.zeros((48, 64, 3), np.uint8), moments(1)[0])
-
-
 def test_a_file_is_closed_where_the_encoder_is_missing(tmp_path, monkeypatch):
     opened = []
 

@@ -47,15 +47,6 @@ def test_errors_are_status_1_and_repaired_copies_are_clean(tool, spoiled, tmp_pa
     tool('check_dataset', *files)
 
 
-def test_roboflow_layout(tool, toy, tmp_path):
-    for part, name in (('train2017', 'train'), ('val2017', 'valid')):
-        shutil.copytree(toy / part, tmp_path / name)
-        annotations = toy / 'annotations' / f'instances_{part}.json'
-        shutil.copy(annotations, tmp_path / name / '_annotations.coco.json')
-    result = tool('check_dataset', tmp_path, '--quick')
-    assert 'val: 6 images' in result.out
-
-
 def test_classes_and_scales_of_a_config(tool, root, data, tmp_path):
     config = tmp_path / 'own.py'
     base = 'configs/deformable_detr/mpvit_s_ddetr_50e.py'

@@ -44,7 +44,8 @@ def test_detections_may_be_written_elsewhere(tool, tiny_run, trained, tmp_path):
 
 def test_errors_of_a_run(tool, refused, evaluated, tmp_path):
     work, numbers = evaluated
-    result = tool('plot', 'errors', work, '--out', tmp_path / 'errors', '--threshold', '0.05')
+    words = ('--threshold', '0.05', '--format', 'svg')
+    result = tool('plot', 'errors', work, '--out', tmp_path / 'errors', *words)
     written = {str(path) for path in (tmp_path / 'errors').iterdir()}
     assert set(result.out.split()) == written
     assert len(written) == 10

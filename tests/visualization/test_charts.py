@@ -18,7 +18,6 @@ from mpvit.visualization.charts import (
     error_chart,
     precision_recall,
 )
-from mpvit.visualization.error_pictures import draw_errors
 from mpvit.visualization.style import shortened, svg
 
 ODD = '<b>$5_x & "ü"</b>'
@@ -150,12 +149,3 @@ def test_a_chart_for_a_page(study):
 def test_long_names_are_shortened():
     assert shortened('a' * 40, 10) == 'a' * 9 + '…'
     assert shortened('two\n lines') == 'two lines'
-
-
-def test_everything_is_written(study, tmp_path):
-    files = list(draw_errors(study, tmp_path / 'new' / 'errors', suffix='.svg', count=3))
-    assert all(file.stat().st_size > 500 for file in files)
-    assert {file.suffix for file in files} == {'.json', '.svg', '.jpg'}
-    record = json.loads((tmp_path / 'new' / 'errors' / 'errors.json').read_text())
-    assert record['stats']['AP'] == study.stats['AP']
-    assert len(record['classes']) == 5
