@@ -6,7 +6,6 @@ from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
 from mpvit.config.reading import leaf_datasets
@@ -19,7 +18,7 @@ from mpvit.datasets.check import (
     refuse_fatal,
     settings_of,
 )
-from mpvit.errors import UserError
+from mpvit.engine.distributed import by_main_process
 from mpvit.files.paths import is_address
 
 _SHOWN = 3  # kinds of problems named in the log
@@ -35,17 +34,8 @@ def refuse_bad_data(runner: Runner) -> None:
     Raises:
         UserError: The data would crash the training or spoil it; one line for each kind of problem.
     """
-    if not runner.cfg.get('quick_check', True):
-        return
-    answer: list[str | None] = [None]
-    if is_main_process():
-        try:
-            _check(runner)
-        except UserError as error:
-            answer = [str(error)]
-    broadcast_object_list(answer)
-    if answer[0]:
-        raise UserError(*answer[0].split('\n'))
+    if runner.cfg.get('quick_check', True):
+        by_main_process(lambda: _check(runner))
 
 
 def log_data(runner: Runner) -> None:
