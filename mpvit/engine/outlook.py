@@ -1,7 +1,7 @@
 """Warnings before the first step of a training that will not lead to a good detector."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,10 @@ def outlook(cfg: Config) -> Iterator[str]:
     if not made_for and whole_model(cfg) is None:
         yield from _few_images(int((counts > 0).sum()), has_trained_backbone(cfg))
     loader = cfg.get('val_dataloader') or cfg.train_dataloader
-    for scales in _scales(leaf_datasets(loader.dataset)):
-        yield from _small_objects(truth, scales)
+    pipeline = next(leaf_datasets(loader.dataset)).get('pipeline') or []
+    scales = Scales.of_pipeline(pipeline)
+    if scales is not None and scales.longest is not None:
+        yield from _small_objects(truth, scales, scales.longest)
     yield from _many_objects(counts, cfg.model.get('module', cfg.model))
 
 
@@ -81,16 +83,7 @@ def _few_images(count: int, trained_backbone: bool) -> Iterator[str]:
     yield f'{count:,} images with objects are {what}; {start}'
 
 
-def _scales(datasets: Iterable[Any]) -> Iterator[Scales]:
-    """How the images of an evaluation are resized, if it limits both sides."""
-    for dataset in datasets:
-        scales = Scales.of_pipeline(dataset.get('pipeline') or [])
-        if scales is not None:
-            yield scales
-        return
-
-
-def _small_objects(truth: Annotations, scales: Scales) -> Iterator[str]:
+def _small_objects(truth: Annotations, scales: Scales, longest: int) -> Iterator[str]:
     known = np.isfinite(truth.sizes[:, 0])  # NaN for both sides or neither
     factor = np.full(len(known), np.nan)
     factor[known] = scales.factor(truth.sizes[known])
@@ -101,15 +94,15 @@ def _small_objects(truth: Annotations, scales: Scales) -> Iterator[str]:
         boxes = truth.clipped(rows)[keep]
         parts.append(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * factor[image[keep]])
     resized = np.concatenate(parts)
-    if not len(resized) or scales.longest is None:
+    if not len(resized):
         return
     share = float((resized < _SMALL).mean())
     if share >= _SHARE:
-        own = scales.longest / float(np.median(factor[known]))  # at which images keep their size
+        own = longest / float(np.median(factor[known]))  # at which images keep their size
         yield (
             f'{share:.0%} of the training boxes are smaller than {_SMALL} px at this size (longest '
-            f'side {scales.longest}): objects of this size are rarely found; '
-            f'{_larger(scales.longest, own, resized)}'
+            f'side {longest}): objects of this size are rarely found; '
+            f'{_larger(longest, own, resized)}'
         )
 
 
