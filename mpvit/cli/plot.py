@@ -61,11 +61,8 @@ def run(kind: str, **arguments: Any) -> None:
 
 
 def _curves(work_dirs: list[str], target: str | None) -> None:
-    from mpvit.engine.run_folder import find_run
     from mpvit.visualization.curves import plot_curves
 
-    for folder in work_dirs:
-        find_run(folder)
     print(plot_curves(work_dirs, Path(target) if target else Path(work_dirs[0]) / 'curves.png'))
 
 

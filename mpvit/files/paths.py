@@ -80,32 +80,27 @@ def existing_file(path: AnyPath, what: str = 'file', hint: str = '') -> AnyPath:
     return path
 
 
-def existing_folder(path: AnyPath) -> AnyPath:
-    """The folder of a dataset, or of images.
+def existing_folder(path: AnyPath, what: str = 'folder of the dataset') -> AnyPath:
+    """A folder to read, such as that of a dataset.
+
+    Args:
+        path: The folder.
+        what: What it should be.
 
     Raises:
         UserError: There is no such folder.
     """
     path = expanded(path)
     if Path(path).is_file():
-        raise UserError(f'{path} is a file; name the folder of the dataset')
+        raise UserError(f'{path} is a file; name the {what}')
     if not Path(path).is_dir():
-        raise UserError(f'folder {path} not found')
+        raise UserError(f'{what} {path} not found')
     return path
 
 
 def existing_run(path: AnyPath) -> AnyPath:
-    """The work folder of a run.
-
-    Raises:
-        UserError: There is no such folder.
-    """
-    path = expanded(path)
-    if Path(path).is_file():
-        raise UserError(f'{path} is a file; name the work folder of a run')
-    if not Path(path).is_dir():
-        raise UserError(f'work folder {path} not found')
-    return path
+    """The work folder of a run; see `existing_folder`."""
+    return existing_folder(path, 'work folder of a run')
 
 
 def existing_checkpoint(path: str) -> str:
