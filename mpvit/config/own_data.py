@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from mpvit.config.reading import load_config, parse_options, refuse_classifier
+from mpvit.config.reading import evaluators, load_config, parse_options, refuse_classifier
 from mpvit.config.stored import config_name
 from mpvit.datasets.annotations import Split
 from mpvit.datasets.layout import Layout
@@ -86,8 +86,7 @@ def use_dataset(config: Config, layout: Layout) -> None:
         loader = config.get(f'{name}_dataloader')
         if loader is not None:
             loader.dataset = _pointed_at(loader.dataset, _places(layout, split), metainfo)
-        evaluators = config.get(f'{name}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for evaluator in evaluators(config, name):
             if 'ann_file' in evaluator:
                 evaluator['ann_file'] = str(split.ann_file)
     if 'data_root' in config:  # a variable of the file; what reads it means this

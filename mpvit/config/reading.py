@@ -240,6 +240,12 @@ def refuse_classifier(config: Config) -> None:
         )
 
 
+def evaluators(config: Config, split: str) -> list[ConfigDict]:
+    """Configs of the evaluators of a split, of which a config has one or a list."""
+    found = config.get(f'{split}_evaluator') or []
+    return found if isinstance(found, list) else [found]
+
+
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
     """The datasets inside wrappers such as ``RepeatDataset`` or ``ConcatDataset``."""
     inner: Iterable[ConfigDict] = dataset.get('datasets') or filter(None, [dataset.get('dataset')])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from mmdet.registry import DATASETS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from mpvit.config.reading import leaf_datasets
+from mpvit.config.reading import evaluators, leaf_datasets
 from mpvit.config.stored import config_name
 from mpvit.engine.run_errors import explain
 from mpvit.errors import UserError
@@ -121,12 +121,6 @@ def check_data(cfg: Config, *splits: str) -> None:
         for evaluator in evaluators(cfg, split):
             where = f'{split}_evaluator.ann_file'
             _check_path(evaluator.get('ann_file', ''), 'annotation file', where)
-
-
-def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
-    """Configs of the evaluators of a split, of which a config has one or a list."""
-    found = cfg.get(f'{split}_evaluator') or []
-    return found if isinstance(found, list) else [found]
 
 
 def _check_classes(cfg: Config, split: str, dataset: BaseDataset) -> None:

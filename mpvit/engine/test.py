@@ -10,10 +10,10 @@ from mmengine.dist import is_main_process
 
 from mpvit.config.own_data import config_on
 from mpvit.config.presets import enable_tta, without_trackers
-from mpvit.config.reading import is_of_classifier
+from mpvit.config.reading import evaluators, is_of_classifier
 from mpvit.config.stored import config_name, renamed
 from mpvit.datasets.data_files import DataFiles
-from mpvit.engine.build import build_runner, check_data, evaluators, explained
+from mpvit.engine.build import build_runner, check_data, explained
 from mpvit.engine.ownership import evaluation_folder
 from mpvit.engine.run_errors import explained_faults, traceback_in_log
 from mpvit.engine.run_folder import data_of, write_metrics
