@@ -6,14 +6,12 @@ same and decide the same.
 """
 
 import inspect
-import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
@@ -43,16 +41,9 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         is_dcn_module: float | None = None,
     ) -> None:
         """Collect the groups of a module and merge them."""
-        if prefix:  # not the outermost call of a recursion
-            super().add_params(params, module, prefix, is_dcn_module)
-            return
-        logger = MMLogger.get_current_instance()
-        logger.addFilter(_is_news)
-        try:
-            super().add_params(params, module, prefix, is_dcn_module)
-        finally:
-            logger.removeFilter(_is_news)
-        params[:] = _merge_groups(params, lr=self.base_lr, weight_decay=self.base_wd)
+        super().add_params(params, module, prefix, is_dcn_module)
+        if not prefix:  # the outermost call of a recursion
+            params[:] = _merge_groups(params, lr=self.base_lr, weight_decay=self.base_wd)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of a model and its wrapper."""
@@ -76,11 +67,6 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         except (RuntimeError, ValueError):
             return False
         return True
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether it is not a warning that a parameter which was frozen on purpose is frozen."""
-    return 'is skipped since its requires_grad' not in record.getMessage()
 
 
 def _merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:

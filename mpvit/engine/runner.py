@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from mpvit.engine.run_folder import candidates, checkpoint_run, run_of
 from mpvit.errors import UserError, printable
 
 _BEGINNINGS = ('before_train', 'before_val', 'before_test')
+# that a parameter which was frozen on purpose is frozen; what mmengine itself calls a folder by
+_NO_NEWS = re.compile('is skipped since its requires_grad|"FileClient"|"HardDiskBackend"')
 _POWERS = {'linear': 1.0, 'sqrt': 0.5}  # of the batch, by which the learning rate grows
 
 
@@ -186,12 +189,18 @@ class PortableRunner(Runner):
     ) -> MMLogger:
         """Build the logger; see `Runner.build_logger`."""
         logger = super().build_logger(log_level, log_file, **kwargs)
+        logger.addFilter(_is_news)
         logger.addFilter(_made_printable)
         console_level = self.cfg.get('console_log_level')
         for handler in logger.handlers:
             if console_level and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(max(handler.level, logging.getLevelName(console_level)))
         return logger
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether it is not one of mmengine's warnings about what is meant to be so."""
+    return record.levelno != logging.WARNING or not _NO_NEWS.search(record.getMessage())
 
 
 def _made_printable(record: logging.LogRecord) -> bool:

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.optim import MultiStepLR, build_optim_wrapper
 from torch import nn
 
@@ -152,15 +151,6 @@ def test_resuming_from_merged_groups_on_another_kernel():
     assert not any(group['fused'] for group in other.optimizer.param_groups)
     train(resumed, other, (10, 20))
     assert difference(model, resumed) < 2e-6
-
-
-def test_frozen_parameters_are_no_news(caplog):
-    MMLogger.get_instance('frozen', logger_name='frozen').addHandler(caplog.handler)
-    model = Model()
-    groups = wrapper_of(model).param_groups
-    assert not any(p is model.frozen.weight for group in groups for p in group['params'])
-    assert 'offsets.bias' in caplog.text  # the rules are still logged
-    assert 'requires_grad' not in caplog.text
 
 
 def test_groups_with_frozen_parameters_cannot_take_a_state_without_them():

@@ -1,7 +1,6 @@
 """Checkpoints that survive a kill, a full disk and a step in the middle of an epoch."""
 
 import copy
-import logging
 import re
 import time
 from collections import deque
@@ -92,11 +91,7 @@ class DurableCheckpointHook(CheckpointHook):
             UserError: The folder has checkpoints of another run than the one that is resumed.
         """
         self._begin(runner)
-        runner.logger.addFilter(_is_news)
-        try:
-            super().before_train(runner)
-        finally:
-            runner.logger.removeFilter(_is_news)
+        super().before_train(runner)
         self._time = time.monotonic()
         self._find_files(runner)
         if is_main_process():
@@ -302,11 +297,6 @@ def is_accumulating(runner: Runner) -> bool:
     """Whether gradients of the last steps wait for further ones before the weights change."""
     complete = getattr(runner.optim_wrapper, 'should_update', None)
     return complete is not None and not complete()
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether it is not mmengine's warning about its own way to name a folder."""
-    return not any(name in record.getMessage() for name in ('FileClient', 'HardDiskBackend'))
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
