@@ -1,12 +1,8 @@
 """Bad inputs: each ends in one line with the word that helps, without a traceback."""
 
-import copy
-import json
 import os
-import pickle
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -91,51 +87,15 @@ def changed(edit: Callable[[dict], object], resume: bool = False) -> Command:
     return command
 
 
-def annotation_file(content: str | bytes) -> Command:
+def annotation_file(content: str) -> Command:
     """Train on an annotation file."""
 
     def command(place: Place) -> list[object]:
         path = place.folder / 'train.json'
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        path.write_text(content)
         return option(f'train_dataloader.dataset.ann_file={path}')(place)
 
     return command
-
-
-def annotations(edit: Callable[[dict], object]) -> Command:
-    """Train on annotations after a change."""
-
-    def command(place: Place) -> list[object]:
-        content = json.loads((place.toy / 'annotations/instances_train2017.json').read_text())
-        edit(content)
-        return annotation_file(json.dumps(content))(place)
-
-    return command
-
-
-def images(
-    harm: Callable[[list[Path]], object], *options: str, folder: str = 'train2017'
-) -> Command:
-    """Train on a copy of the dataset, or test on it, after harm to its images."""
-
-    def command(place: Place) -> list[object]:
-        data = shutil.copytree(place.toy, place.folder / 'data')
-        harm(sorted((data / folder).iterdir()))
-        overrides = [text.replace(str(place.toy), str(data)) for text in place.options]
-        if folder == 'val2017':
-            place.options = overrides
-            return evaluate(place, place.trained / 'epoch_2.pth')
-        return train(place, *overrides, 'train_dataloader.sampler.shuffle=False', *options)
-
-    return command
-
-
-def truncate(paths: list[Path]) -> None:
-    paths[0].write_bytes(paths[0].read_bytes()[:-300])
-
-
-def remove(count: int) -> Callable[[list[Path]], object]:
-    return lambda paths: [path.unlink() for path in paths[:count]]
 
 
 def incomplete(*present: str) -> Command:
@@ -170,28 +130,9 @@ def other_names(content: dict) -> None:
     content['meta']['dataset_meta'] = {'classes': names}
 
 
-def weights_only(content: dict) -> None:
-    for key in [key for key in content if key != 'state_dict']:
-        del content[key]
-
-
-def set_box(box: object) -> Callable[[dict], object]:
-    return lambda content: content['annotations'][0].update(bbox=box)
-
-
-def duplicate(key: str) -> Callable[[dict], object]:
-    return lambda content: content[key].append(copy.deepcopy(content[key][0]))
-
-
-def outside(content: dict) -> None:
-    for annotation in content['annotations']:
-        annotation['bbox'] = [-9, -9, 5, 5]
-
-
 CLASSES = 'train_dataloader.dataset.metainfo.classes'
 OTHERS = 'triangle,star,cross,digit'
 INIT = 'model.backbone.init_cfg'
-SKIPPED = 'train_dataloader.dataset.max_skipped_images'
 ANNOTATIONS = 'annotations/instances_train2017.json'
 
 CLASSIFIER = {
@@ -205,10 +146,8 @@ COMMANDS: dict[int, dict[str, str]] = {
         'train configs': 'configs folder checkpoints',
         'train TOY --amp fp16': '--amp bf16',
         'train TOY --device tpu': '--device tpu cuda:N',
-        'train TINY --data DIR/none': 'DIR/none',
         'train TINY --data TINY': 'tiny.py folder',
         'train TINY --data DIR': 'DIR train',
-        'train TINY --val-ann none.json': 'none.json',
         'train TINY --train-images DIR': '--data --train-ann',
         'train TOY --pretrained mpvit_smal_in1k': 'mpvit_small_in1k',
         'train TOY --pretrained official': 'leave it out',
@@ -220,14 +159,10 @@ COMMANDS: dict[int, dict[str, str]] = {
         'infer TOY TRAINED PHOTO': 'of another shape beside tiny.py',
         'weights r50_ddetr': 'r50_ddetr_50e',
         'convert_checkpoint official DIR/x.pth': 'config',
-        'convert_checkpoint setup.py DIR/no/x.pth': 'DIR/no',
         'check_dataset none': 'none',
         'check_dataset DIR': '--train-ann',
-        'check_dataset docs --picture DIR/x': 'DIR/x .png .pdf',
         'check_dataset docs --picture DIR/x.txt': 'x.txt .png',
-        'check_dataset docs --picture DIR/x.png.bmp': 'x.png.bmp .png',
         'browse_dataset TOY --out README.md': 'README.md',
-        'browse_dataset TOY --out DIR/x --data nowhere': 'nowhere',
         'browse_dataset TOY --out DIR/x --data DATA --classes sqare': 'sqare square',
         'infer TINY TRAINED none.jpg': 'none.jpg',
         'infer TINY TRAINED DATA/annotations': 'DATA/annotations .jpg',
@@ -235,7 +170,6 @@ COMMANDS: dict[int, dict[str, str]] = {
         'infer TINY TRAINED PHOTO --out PHOTO': '--out PHOTO',
         'infer TINY TRAINED PHOTO --classes cirlce': 'cirlce circle',
         'infer TINY TRAINED PHOTO --device cuda:7': 'cuda:7',
-        'export TOY setup.py --format onnx --out README.md': 'README.md',
         'export TINY TRAINED --out none/a.onnx': 'none',
         'export TINY TRAINED --format openvino --out DIR/a.onnx': 'openvino .xml',
         'export TINY TRAINED --size 100 100 --out DIR/a.onnx': '128',
@@ -243,26 +177,17 @@ COMMANDS: dict[int, dict[str, str]] = {
         'export TINY TRAINED --dtype fp16 --format aotinductor --out DIR/a.pt2': 'fp16 aotinductor',
         'plot curves none': 'none',
         'plot curves docs': 'docs scalars.json',
-        'plot curves docs --out README.md': 'README.md',
         'plot curves docs --out x.gif': '.png .svg .pdf',
         'plot errors docs': 'docs mpvit',
         'plot errors setup.py': 'setup.py file',
         'plot errors --ann setup.py --detections none --out DIR/x': 'none',
         'report none': 'none',
         'report docs': 'docs metrics.json',
-        'report docs --out no/x.html': 'no',
-        'run none.py': 'none.py',
         'run mmdet/tools/none.py': 'mmdet/tools/none.py',
         'run README.md': 'README.md',
-        'run tools': 'tools',
-        'run mmdet': 'mmdet',
         'show_queries TINY TRAINED none.jpg --out DIR/x.png': 'none.jpg',
-        'show_queries TINY TRAINED PHOTO --out x.gif': 'x.gif .png',
-        'show_queries TINY TRAINED PHOTO --out DIR/x.png --device cuda:7': 'cuda:7',
-        'show_queries TINY TRAINED PHOTO --out DIR/x.png --device foo': 'foo',
         'show_queries TINY TRAINED PHOTO --out DIR/x.png --layer 2': 'layer 2',
         'model_info mpvit_x_ddetr_50e': 'mpvit_xs_ddetr_50e',
-        'model_info TOY --json README.md': 'README.md',
         'model_info TOY --device tpu': 'tpu',
         'model_info TOY --device meta': 'meta',
         'model_info configs/deformable_detr/coat_s_ddetr_50e.py --size 31 64': '31x64',
@@ -273,7 +198,6 @@ COMMANDS: dict[int, dict[str, str]] = {
         'app TINY setup.py --images configs': 'configs picture',
     },
     2: {
-        'train TOY --speed': '--speed',
         'train TOY --epochs 0': '--epochs',
         'train TOY --batch-size most': '--batch-size most',
         'train TOY --name a/b': '--name a/b',
@@ -282,27 +206,19 @@ COMMANDS: dict[int, dict[str, str]] = {
         'train TOY --from-scratch --load-from setup.py': '--from-scratch --load-from',
         'browse_dataset TOY --out DIR/x --count 0': '--count 1000',
         'infer TINY TRAINED PHOTO --threshold 30': '--threshold 30',
-        'infer TINY TRAINED PHOTO --batch-size 0': '--batch-size 0',
         'infer TINY TRAINED PHOTO --tile 8': '--tile 8',
-        'plot errors docs --threshold 30': '--threshold 30',
-        'plot errors docs --count 0': '--count 1000',
-        'report docs --count 1001': '--count 1000',
         'report docs --threshold nan': '--threshold nan',
         'model_info TOY --size 0 100': '--size',
-        'model_info TOY --runs 0': '--runs',
         'test --eval segm TOY': '--eval segm',
         'check_dataset': 'files',
         'check_dataset DIR --train-ann TINY': 'files',
         'check_dataset --train-ann TINY': '--train-ann --train-images',
         'check_dataset DIR --quick --fix a.json': '--quick',
-        'check_dataset DIR --workers 0': '--workers',
         'check_dataset DIR --fix a.json --fix-val ./a.json': '--fix --fix-val',
         'check_dataset DIR --json a.json --fix a.json': '--json --fix',
         'browse_dataset TOY --out DIR/x --draws 9': '--draws',
         'browse_dataset TOY --out DIR/x --seed -1': '--seed',
         'export TOY setup.py --format tflite': '--format tflite',
-        'export TINY TRAINED --size 0 128': '--size',
-        'export TINY TRAINED --batch-size -1': '--batch-size',
         'plot curves docs tests': '--out',
         'plot errors': 'WORK_DIR --ann --detections',
         'plot errors --ann setup.py': '--ann --detections',
@@ -313,15 +229,10 @@ COMMANDS: dict[int, dict[str, str]] = {
         'model_info TOY --size 100': '--size',
         'app TOY': 'CONFIG CHECKPOINT',
         'app --port 0': '--port',
-        'app --max-upload 0': '--max-upload',
     },
 }
 # the others by name: command, and words of its message
 CASES: dict[str, tuple] = {
-    'half a value': (option('model.backbone.out_indices=[1,'), 'out_indices'),
-    'misspelt entry': (option('train_dataloader.batch_sise=3'), 'batch_sise batch_size'),
-    'misspelt top-level entry': (option('epochs=3'), 'epochs max_epochs'),
-    'past the end of a list': (option('custom_hooks.99.type=Hook'), 'custom_hooks 99'),
     'a variable of the file': (option('EPOCHS=3'), 'EPOCHS param_scheduler.1.T_max'),
     'a pipeline by its variable': (
         option('train_pipeline.1.prob=0'),
@@ -331,17 +242,9 @@ CASES: dict[str, tuple] = {
         lambda place: [*option()(place), '--freeze', 9],
         'frozen_stages 9',
     ),
-    'below a number': (option('max_epochs.first=3'), 'max_epochs.first'),
     'launcher without environment': (
         lambda place: [*option()(place), '--launcher', 'pytorch'],
         '--launcher torchrun',
-    ),
-    'syntax error': (config('model = dict(\n'), 'mine.py SyntaxError'),
-    'undefined name': (config("_base_ = 'TINY'\nmax_epochs = EPOCHS\n"), 'mine.py EPOCHS'),
-    'missing base config': (config("_base_ = './none.py'\n"), 'mine.py none.py'),
-    'YAML with Python objects': (
-        config('model: !!python/object/apply:os.system ["true"]', 'mine.yaml'),
-        'mine.yaml ConstructorError',
     ),
     'no model': (config("_base_ = 'TINY'\nmodel = None\n"), 'mine.py model'),
     'no queries': (option('model.num_queries=-1'), 'num_queries -1'),
@@ -379,14 +282,7 @@ CASES: dict[str, tuple] = {
         'nowhere.json test_evaluator.ann_file',
     ),
     'JSON that breaks off': (annotation_file('{"images": ['), 'train.json'),
-    'empty annotation file': (annotation_file(''), 'train.json'),
-    'JSON in UTF-16': (annotation_file('{}'.encode('utf-16')), 'train.json'),
-    'JSON of something else': (annotation_file('{"images": []}'), 'train.json categories'),
-    'list in place of COCO': (annotation_file('[]'), 'train.json list'),
     'misspelt class': (option(f'{CLASSES}=circel,square,{OTHERS}'), 'circel circle'),
-    'classes in another order': (option(f'{CLASSES}=square,circle,{OTHERS}'), 'metainfo.classes'),
-    'no box': (annotations(lambda content: content['annotations'][0].pop('bbox')), 'bbox'),
-    'annotation id twice': (annotations(duplicate('annotations')), 'train.json annotations id'),
     'empty checkpoint': (file(b''), 'x.pth empty'),
     'half a checkpoint': (spoilt(lambda content: content[: len(content) // 2]), 'x.pth'),
     'checkpoint that runs code': (
@@ -399,46 +295,11 @@ CASES: dict[str, tuple] = {
         'classifier detector --pretrained',
     ),
     'other number of classes': (changed(three_classes), 'cls_branches (3,) (6,)'),
-    'resume from weights alone': (changed(weights_only, resume=True), 'optimizer load_from'),
     'resume from other classes': (changed(other_names, resume=True), 'dragon load_from'),
     'converting what is not official': (
         lambda place: ['convert_checkpoint', place.trained / 'epoch_2.pth', place.folder / 'x.pth'],
         'epoch_2.pth',
     ),
-}
-# the same errors have a fast test at what raises them
-SLOW: dict[str, tuple] = {
-    'no image': (annotations(lambda content: content['images'].clear()), 'train.json image'),
-    'no annotation': (annotations(lambda content: content['annotations'].clear()), 'box'),
-    'no category': (
-        annotations(lambda content: content['categories'].clear()),
-        'train.json categories',
-    ),
-    'box of NaN': (annotations(set_box([1, 2, float('nan'), 4])), 'bbox nan'),
-    'box of three numbers': (annotations(set_box([1, 2, 3])), 'bbox [1,'),
-    'every box outside its image': (annotations(outside), 'train.json box'),
-    'image id twice': (annotations(duplicate('images')), 'train.json id'),
-    'truncated image': (images(truncate), f'000000000001.jpg {SKIPPED}'),
-    'empty image': (images(lambda paths: paths[0].write_bytes(b'')), '000000000001.jpg empty'),
-    'text named .jpg': (images(lambda paths: paths[0].write_text('no')), '000000000001.jpg'),
-    'missing image': (images(remove(1)), '000000000001.jpg exist'),
-    'folder without any image': (images(remove(99)), '000000000001.jpg 8'),
-    'more than allowed': (images(remove(4), f'{SKIPPED}=2'), f'000000000003.jpg {SKIPPED}=2'),
-    'truncated image of a test': (images(truncate, folder='val2017'), 'val2017/000000000001.jpg'),
-    'web page': (file('<!doctype html>'), 'x.pth web docs/checkpoints.md'),
-    'text': (file('weights'), 'x.pth text'),
-    'Git LFS pointer': (file('version https://git-lfs.github.com/spec/v1'), 'x.pth lfs'),
-    'damaged in the middle': (
-        spoilt(
-            lambda content: (
-                content[: len(content) // 2] + bytes(64) + content[len(content) // 2 + 64 :]
-            )
-        ),
-        'x.pth checksum',
-    ),
-    'other sha256 than its name': (file({}, 'weights-0123abcd.pth'), 'sha256 0123abcd'),
-    'pickle that runs code': (file(pickle.dumps(Malicious())), 'x.pth'),
-    'tensor': (file(torch.zeros(1)), 'x.pth Tensor'),
 }
 
 
@@ -465,13 +326,9 @@ def named(place: Place, text: str) -> list[str]:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='two cases are of a machine without a GPU')
-@pytest.mark.parametrize(
-    'case',
-    [*CASES.values(), *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW.values())],
-    ids=[name.replace(' ', '-') for name in (*CASES, *SLOW)],
-)
-def test_bad_input(case, place, refused):
-    command, helps = case
+@pytest.mark.parametrize('name', CASES)
+def test_bad_input(name, place, refused):
+    command, helps = CASES[name]
     assert 'Starting' not in refused(*command(place), says=named(place, helps)).out
 
 
