@@ -114,15 +114,6 @@ def test_addresses_in_turn_and_what_each_said(server, cache, capsys):
     assert capsys.readouterr().err.count('Downloading') == 5
 
 
-@pytest.mark.parametrize('content', [b'\x1f\x8b00000', b'\x10' + bytes(7) + b'{"a": 1}'])
-def test_what_is_no_checkpoint_is_not_kept(content, server, cache):
-    folder, url = server
-    (folder / 'x.pth').write_bytes(content)
-    with pytest.raises(UserError, match=f'{url}/x.pth is truncated, damaged or no checkpoint'):
-        cached(f'{url}/x.pth')
-    assert files_in(cache) == []
-
-
 def test_addresses_that_are_none():
     with pytest.raises(UserError, match='is no address'):
         cached('http://[::1/x.pth')
