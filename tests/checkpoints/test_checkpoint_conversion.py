@@ -109,13 +109,6 @@ def test_imagenet_classifier_and_counters_are_dropped_and_told(official):
     assert '322 dropped: copy of another tensor, verified equal' in text
 
 
-def test_prefix_of_a_distributed_wrapper(official):
-    weights = official('detector_r50')
-    wrapped = {f'module.{name}': value for name, value in weights.items()}
-    ours, _ = to_ours({'model': wrapped})
-    assert_equal(ours['state_dict'], to_ours({'model': weights})[0]['state_dict'])
-
-
 def test_moving_average_is_taken_only_when_asked_for(official):
     weights = official('backbone_mpvit_tiny')
     average = {name: value + 1 for name, value in weights.items()}
@@ -143,14 +136,6 @@ def test_unknown_names_are_an_error(official):
     weights['transformer.extra.weight'] = torch.zeros(1)
     with pytest.raises(UserError, match=r'1 unexpected tensors \(transformer\.extra\.weight\)'):
         to_ours({'model': weights})
-
-
-def test_missing_tensor_is_found_by_the_model(official, detector):
-    weights = official('detector_r50')
-    del weights['transformer.level_embed']
-    ours, _ = to_ours({'model': weights})
-    with pytest.raises(UserError, match=r'1 missing \(level_embed\)'):
-        check_fit(ours, detector('r50').state_dict())
 
 
 def test_other_forms_are_left_alone():

@@ -48,12 +48,6 @@ def runner():
     )
 
 
-def test_function_objects_from_before_the_import_of_mpvit():
-    """The functions that mmengine itself registered are still there to be called directly."""
-    assert checkpoint._safe_torch_load.__module__ == 'mpvit.checkpoints.loading'
-    assert checkpoint.load_url.__module__ == 'mpvit.checkpoints.loading'
-
-
 def from_the_web(load):
     with web.serving(Path.cwd()) as url:
         load(f'{url}/x.pth')

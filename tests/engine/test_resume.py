@@ -7,14 +7,13 @@ import random
 import shutil
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import interruptions
 import pytest
 import torch
 from interruptions import Crash, InterruptHook, difference, differences
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 
 from mpvit.checkpoints.reading import read
 from mpvit.engine.hooks import checkpoint as durable_checkpoint
@@ -303,26 +302,6 @@ def test_nothing_outside_the_folder_is_deleted(run, tmp_path):
     run(work, *ALONE, resume='auto')
     assert sorted(path.name for path in outside.iterdir()) == sorted(names)
     assert (work / 'epoch_2.pth').exists()
-
-
-def test_nothing_is_deleted_before_it_is_known_whose_run_it_is(folder):
-    begin_run(folder)
-    hub = MessageHub('of another run')
-    hub.update_info_dict({RUN: 'other', 'keep_ckpt_ids': [1, 2, 3]})
-    place = dict(work_dir=str(folder), _load_from='elsewhere/epoch_3.pth')
-    before = contents(folder)
-    with pytest.raises(UserError, match='holds another run'):
-        durable_checkpoint.DurableCheckpointHook(max_keep_ckpts=1).before_train(
-            SimpleNamespace(message_hub=hub, iter=6, **place)
-        )
-    assert contents(folder) == before
-
-
-def test_a_used_folder_is_not_trained_into(run, tiny, folder):
-    before = contents(folder)
-    with pytest.raises(UserError, match='--resume'):
-        train(tiny[0], work_dir=str(folder), cfg_options=tiny[1])
-    assert contents(folder) == before
 
 
 def test_another_run_is_not_resumed_over_the_one_of_a_folder(tmp_path, folder):

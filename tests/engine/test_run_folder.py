@@ -134,15 +134,6 @@ def test_no_config_in_the_folder_is_executed(tmp_path):
     assert not (tmp_path / 'executed').exists()
 
 
-def test_broken_records_are_named(tmp_path):
-    (tmp_path / 'metrics.json').write_text('{')
-    with pytest.raises(UserError, match=r'metrics.json is no JSON'):
-        _ = find_run(tmp_path).evaluation
-    (tmp_path / 'tiny.py').write_text('model = (')
-    with pytest.raises(UserError, match='cannot read config .*tiny.py'):
-        _ = find_run(tmp_path).config
-
-
 def test_detections_without_a_word_about_the_data(tmp_path):
     make_up(tmp_path, 5, 3)
     with pytest.raises(UserError, match='does not say what was evaluated'):

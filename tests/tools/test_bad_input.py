@@ -385,6 +385,7 @@ def test_wrong_flags_answer_at_once(root):
         ('convert_dataset none new', 'none'),
         ('convert_dataset docs tests', 'tests'),
         ('data trees docs', 'docs'),
+        (f'infer {TOY} README.md none.jpg', 'none.jpg'),
         ('data toy setup.py', 'setup.py'),
     ],
 )

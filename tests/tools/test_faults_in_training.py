@@ -2,15 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 
-import pytest
 import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from runs import environment, free_port, log_of, wait_for
+from runs import log_of
 
 from mpvit.checkpoints.reading import read
 
@@ -103,20 +100,6 @@ def test_training_ends_with_the_images_and_the_last_checkpoint(tiny_run, refused
     assert all(v.isfinite().all() for v in floats(read(work / 'epoch_1.pth')['state_dict']))
 
 
-@pytest.mark.slow  # tests/engine/test_finite.py has it for a small model
-def test_watching_changes_no_bit(tiny_run, tiny, trained, tmp_path):
-    more = (
-        "optim_wrapper = dict(type='OptimWrapper')\n"
-        'default_hooks = dict(**_base_.default_hooks, _delete_=True)\n'
-        "del default_hooks['finite']\n"
-    )
-    tiny_run('train', config=write_config(tmp_path, tiny[0], more=more))
-    assert 'FiniteStepHook' not in log_of(tmp_path / 'work')
-    watched, plain = (read(folder / 'epoch_2.pth') for folder in (trained, tmp_path / 'work'))
-    for name, value in plain['state_dict'].items():
-        assert torch.equal(value, watched['state_dict'][name]), name
-
-
 def test_a_worker_that_is_killed_ends_training_in_one_line(tiny_run, refused, tiny, tmp_path):
     file = str(tmp_path / 'now')
     config = write_config(
@@ -134,39 +117,3 @@ def test_a_worker_that_is_killed_ends_training_in_one_line(tiny_run, refused, ti
     words.append(f'the last checkpoint is {work}/epoch_1.pth')
     tiny_run('train', config=config, run=refused, says=words)
     assert read(work / 'epoch_1.pth')
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_other_before_the_timeout(root, tiny, tmp_path):
-    config, places = tiny
-    port, processes = free_port(), []
-    for rank in range(2):
-        processes.append(
-            subprocess.Popen(
-                [
-                    sys.executable, 'tools/train.py', str(config), '--launcher', 'pytorch',
-                    '--work-dir', str(tmp_path / 'work'), '--cfg-options', *places,
-                    'train_cfg.max_epochs=500', 'train_dataloader.batch_size=2',
-                ],
-                cwd=root,
-                env=environment(
-                    root, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
-                    MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
-                ),
-                stdout=subprocess.DEVNULL,
-                stderr=(tmp_path / f'{rank}.txt').open('w'),
-            )
-        )  # fmt: skip
-    try:
-        wait_for((tmp_path / 'work' / 'epoch_2.pth').exists, 'the second epoch')
-        processes[1].kill()
-        # seconds, on an idle machine; gloo's timeout is 30 minutes
-        assert processes[0].wait(900) == 1
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    last = (tmp_path / '0.txt').read_text().strip().splitlines()[-1]
-    assert last.startswith('error (rank 0): another process of this run ended or cannot be reach')
-    assert f'the last checkpoint is {tmp_path}/work/epoch_' in last
-    assert 'Traceback' not in (tmp_path / '0.txt').read_text()

@@ -86,12 +86,6 @@ def test_precision_and_mirror_images(test, flags):
     assert list(metrics_of(work))[:12] == TWELVE
 
 
-def test_a_compiler_is_asked_for_in_one_line(tiny_run, refused, trained, monkeypatch):
-    monkeypatch.setenv('CXX', '/nowhere/g++')
-    words = ['error: compile needs a C++ compiler']
-    tiny_run('test', trained / 'epoch_2.pth', '--compile', run=refused, says=words)
-
-
 def test_averaged_weights_and_several_evaluators(tool, tiny, trained, tmp_path):
     """Averages are tested as they are: a checkpoint's weights are the average already."""
     config, places = tiny
