@@ -77,17 +77,12 @@ def _merge_groups(groups: Iterable[Group], **defaults: Any) -> list[Group]:
     defaults = {key: value for key, value in defaults.items() if value is not None}
     merged: list[tuple[Group, list[nn.Parameter]]] = []
     for group in groups:
-        settings = {**defaults, **settings_of_group(group)}
+        settings = {**defaults, **{k: v for k, v in group.items() if k != 'params'}}
         home = next((params for known, params in merged if known == settings), None)
         if home is None:
             merged.append((settings, home := []))
         home.extend(group['params'])
     return [dict(params=params, **settings) for settings, params in merged]
-
-
-def settings_of_group(group: Group) -> Group:
-    """What an optimizer keeps of a group beside its ``params``."""
-    return {key: value for key, value in group.items() if key != 'params'}
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -46,17 +46,22 @@ def check_resume(
         DamagedState: It cannot.
         WeightsError: Its weights hold something else.
     """
-    wrapper, schedulers = runner.optim_wrapper, runner.param_schedulers
-    optimizer = wrapper.optimizer if isinstance(wrapper, OptimWrapper) else None
+    schedulers = runner.param_schedulers
     states = [s.state_dict() for s in schedulers or () if hasattr(s, 'state_dict')]
     try:
-        check_state(checkpoint, detector_of(runner), optimizer, states)
+        check_state(checkpoint, detector_of(runner), single_optimizer(runner), states)
     except DamagedState as error:
         raise DamagedState(
             f'checkpoint {path} is damaged: {error}; resume from one that was written earlier'
         ) from error
     except WeightsError as error:
         raise WeightsError(f'{path}: {error}') from error
+
+
+def single_optimizer(runner: Runner) -> Optimizer | None:
+    """The optimizer of a runner; None if it has several, or none yet."""
+    wrapper = runner.optim_wrapper
+    return wrapper.optimizer if isinstance(wrapper, OptimWrapper) else None
 
 
 def check_state(
@@ -110,7 +115,7 @@ def _faults(
         if gradient is not None and gradient.shape != parameter.shape:
             yield f'gradients: {name} {_shapes(gradient, parameter)}'
     if optimizer is not None and 'optimizer' in checkpoint:
-        yield from _optimizer_faults(checkpoint['optimizer'], model, optimizer)
+        yield from _optimizer_faults(checkpoint['optimizer'], optimizer)
 
 
 def _fit(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> bool:
@@ -284,7 +289,7 @@ def _shapes(value: Tensor, wanted: Tensor) -> str:
     return f'has the shape {tuple(value.shape)} instead of {tuple(wanted.shape)}'
 
 
-def _optimizer_faults(state: Mapping[str, Any], model: nn.Module, optimizer: Optimizer) -> Faults:
+def _optimizer_faults(state: Mapping[str, Any], optimizer: Optimizer) -> Faults:
     saved, groups = state['param_groups'], optimizer.param_groups
     for number, group in enumerate(saved):
         for key in _unsound_settings(group, groups[0], optimizer.defaults):
@@ -292,10 +297,7 @@ def _optimizer_faults(state: Mapping[str, Any], model: nn.Module, optimizer: Opt
     numbers = [number for group in saved for number in group['params']]
     parameters = [p for group in groups for p in group['params']]
     if [len(g['params']) for g in saved] != [len(g['params']) for g in groups]:
-        # mmengine's groups of one each; any others are for `fit_optimizer_state` to tell
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if [len(g['params']) for g in saved] != [1] * len(parameters):
-            return
+        return  # for `fit_optimizer_state` to tell
     for number, parameter in zip(numbers, parameters, strict=True):
         own = state['state'].get(number)
         if own:  # a parameter that never had a gradient has none

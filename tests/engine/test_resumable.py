@@ -166,19 +166,6 @@ def test_several_optimizers_have_a_state_each(checkpoint, model):
         check_state(checkpoint, model)
 
 
-def test_a_group_for_every_parameter(checkpoint, model, optimizer):
-    """As mmengine's constructor makes them; they are merged later."""
-    alone = torch.optim.AdamW([dict(params=[p]) for p in model.parameters()], lr=1e-3)
-    model(torch.ones(1, 3)).sum().backward()
-    alone.step()
-    checkpoint['optimizer'] = copy.deepcopy(alone.state_dict())
-    checkpoint['param_schedulers'][0]['base_values'] *= 2
-    check_state(checkpoint, model, optimizer)
-    checkpoint['optimizer']['state'][1]['exp_avg'] = torch.zeros(7)
-    with pytest.raises(DamagedState, match='state 1 exp_avg has the shape'):
-        check_state(checkpoint, model, optimizer)
-
-
 @pytest.mark.parametrize(
     ('place', 'value', 'named'),
     [

@@ -5,22 +5,6 @@ import pickle
 
 import pytest
 import torch
-from runs import log_of
-
-EVERY_PARAMETER = [
-    'optim_wrapper.constructor=DefaultOptimWrapperConstructor',
-    'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.5',
-]
-
-
-def test_resuming_a_training_with_a_group_for_every_parameter(tiny_run, tmp_path):
-    tiny_run('train', options=[*EVERY_PARAMETER, 'train_cfg.max_epochs=1'])
-    tiny_run('train', '--resume', options=EVERY_PARAMETER[1:])
-    assert 'groups of the checkpoint merged into 2.' in log_of(tmp_path / 'work')
-    state = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=False)
-    lrs = [group['lr'] for group in state['optimizer']['param_groups']]
-    assert len(lrs) == 2
-    assert min(lrs) == max(lrs) / 2
 
 
 def losses_of(work):

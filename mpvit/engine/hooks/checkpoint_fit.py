@@ -1,11 +1,10 @@
 """What stands between a checkpoint that was read and a model that loads it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
@@ -21,8 +20,8 @@ from mpvit.checkpoints.compatibility import WeightsError, add_neck_biases, check
 from mpvit.checkpoints.formats import weights_of
 from mpvit.config.stored import own_config_hint
 from mpvit.engine.hooks import detector_of
-from mpvit.engine.optimizer import KERNELS, settings_of_group
-from mpvit.engine.resumable import check_resume
+from mpvit.engine.optimizer import KERNELS
+from mpvit.engine.resumable import check_resume, single_optimizer
 from mpvit.errors import UserError, listed
 
 _LOAD_FROM = 'start a new training from its weights with --cfg-options load_from=FILE instead'
@@ -69,7 +68,8 @@ class CheckpointFitHook(Hook):
             runner.logger.warning('The checkpoint names other classes than the test set.')
         if training:
             check_fit(checkpoint, model.state_dict())
-            _fit_optimizer(runner, checkpoint, model)
+            if runner._resume:
+                fit_optimizer_state(checkpoint, single_optimizer(runner))
         else:
             try:
                 check_loadable(checkpoint, model)
@@ -122,13 +122,6 @@ def _check_classes(checkpoint: dict[str, Any], classes: list[str] | None) -> Non
     checkpoint['meta'].pop('config', None)
 
 
-def _fit_optimizer(runner: Runner, checkpoint: dict[str, Any], model: nn.Module) -> None:
-    if runner._resume and isinstance(runner.optim_wrapper, OptimWrapper):
-        line = fit_optimizer_state(checkpoint, model, runner.optim_wrapper.optimizer)
-        if line:
-            runner.logger.info(line)
-
-
 def _match_classes(
     checkpoint: dict[str, Any], model: Mapping[str, Tensor], classes: list[str] | None
 ) -> str | None:
@@ -154,70 +147,28 @@ def _match_classes(
 
 
 def fit_optimizer_state(
-    checkpoint: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> str | None:
-    """Bring the optimizer state of a checkpoint to the groups of the optimizer that resumes.
+    checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Have the optimizer state of a checkpoint go on with the kernels of the optimizer.
 
-    States with one group for every parameter, as mmengine's constructor makes them, are regrouped
-    along with the state of the schedulers. The kernels are those of the optimizer, since a run may
-    go on on another device.
+    They may be others, since a run may go on on another device. The state is changed in place.
 
-    The ``optimizer`` and ``param_schedulers`` of the checkpoint are changed in place. Returned is a
-    line that says what was done, if anything was.
+    Args:
+        checkpoint: As it was read.
+        optimizer: The one that resumes; None if it is not a single one.
 
     Raises:
-        UserError: The parameters are grouped in a way that does not fit.
+        UserError: The parameters are grouped in another way.
     """
-    state = checkpoint['optimizer']
-    saved, groups = state['param_groups'], optimizer.param_groups
-    line = None
+    if optimizer is None:
+        return
+    saved, groups = checkpoint['optimizer']['param_groups'], optimizer.param_groups
     if [len(g['params']) for g in saved] != [len(g['params']) for g in groups]:
-        rank = {id(p): i for i, p in enumerate(p for p in model.parameters() if p.requires_grad)}
-        # without paramwise_cfg frozen parameters are in the groups too; they have no rank
-        picked = [[rank.get(id(p), -1) for p in group['params']] for group in groups]
-        _check_regroupable(saved, picked)
-        _regroup_schedulers(checkpoint.get('param_schedulers') or [], picked, len(saved))
-        _regroup_state(state, picked)
-        line = f'Optimizer state: {len(saved)} groups of the checkpoint merged into {len(groups)}.'
-    for old, group in zip(state['param_groups'], groups, strict=True):
-        old.update({key: group[key] for key in KERNELS if key in group})
-    return line
-
-
-def _check_regroupable(saved: Sequence[dict[str, Any]], picked: Sequence[Sequence[int]]) -> None:
-    alone = all(len(group['params']) == 1 for group in saved)
-    wanted = sorted(place for places in picked for place in places)
-    fits = alone and wanted == list(range(len(saved)))
-    settings = [settings_of_group(group) for group in saved]
-    if not fits or any(settings[i] != settings[places[0]] for places in picked for i in places):
         raise UserError(
             f'cannot resume: the optimizer of the checkpoint has {len(saved)} parameter groups, '
-            f'that of this config {len(picked)} others; resume with the paramwise_cfg and '
+            f'that of this config {len(groups)} others; resume with the paramwise_cfg and '
             'optim_wrapper.constructor it was trained with, or start from its weights with '
             '--cfg-options load_from=FILE'
         )
-
-
-def _regroup_state(state: dict[str, Any], picked: Sequence[Sequence[int]]) -> None:
-    saved, old = state['param_groups'], state['state']
-    state['state'], state['param_groups'] = {}, []
-    count = 0
-    for places in picked:
-        numbers = range(count, count + len(places))
-        count += len(places)
-        settings = settings_of_group(saved[places[0]])
-        state['param_groups'].append(dict(settings, params=list(numbers)))
-        for number, place in zip(numbers, places, strict=True):
-            (before,) = saved[place]['params']
-            if before in old:  # a parameter that never had a gradient has no state
-                state['state'][number] = old[before]
-
-
-def _regroup_schedulers(
-    schedulers: Sequence[dict[str, Any]], picked: Sequence[Sequence[int]], count: int
-) -> None:
-    """Schedulers keep lists with a value for every group; mmengine adds one for its base lr."""
-    for scheduler in schedulers:
-        for key, values in scheduler.items():
-            if isinstance(values, list) and len(values) in (count, count + 1):
-                scheduler[key] = [values[places[0]] for places in picked] + values[count:]
+    for old, group in zip(saved, groups, strict=True):
+        old.update({key: group[key] for key in KERNELS if key in group})
