@@ -22,27 +22,19 @@ def literal_entries(text: str) -> dict[str, Any]:
             and isinstance(target := node.targets[0], ast.Name)
         ):
             raise ValueError(f'line {node.lineno} is more than a name and its value')
-        entries[target.id] = _value(node.value)
+        entries[target.id] = ast.literal_eval(_Plain().visit(node.value))
     return entries
 
 
-def _value(node: ast.expr) -> Any:
-    """A plain value, with ``dict(a=1)`` for a dict and the names of floats that are no numbers."""
-    if isinstance(node, ast.Call) and not node.args and _name(node.func) == 'dict':
-        if any(keyword.arg is None for keyword in node.keywords):
-            raise ValueError('a dict is unpacked into another')
-        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {_value(k): _value(v) for k, v in zip(node.keys, node.values, strict=True) if k}
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
-        return kind(_value(child) for child in node.elts)
-    if _name(node) in ('inf', 'nan'):
-        return float(_name(node))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand)
-    return ast.literal_eval(node)
+class _Plain(ast.NodeTransformer):
+    """Writes ``dict(a=1)`` as ``{'a': 1}``, and the names of floats that are no numbers as such."""
 
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if node.args or None in names or ast.unparse(node.func) != 'dict':
+            return node  # which is no literal
+        return ast.Dict([*map(ast.Constant, names)], [keyword.value for keyword in node.keywords])
 
-def _name(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) else ''
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(float(node.id)) if node.id in ('inf', 'nan') else node

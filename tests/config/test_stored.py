@@ -147,7 +147,7 @@ def test_messages_name_the_checkpoint_that_holds_it(tmp_path):
     ('a = ' + '-' * 50000 + '1', '(MemoryError|RecursionError|too)'),
     ('a = 1', 'model'),
     ('a = b = 1', 'more than a name'),
-    ('a = dict(**dict(b=1))', 'unpacked'),
+    ('a = dict(**dict(b=1))', 'malformed node'),
     ('a = ' + '[' * 500 + ']' * 500, 'too many'),
 ])  # fmt: skip
 def test_nothing_in_it_is_executed(text, words, tmp_path, monkeypatch):
