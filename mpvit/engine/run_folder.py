@@ -23,7 +23,7 @@ from mpvit.evaluation.result_files import Results, read_results
 from mpvit.files.paths import existing_run, newest_config
 from mpvit.files.records import check_form, read_record
 from mpvit.files.untrusted import TEXT_BYTES, read_untrusted
-from mpvit.files.writing import whole_file
+from mpvit.files.writing import write
 
 RECORD = 'run.json'
 METRICS = 'metrics.json'
@@ -209,7 +209,7 @@ def point_to(work_dir: str | os.PathLike[str], path: str) -> None:
     """
     folder = Path(work_dir)
     text = Path(path).name if Path(path).parent == folder else path
-    _write_durably(folder / POINTER, text)
+    write(folder / POINTER, text, durable=True)
 
 
 def start_of(folder: Path) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def begin_run(
             f'{folder} holds another run than that of {source}; resume it in another --work-dir'
         )
     run = uuid.uuid4().hex if resumed is None else resumed or None
-    _write(folder / RECORD, start_of(folder) | {_ID: run})
+    _record(folder / RECORD, start_of(folder) | {_ID: run})
     return run
 
 
@@ -274,7 +274,7 @@ def write_record(cfg: Config, **facts: Any) -> None:
     record: dict[str, Any] = {_ID: run_of(folder)}
     record |= dict(config=cfg.filename, started=f'{datetime.now():%Y-%m-%d %H:%M:%S}')
     record |= dict(launcher=cfg.get('launcher', 'none'), **facts, data=data, software=software())
-    _write(folder / RECORD, record | dict(settings=cfg.to_dict()))
+    _record(folder / RECORD, record | dict(settings=cfg.to_dict()))
 
 
 def write_metrics(
@@ -295,17 +295,11 @@ def write_metrics(
     """
     record = dict(config=cfg.filename, checkpoint=str(checkpoint), inference=inference)
     record |= dict(data=data, software=software(), settings=cfg.to_dict(), metrics=metrics)
-    return _write(Path(cfg.work_dir) / METRICS, record)
+    return _record(Path(cfg.work_dir) / METRICS, record)
 
 
-def _write(path: Path, record: Mapping[str, Any]) -> Path:
-    _write_durably(path, json.dumps(record, indent=2, default=_plain) + '\n')
-    return path
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with whole_file(path, durable=True) as beside:
-        beside.write_text(text, encoding='utf-8')
+def _record(path: Path, content: Mapping[str, Any]) -> Path:
+    return write(path, json.dumps(content, indent=2, default=_plain) + '\n', durable=True)
 
 
 def _plain(value: Any) -> Any:

@@ -87,7 +87,9 @@ def whole_folder(target: AnyPath) -> Iterator[Path]:
         yield beside
 
 
-def write(target: AnyPath, content: str | bytes, *, new: bool = False) -> Path:
+def write(
+    target: AnyPath, content: str | bytes, *, new: bool = False, durable: bool = False
+) -> Path:
     """Write a file as `whole_file` does.
 
     Text is written in UTF-8, and a surrogate that stands alone as the escape that JSON has for it.
@@ -95,7 +97,7 @@ def write(target: AnyPath, content: str | bytes, *, new: bool = False) -> Path:
     Returns:
         ``target``.
     """
-    with whole_file(target, new=new) as beside:
+    with whole_file(target, new=new, durable=durable) as beside:
         if isinstance(content, str):
             content = content.encode(errors='backslashreplace')
         beside.write_bytes(content)
