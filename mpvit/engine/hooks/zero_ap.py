@@ -20,6 +20,8 @@ from torchvision.ops import box_area, box_iou
 
 from mpvit.errors import listed
 
+_EVALUATIONS = 2  # that are watched after the start or a resume
+_NOTHING = 0.001  # AP below which the hook speaks
 _KEPT = 256  # images whose detections are looked at
 _SUFFIX = 'bbox_mAP'  # of the number that counts
 # Focal loss starts at scores of 0.01, and the first steps raise some of them to 0.1 or 0.2 wherever
@@ -46,16 +48,11 @@ class ZeroAPHook(Hook):
     """Says the likely causes when the first evaluations of a training find nothing.
 
     In a distributed run the main process looks at the detections of its share of the validation.
-
-    Args:
-        evaluations: How many evaluations it watches after the start or a resume.
-        threshold: AP in [0, 1] below which it speaks.
     """
 
     priority = 'LOW'
 
-    def __init__(self, evaluations: int = 2, threshold: float = 0.001) -> None:
-        self.evaluations, self.threshold = evaluations, threshold
+    def __init__(self) -> None:
         self._done = 0
         self._samples: list[Any] = []
 
@@ -63,7 +60,7 @@ class ZeroAPHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Keep the detections of the first images: samples with ``pred_instances``, ``img_id``."""
-        if self._done < self.evaluations and is_main_process():
+        if self._done < _EVALUATIONS and is_main_process():
             for sample in (outputs or [])[: _KEPT - len(self._samples)]:
                 found = sample.pred_instances
                 tensors = (found[key].cpu() for key in ('bboxes', 'scores', 'labels'))
@@ -72,11 +69,11 @@ class ZeroAPHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Warn if the AP among the numbers of an evaluation is 0."""
         samples, self._samples = self._samples, []
-        if self._done >= self.evaluations or not is_main_process():
+        if self._done >= _EVALUATIONS or not is_main_process():
             return
         self._done += 1
         ap = next((ap for key, ap in (metrics or {}).items() if key.endswith(_SUFFIX)), None)
-        if ap is None or ap >= self.threshold:
+        if ap is None or ap >= _NOTHING:
             return
         try:
             causes = _causes(runner, samples)
