@@ -117,33 +117,11 @@ def test_augmented_and_plain_images_have_one_size(root):
     assert augmented[-1].type == 'TestTimeAug'
 
 
-def test_resume_continues_where_training_stopped(tiny_run, tmp_path):
-    tiny_run('train', options=['train_cfg.max_epochs=1'])
-    result = tiny_run('train', '--resume')
-    assert 'resumed epoch: 1, iter: 2' in result.out + result.err
-    checkpoint = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=False)
-    assert checkpoint['meta']['iter'] == 4
-    written = Config.fromfile(tmp_path / 'work' / 'tiny.py')
-    assert (written.resume, written.load_from) == (False, None)  # to repeat it from the start
-
-
 def test_config_of_a_run_resumed_from_a_file_starts_anew(tiny_run, trained, tmp_path):
     result = tiny_run('train', '--resume', trained / 'epoch_2.pth')
     assert 'finished already' in result.out + result.err
     written = Config.fromfile(tmp_path / 'work' / 'tiny.py')
     assert (written.resume, written.load_from) == (False, None)
-
-
-def test_fine_tuning_for_other_classes_says_what_starts_anew(tiny_run, trained, tmp_path):
-    checkpoint = torch.load(trained / 'epoch_2.pth', weights_only=False)
-    weights = checkpoint['state_dict']
-    for name in [n for n in weights if 'cls_branches' in n]:
-        weights[name] = weights[name][:3]
-    torch.save(checkpoint, tmp_path / 'three.pth')
-    options = ['train_cfg.max_epochs=1', f'load_from={tmp_path / "three.pth"}']
-    result = tiny_run('train', options=options)
-    output = result.out + result.err
-    assert 'all 6 classes start from scratch (3 in the checkpoint)' in output
 
 
 @pytest.mark.parametrize(('flags', 'enabled', 'rule'), [
