@@ -38,10 +38,6 @@ def test_imagenet_file_as_init_cfg(imagenet):
     )
 
 
-def test_stages_that_are_not_built_may_be_in_the_file(imagenet):
-    assert len(pretrained('tiny', imagenet[0], out_indices=(1, 2)).stages) == 3
-
-
 def test_init_cfg_of_another_size_is_an_error(imagenet):
     with pytest.raises(UserError, match='init_cfg of MPViT, .*of another shape'):
         pretrained('xsmall', imagenet[0])

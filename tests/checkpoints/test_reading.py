@@ -112,21 +112,6 @@ def test_truncated_safetensors(tensors_file, kept):
         read(tensors_file)
 
 
-@pytest.mark.parametrize(
-    'header', [b'{', b'{"a":1}', b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}']
-)
-def test_safetensors_with_a_wrong_header(tmp_path, header):
-    path = tmp_path / 'x.safetensors'
-    path.write_bytes(len(header).to_bytes(8, 'little') + header)
-    with pytest.raises(UserError, match='damaged'):
-        read(path)
-
-
-def test_sha256_of_safetensors(tensors_file):
-    with pytest.raises(UserError, match='has the sha256'):
-        read(tensors_file, sha256='0' * 8)
-
-
 def test_archive_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / 'x.pth', 'w') as archive:
         archive.writestr('readme.txt', 'weights')

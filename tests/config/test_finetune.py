@@ -164,11 +164,6 @@ def test_what_the_user_chose_stays_and_is_said(dataset):
     assert 'frozen' not in line
 
 
-def test_overrides_have_the_last_word(dataset):
-    config, _ = fine_tuned(dataset, 'mpvit_t_ddetr_toy', 'train_cfg.max_epochs=3')
-    assert config.train_cfg.max_epochs == 3
-
-
 def test_a_classifier_and_empty_data_are_refused(dataset):
     with pytest.raises(UserError, match='classifier'):
         fine_tuned(dataset, 'mpvit_t_digits')

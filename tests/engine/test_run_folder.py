@@ -198,12 +198,6 @@ def test_whether_images_are_turned_is_recorded(colour, turns):
     assert evaluated_data(cfg)['exif_turns'] is turns
 
 
-def test_a_place_that_the_user_chose_stays():
-    cfg = config(dict(type='CocoBoxMetric', outfile_prefix='mine'))
-    keep_detections(cfg)
-    assert cfg.test_evaluator.outfile_prefix == 'mine'
-
-
 def test_another_evaluator_is_left_alone():
     cfg = config(dict(type='VOCMetric'))
     keep_detections(cfg)

@@ -155,22 +155,6 @@ def test_what_cannot_be_read_is_named_at_the_end(infer, photos, out, tmp_path):
     assert isinstance(load(out / 'detections.json'), list)
 
 
-def test_interrupted(infer, photos, out, monkeypatch):
-    write = Outputs.add
-
-    def add(self, source, found):
-        if self.count == 2:
-            raise KeyboardInterrupt
-        write(self, source, found)
-
-    monkeypatch.setattr(Outputs, 'add', add)
-    result = infer(photos[0].parent, '--threshold', 0, status=130)
-    assert '2 images or frames, 200 detections' in result.out
-    assert len(load(out / 'images.json')['images']) == 2
-    assert len(load(out / 'detections.json')) == 200
-    assert len(list((out / 'annotated').iterdir())) == 2
-
-
 def test_a_camera_until_it_is_interrupted(infer, out, monkeypatch):
     write = Outputs.add
 
