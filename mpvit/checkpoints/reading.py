@@ -75,7 +75,9 @@ def read(
             check_tuples(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             warnings.simplefilter('ignore')  # torch on the format of foreign files
-            content = torch.load(path, map_location=map_location, weights_only=not trusted())
+            content = torch.load(  # noqa: TID251
+                path, map_location=map_location, weights_only=not trusted()
+            )
     except pickle.UnpicklingError as error:
         raise _refusal(shown, str(error)) from error
     except Multiplied as error:
