@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from fuzz import checkpoints, configs, folders, hostile, images
-from fuzz.commands import LINES, WEIGHTS, Line, names_in, spoil_arguments
+from fuzz.commands import LINES, WEIGHTS, names_in, spoil_arguments
 from fuzz.world import PLACES
 
 Spoil = Callable[[random.Random, Path], None]
@@ -125,10 +125,6 @@ def case(seed: int, number: int) -> tuple[Case, random.Random]:
     return Case(f'{seed}:{number}', lines, works=line.works), rng
 
 
-def _line(case: Case) -> Line:
-    return Line(' '.join(case.lines[0]))
-
-
 def prepare(case: Case, rng: random.Random, world: Path, folder: Path) -> None:
     """Copy what the command reads into a folder, and damage it or the command line."""
     shutil.copytree(world / 'in', folder / 'in', symlinks=True)
@@ -136,7 +132,7 @@ def prepare(case: Case, rng: random.Random, world: Path, folder: Path) -> None:
     for name in ('outside', 'tmp', 'home'):
         (folder / name).mkdir()
     (folder / 'outside' / 'kept.txt').write_text('kept, and secret')
-    names = [name for name in names_in(_line(case)) if name in DAMAGES]
+    names = [name for name in names_in(case.lines[0]) if name in DAMAGES]
     for _ in range(rng.choice([1, 1, 1, 2])):
         _spoil(case, rng, folder, names)
     place = {name: str(folder / path) for name, path in PLACES.items()}

@@ -103,9 +103,9 @@ _FLAGS = ['--no-such-flag', '--help=x', '--device=tpu', '--device=cuda:99', '--c
 _FLAGS += ['--cfg-options', '--batch-size=-1', '--seed=1e9', '--workers=100000', '--threshold=nan']
 
 
-def names_in(line: Line) -> list[str]:
-    """Places of a line, each once."""
-    return list(dict.fromkeys(re.findall(r'\b[A-Z]{3,}\b', line.words)))
+def names_in(words: list[str]) -> list[str]:
+    """Places of a command line, each once."""
+    return list(dict.fromkeys(re.findall(r'\b[A-Z]{3,}\b', ' '.join(words))))
 
 
 def spoil_arguments(rng: random.Random, words: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ NAMES += ['x' * 251 + '.jpg', '\udcff\udcfe.jpg', '名前.jpg', "'; touch canary
 NAMES += ['<img src=x onerror=alert(1)>.jpg', '{0}.jpg', '%s%n.jpg', '[a-z]*.jpg', 'CON', '~.jpg']
 
 
-def _replace(rng: random.Random, path: Path) -> None:
+def replace_file(rng: random.Random, path: Path) -> None:
     """Put something that is no regular file in the place of a file or folder."""
     kept = path.with_name('kept-elsewhere')
     path.rename(kept)
@@ -91,18 +91,13 @@ def spoil_folder(rng: random.Random, folder: Path) -> None:
     way = rng.randrange(10)
     inside = sorted(folder.rglob('*'))
     if way < 5 and inside:
-        _replace(rng, rng.choice(inside))
+        replace_file(rng, rng.choice(inside))
     elif way < 7:
         _add(rng, rng.choice([folder, *(path for path in inside if path.is_dir())]))
     elif way < 9 and inside:
         _rename(rng, rng.choice([path for path in inside if path.is_file()] or inside))
     else:
-        _replace(rng, folder)
-
-
-def replace_file(rng: random.Random, path: Path) -> None:
-    """Put something that is no regular file in the place of a file."""
-    _replace(rng, path)
+        replace_file(rng, folder)
 
 
 #: Entries of a work folder's records that readers take; any other may be changed as well.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import own_layouts
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,8 @@ def build(folder: Path, call: Callable[[list[str]], Any]) -> None:
     call(['convert_checkpoint', place['CHECKPOINT'], place['OFFICIAL'], '--to', 'official'])
     call(['export', place['CONFIG'], place['CHECKPOINT'], '--out', place['ONNX']])
     _write_video(place['VIDEO'])
-    _write_yolo_and_voc(Path(place['DATA']), Path(place['YOLO']), Path(place['VOC']))
+    own_layouts.yolo(Path(place['DATA']), Path(place['YOLO']))
+    own_layouts.voc(Path(place['DATA']), Path(place['VOC']))
     Path(place['SCRIPT']).write_text('print("ran")\n')
 
 
@@ -73,34 +75,6 @@ def _write_video(path: str) -> None:
     for brightness in (40, 120, 200):
         writer.write(np.full((48, 64, 3), brightness, np.uint8))
     writer.release()
-
-
-def _write_yolo_and_voc(data: Path, yolo: Path, voc: Path) -> None:
-    for split in ('train', 'val'):
-        content = json.loads((data / f'annotations/instances_{split}2017.json').read_text())
-        names = {category['id']: category['name'] for category in content['categories']}
-        shutil.copytree(data / f'{split}2017', yolo / 'images' / split)
-        shutil.copytree(data / f'{split}2017', voc / split)
-        (yolo / 'labels' / split).mkdir(parents=True)
-        for image in content['images']:
-            lines, objects = [], ''
-            for note in content['annotations']:
-                if note['image_id'] != image['id']:
-                    continue
-                x, y, w, h = note['bbox']
-                shares = (x + w / 2) / image['width'], (y + h / 2) / image['height']
-                size = f'{w / image["width"]} {h / image["height"]}'
-                lines.append(f'{note["category_id"] - 1} {shares[0]} {shares[1]} {size}')
-                corners = dict(xmin=x + 1, ymin=y + 1, xmax=x + w, ymax=y + h)
-                box = ''.join(f'<{key}>{value}</{key}>' for key, value in corners.items())
-                name = names[note['category_id']]
-                objects += f'<object><name>{name}</name><bndbox>{box}</bndbox></object>'
-            stem = Path(image['file_name']).stem
-            (yolo / 'labels' / split / f'{stem}.txt').write_text('\n'.join(lines))
-            name = f'<filename>{image["file_name"]}</filename>'
-            (voc / split / f'{stem}.xml').write_text(f'<annotation>{name}{objects}</annotation>')
-    listed = list(names.values())
-    (yolo / 'data.yaml').write_text(f'train: images/train\nval: images/val\nnames: {listed}\n')
 
 
 def unreadable(path: Path) -> str | None:
