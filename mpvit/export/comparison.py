@@ -167,6 +167,6 @@ def detected(model: Any, images: list[Tensor], size: tuple[int, int] | None) -> 
     inputs = data['inputs']
     if size is not None:
         inputs = F.pad(inputs, (0, size[1] - inputs.shape[3], 0, size[0] - inputs.shape[2]))
-        for sample in samples:
+        for sample in data['data_samples']:  # the preprocessor copies them
             sample.set_metainfo(dict(batch_input_shape=size))
     return [result.pred_instances for result in model.predict(inputs, data['data_samples'])]

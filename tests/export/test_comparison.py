@@ -1,10 +1,13 @@
 """The comparison itself: what it pairs, and what it does not let pass."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmdet.models import DetDataPreprocessor
 from mmengine.structures import InstanceData
 
-from mpvit.export.comparison import differences
+from mpvit.export.comparison import detected, differences
 
 
 def found(boxes, scores, labels):
@@ -41,3 +44,16 @@ def test_order_of_equal_scores_does_not_matter_and_the_largest_difference_is_tol
 )
 def test_what_has_no_counterpart(expected, actual):
     assert differences(expected, actual, 0.1, 1e-4)[2:] == (1, 3)
+
+
+def test_an_image_alone_is_padded_and_the_detector_knows_what_is_padding():
+    seen = []
+
+    def predict(images, samples):
+        seen.append((images.shape[2:], samples[0].batch_input_shape, samples[0].img_shape))
+        samples[0].pred_instances = FEWER
+        return samples
+
+    model = SimpleNamespace(data_preprocessor=DetDataPreprocessor(), predict=predict)
+    assert detected(model, [torch.zeros(3, 20, 30, dtype=torch.uint8)], (40, 50)) == [FEWER]
+    assert seen == [((40, 50), (40, 50), (20, 30))]
