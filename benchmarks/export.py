@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
@@ -40,8 +41,8 @@ FORMATS = ('onnx', 'openvino')
 SIZES = ('240x320', '320x240', '256x256', '300x400')
 # Name, config and size of the detectors in the table.
 DETECTORS = (
-    ('MPViT-S detector', 'mpvit_s_ddetr_50e', (640, 640)),
     ('toy detector', 'mpvit_t_ddetr_toy', (128, 128)),
+    ('MPViT-S detector', 'mpvit_s_ddetr_50e', (640, 640)),
 )
 
 
@@ -55,11 +56,15 @@ def checkpoint_of(config: str, folder: Path) -> str:
     return str(path)
 
 
-def on_toy_data(config: str, folder: Path) -> str:
-    """A config on a few toy images, which int8 is calibrated on."""
+def on_toy_data(config: str, size: tuple[int, int], folder: Path) -> str:
+    """A config on a few toy images, scaled to a size, which int8 is calibrated on."""
     data = write_toy_dataset(folder / 'toy', ToySpec(train_images=1, val_images=4))
     path = folder / 'config.py'
-    config_on(find_test_data(str(data)), CONFIGS / f'{config}.py')[0].dump(path)
+    cfg = config_on(find_test_data(str(data)), CONFIGS / f'{config}.py')[0]
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if 'scale' in step:
+            step.update(type='Resize', scale=size[::-1], keep_ratio=False)
+    cfg.dump(path)
     return str(path)
 
 
@@ -69,15 +74,19 @@ def exported(
     folder: Path,
     forms: Sequence[str],
     formats: Sequence[str] = FORMATS,
+    **fixed: Any,
 ) -> dict[str, str | Path]:
-    """Files that pass their comparison by name, and that of PyTorch; says why others do not."""
+    """Files that pass their comparison by name, and that of PyTorch; says why others do not.
+
+    ``fixed`` may hold ``size`` and ``batch`` for files that take no others.
+    """
     files: dict[str, str | Path] = {TORCH: checkpoint}
     for format, form in product(formats, forms):
         suffix = SUFFIXES[format]
         name = f'{RUNTIMES[suffix]}, {form}'
         target = str(folder / f'{form}{suffix}')
         try:
-            settings = dict(format=format, target=target, attention=form)
+            settings = dict(format=format, target=target, attention=form, **fixed)
             files[name], largest = export(config, checkpoint, **settings)
         except UserError as error:
             print(f'{name}: {error}')
@@ -132,26 +141,27 @@ def compared(
         yield Row(what, against, None, None, target, int8)
 
 
-def int8_file(config: str, checkpoint: str, folder: Path) -> Path | str:
+def int8_file(config: str, checkpoint: str, folder: Path, **fixed: Any) -> Path | str:
     """The detector in int8 for OpenVINO, or why there is none."""
     if find_spec('nncf') is None:
         return 'nncf is not installed'
-    target = str(folder / 'int8.xml')
+    settings = dict(format='openvino', target=str(folder / 'int8.xml'), dtype='int8', **fixed)
     try:
-        return export(config, checkpoint, format='openvino', target=target, dtype='int8')[0]
+        return export(config, checkpoint, **settings)[0]
     except UserError as error:
         return str(error)
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Our own exports against PyTorch, and int8 against fp32 in OpenVINO."""
-    for name, config, size in DETECTORS[1:] if quick else DETECTORS:
+    """Our own exports, each for one image of the size, against PyTorch, and int8 against fp32."""
+    for name, config, size in DETECTORS[:1] if quick else DETECTORS:
+        fixed = dict(size=size, batch=1)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            config = on_toy_data(config, folder)
+            config = on_toy_data(config, size, folder)
             checkpoint = checkpoint_of(config, folder)
-            files = exported(config, checkpoint, folder, ['grid_sample'])
-            int8 = int8_file(config, checkpoint, folder)
+            files = exported(config, checkpoint, folder, ['grid_sample'], **fixed)
+            int8 = int8_file(config, checkpoint, folder, **fixed)
             runs = 2 if quick else 15
             yield from compared(name, config, files, size, runs, int8)
 
