@@ -1,6 +1,7 @@
 """Packages that PyTorch runs by itself."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from mmdet.apis import inference_detector
 from torch._inductor import config as inductor
+from torch.utils import cpp_extension
 
 from mpvit.engine.test import evaluate
 from mpvit.errors import UserError
@@ -18,18 +20,54 @@ from mpvit.export.files import export
 from mpvit.files.untrusted import TRUST_VARIABLE
 from mpvit.inference import load_detector
 
-# What a user's program is: it must not need this project or mmdet.
-ALONE = """
+# What a user's program is, in both languages: it must not need this project or mmdet.
+PYTHON = """
 import sys
 for name in ('mpvit', 'mmdet', 'mmcv', 'mmengine'):
     sys.modules[name] = None  # importing it fails
-import numpy as np, torch
+import torch
 package = torch._inductor.aoti_load_package(sys.argv[1])
-inputs = np.load(sys.argv[2])
 with torch.no_grad():
-    outputs = package(*(torch.from_numpy(inputs[name]) for name in ('images', 'sizes')))
-np.savez(sys.argv[3], *(output.numpy() for output in outputs))
+    outputs = package(torch.load('images.pt'), torch.load('sizes.pt'))
+torch.save(list(outputs), 'outputs.pt')
 """
+CPP = """
+#include <fstream>
+#include <iterator>
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+#include <torch/torch.h>
+
+torch::Tensor tensor(const char* name) {
+  std::ifstream file(name, std::ios::binary);
+  return torch::pickle_load({std::istreambuf_iterator<char>(file), {}}).toTensor();
+}
+
+int main(int count, char** arguments) {
+  torch::NoGradGuard guard;
+  torch::inductor::AOTIModelPackageLoader package(arguments[1]);
+  auto outputs = package.run({tensor("images.pt"), tensor("sizes.pt")});
+  auto bytes = torch::pickle_save(outputs);
+  std::ofstream("outputs.pt", std::ios::binary).write(bytes.data(), bytes.size());
+}
+"""
+
+
+def python_program(folder):
+    """Command that runs the program in Python."""
+    return [sys.executable, '-c', PYTHON]
+
+
+def cpp_program(folder):
+    """Command that runs the program in C++, compiled against the libraries of PyTorch."""
+    if shutil.which('g++') is None:
+        pytest.skip('g++ is not installed')
+    (folder / 'main.cpp').write_text(CPP)
+    includes = [f'-I{path}' for path in cpp_extension.include_paths()]
+    (libraries,) = cpp_extension.library_paths()
+    libraries = [f'-L{libraries}', f'-Wl,-rpath,{libraries}', '-ltorch', '-ltorch_cpu', '-lc10']
+    command = ['g++', '-std=c++20', *includes, 'main.cpp', '-o', 'main', *libraries]
+    subprocess.run(command, check=True, cwd=folder)
+    return ['./main']
 
 
 @pytest.fixture(scope='module')
@@ -49,22 +87,21 @@ def test_it_agrees_with_pytorch_in_batches_of_several_sizes(package):
 
 
 @pytest.mark.slow
-def test_a_program_without_this_project_finds_the_same(package, detector, tmp_path):
+@pytest.mark.parametrize('program', [python_program, cpp_program])
+def test_a_program_without_this_project_finds_the_same(program, package, detector, tmp_path):
     generator = torch.Generator().manual_seed(0)
     shape = (3, 128, 128)  # what the pipeline of the tiny config makes of it is the same
-    pictures = torch.randint(256, (2, *shape), generator=generator, dtype=torch.uint8).numpy()
-    given = dict(images=pictures, sizes=np.array([[128, 128]] * 2))
-    np.savez(tmp_path / 'in.npz', **given)
-    names = [str(tmp_path / name) for name in ('in.npz', 'out.npz')]
-    command = [sys.executable, '-c', ALONE, str(package[0]), *names]
-    subprocess.run(command, check=True, cwd=tmp_path)
-    outputs = list(np.load(names[1]).values())
+    pictures = torch.randint(256, (2, *shape), generator=generator, dtype=torch.uint8)
+    torch.save(pictures, tmp_path / 'images.pt')
+    torch.save(torch.tensor([[128, 128]] * 2), tmp_path / 'sizes.pt')
+    subprocess.run([*program(tmp_path), str(package[0])], check=True, cwd=tmp_path)
+    outputs = torch.load(tmp_path / 'outputs.pt', weights_only=False)  # our own
     for picture, boxes, scores, labels in zip(pictures, *outputs, strict=True):
-        image = np.ascontiguousarray(picture.transpose(1, 2, 0)[..., ::-1])
+        image = np.ascontiguousarray(picture.permute(1, 2, 0).numpy()[..., ::-1])
         expected = inference_detector(detector, image).pred_instances
-        assert np.abs(scores - expected.scores.numpy()).max() < 1e-5
-        assert np.abs(boxes - expected.bboxes.numpy()).max() < 1e-2
-        assert (labels == expected.labels.numpy()).all()
+        assert (scores - expected.scores).abs().max() < 1e-5
+        assert (boxes - expected.bboxes).abs().max() < 1e-2
+        assert (labels == expected.labels).all()
 
 
 @pytest.mark.slow
