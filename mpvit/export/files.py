@@ -20,6 +20,7 @@ from mpvit.export.aotinductor import check_compiler, multiple_of, write_package
 from mpvit.export.comparison import Differences, verify
 from mpvit.export.graph import INPUTS, OUTPUTS, DetectorGraph
 from mpvit.export.int8 import Accuracy, check_int8, quantize
+from mpvit.export.quantizers import QUANTIZERS
 from mpvit.export.tensorrt import check_tensorrt, write_engine
 from mpvit.files.locks import target_held
 from mpvit.files.paths import expanded, new_file
@@ -63,7 +64,7 @@ def export(
         size: Height and width in pixels, if the file is to take images of one size only.
         batch: Images in a batch, if it is to take batches of one size only.
         dtype: 'fp32'; 'fp16' for half the size and, where the hardware has it, the speed; 'int8'
-            for CPUs, in OpenVINO (`mpvit.export.int8`).
+            for CPUs, in ONNX and OpenVINO (`mpvit.export.int8`).
         attention: How deformable attention is written down, one of
             `mpvit.ops.msda.op.EXPORTED_FORMS`.
         data: For int8, dataset to calibrate and measure the AP on; None for that of the config.
@@ -89,9 +90,9 @@ def export(
                 raise UserError(f'--dtype {dtype} is not for --format aotinductor')
             check_compiler()
         if dtype == 'int8':
-            if format != 'openvino':
-                raise UserError('--dtype int8 is for --format openvino')
-            check_int8(config, data)
+            if file.suffix not in QUANTIZERS:
+                raise UserError('--dtype int8 is for --format onnx and --format openvino')
+            check_int8(config, file.suffix, data)
             settings['integers'] = partial(quantize, data=data, batch=batch, max_drop=max_drop)
         return file, _export(config, checkpoint, file, format, **settings)
 

@@ -1,4 +1,4 @@
-"""8-bit integers for OpenVINO, by NNCF, in as many parts as the AP allows.
+"""8-bit integers for OpenVINO and onnxruntime, in as many parts as the AP allows.
 
 Only layers with weights in backbone, neck and encoder are quantized. Everything that has boxes in
 it stays in float: proposals, decoder, sampling and heads. Quantized whole, the toy detector falls
@@ -9,15 +9,13 @@ since quantizing them gains nothing: MPViT-S at 640x640 pixels takes as long, or
 import copy
 import io
 import itertools
-import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -27,13 +25,13 @@ from mpvit.config.stored import config_name
 from mpvit.datasets.data_files import DataFiles
 from mpvit.engine.build import check_data, explained
 from mpvit.engine.test import evaluate
-from mpvit.errors import UserError, optional
+from mpvit.errors import UserError
+from mpvit.export.quantizers import QUANTIZERS, Feed
 from mpvit.models.exported import load_exported
-from mpvit.models.runtimes import paths_of, required
+from mpvit.models.runtimes import paths_of
 
 #: Images that are looked at for the ranges of activations; NNCF's own default is 300.
 CALIBRATED = 100
-_Feed = Mapping[str, Any]
 _METRIC = 'coco/bbox_mAP'
 # Where a layer is, to the part that it is left in float with; the first that fits. The order is
 # that in which parts return to float: first what the sampling depends on.
@@ -71,20 +69,13 @@ class Accuracy:
         )
 
 
-def required_nncf() -> Any:
-    """NNCF, without its telemetry, which may stop to ask.
+def check_int8(config: str | os.PathLike[str], suffix: str, data: DataFiles | None) -> None:
+    """Make sure, before the work begins, that what quantizes and the validation data are there.
 
-    Raises:
-        UserError: It is not installed.
-    """
-    os.environ.setdefault('NNCF_CI', '1')
-    nncf = optional('nncf', 'exports in int8', 'int8')
-    nncf.set_log_level(logging.ERROR)
-    return nncf
-
-
-def check_int8(config: str | os.PathLike[str], data: DataFiles | None) -> None:
-    """Make sure, before the work begins, that NNCF and the validation data are there.
+    Args:
+        config: Config file.
+        suffix: Of the file to be written, a key of `mpvit.export.quantizers.QUANTIZERS`.
+        data: Dataset to calibrate and to measure on; None for that of the config.
 
     Raises:
         UserError: They are not.
@@ -93,7 +84,7 @@ def check_int8(config: str | os.PathLike[str], data: DataFiles | None) -> None:
     if not cfg.get('test_dataloader'):
         raise UserError(f'{config_name(cfg)} has no test_dataloader, which int8 is measured on')
     check_data(cfg, 'test')
-    required_nncf()
+    QUANTIZERS[suffix].check()
 
 
 def quantize(
@@ -105,7 +96,7 @@ def quantize(
     batch: int | None = None,
     max_drop: float = 0.5,
 ) -> Accuracy:
-    """Quantize an OpenVINO file in its place, if the AP allows it.
+    """Quantize an exported file in its place, if the AP allows it.
 
     Args:
         config: Config file.
@@ -120,13 +111,12 @@ def quantize(
         The AP before and after, and what was left in float.
 
     Raises:
-        UserError: NNCF or data are missing, or the AP falls by more whatever is left in float.
+        UserError: Data are missing, or the AP falls by more whatever is left in float.
     """
-    openvino = required('openvino')
     options = [f'test_dataloader.batch_size={batch}'] if batch else []
     feeds = _feeds(_config_on(config, data, options), file, batch)
-    network = openvino.Core().read_model(file)
-    parts = parts_of(network)
+    quantizer = QUANTIZERS[file.suffix](file)
+    parts = parts_of(quantizer.layers)
 
     def ap(model: str) -> float:
         quiet = [*options, 'console_log_level="WARNING"']
@@ -139,11 +129,10 @@ def quantize(
 
     def attempt(left: Sequence[str]) -> float:
         layers = {name for part, names in parts.items() if part not in left for name in names}
-        quantized = _quantized(network, feeds, layers)
         with tempfile.TemporaryDirectory(dir=file.parent) as folder:
             # beside the file, whose weights are still read from the disk
             new = Path(folder) / file.name
-            openvino.save_model(quantized, new, compress_to_fp16=False)
+            quantizer.write(new, feeds, layers)
             for path in paths_of(new):
                 path.replace(file.with_name(path.name))
         return ap(str(file))
@@ -186,14 +175,12 @@ def within(
     )
 
 
-def parts_of(network: Any) -> dict[str, list[str]]:
-    """Names of the layers of an OpenVINO network that may be quantized, by part, in order."""
+def parts_of(layers: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the layers that may be quantized, by part, in order."""
     found: dict[tuple[int, str], list[str]] = {}
-    for node in network.get_ordered_ops():
-        name = node.get_friendly_name()
-        part = _part(name)
-        if part and node.get_type_name() in ('MatMul', 'Convolution') and _has_weights(node):
-            found.setdefault(part, []).append(name)
+    for layer in layers:
+        if part := _part(layer):
+            found.setdefault(part, []).append(layer)
     order = sorted(found, key=lambda part: part[0])  # within a pattern as in the network
     return {part[1]: found[part] for part in order}
 
@@ -206,32 +193,7 @@ def _part(layer: str) -> tuple[int, str] | None:
     return None
 
 
-def _has_weights(node: Any) -> bool:
-    source = node.input_value(1).get_node()
-    while source.get_type_name() in ('Convert', 'Reshape'):
-        source = source.input_value(0).get_node()
-    return source.get_type_name() == 'Constant'
-
-
-def _quantized(network: Any, feeds: Sequence[_Feed], layers: Container[str]) -> Any:
-    """A copy of a network with these layers in int8."""
-    nncf = required_nncf()
-    names = [
-        node.get_friendly_name()
-        for node in network.get_ordered_ops()
-        if node.get_type_name() not in ('Constant', 'Parameter', 'Result')
-    ]
-    return nncf.quantize(
-        network,
-        nncf.Dataset(feeds),
-        subset_size=len(feeds),
-        ignored_scope=nncf.IgnoredScope(
-            names=[name for name in names if name not in layers], validate=False
-        ),
-    )
-
-
-def _feeds(cfg: Config, file: Path, batch: int | None) -> list[_Feed]:
+def _feeds(cfg: Config, file: Path, batch: int | None) -> list[Feed]:
     """Inputs of the network for images of the test set, chosen by chance."""
     detector = load_exported(cfg, file)
     loader = copy.deepcopy(cfg.test_dataloader)
