@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from benchmarks import attention, models, rivals, table
+from benchmarks import attention, models, profiling, rivals, table
 from mpvit.ops.msda import reference
 
 MEASURED = {
@@ -36,6 +36,16 @@ def test_quick_rows(script):
 
 def test_every_script_is_tested():
     assert table.SCRIPTS.keys() == MEASURED.keys()
+
+
+@pytest.mark.parametrize('what', ['detector', 'training'])
+def test_profile_names_what_takes_long(what):
+    head, _, *rows = profiling.table(profiling.action_of(what, 'fp32', quick=True), 60).splitlines()
+    assert head.startswith('| operator | of ')
+    shares = {row.split('|')[1].strip(): float(row.split('|')[2].strip(' %')) for row in rows}
+    assert 50 < sum(shares.values()) <= 100.5
+    assert '`aten::mkldnn_convolution`' in shares
+    assert any('ms_deform_attn' in name for name in shares)
 
 
 def test_huggingface_model_gives_our_outputs():
