@@ -3,13 +3,13 @@
 `published.json` holds the table. A config names an entry as ``mpvit://NAME``.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from filelock import FileLock
 from mpvit.errors import UserError, did_you_mean
 from mpvit.files.download import download
 from mpvit.files.sha256 import sha256_in_name
+from mpvit.files.untrusted import DOWNLOAD_SECONDS, SECONDS_VARIABLE, limit
 
 #: What a name begins with where a file or an address could stand as well.
 PREFIX = 'mpvit://'
@@ -134,29 +135,46 @@ def local_file(entry: Published) -> Path | None:
 def fetch(entry: Published) -> Path:
     """The file of an entry, downloaded if it is not on this machine.
 
-    One process tries the addresses while others that want the entry wait.
-
     Raises:
         UserError: None of its addresses gave it; with what each of them said.
     """
     found = local_file(entry)
     if found is not None:
         return found
+    if not _is_first_process():
+        return _awaited(entry)
     reasons = []
-    with _alone(entry.name, _downloads()):
-        found = local_file(entry)
-        for address in entry.files if found is None else ():
-            try:
-                found = cached(address.url, address.sha256)
-                break
-            except UserError as error:
-                reasons.append(str(error))
-    if found is not None:
-        return found
+    for address in entry.files:
+        try:
+            return cached(address.url, address.sha256)
+        except UserError as error:
+            reasons.append(str(error))
     raise UserError(
         f'{entry.name} ({entry.model}) is not on this machine and could not be fetched: '
         f'{"; ".join(reasons)}. Put {entry.file_names()[0]} into a folder and set {FOLDER} to it'
     )
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process of a distributed run that downloads for its machine."""
+    names = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    return all(os.environ.get(name, '0') == '0' for name in names)
+
+
+def _awaited(entry: Published) -> Path:
+    """What the first process of this machine downloads; if it cannot, it says so and ends the run.
+
+    Raises:
+        UserError: Nothing came.
+    """
+    most = limit(SECONDS_VARIABLE, DOWNLOAD_SECONDS)
+    end = time.monotonic() + len(entry.files) * most
+    while time.monotonic() < end:
+        found = local_file(entry)
+        if found is not None:
+            return found
+        time.sleep(0.5)
+    raise UserError(f'{entry.name}: the first process of this machine did not download it')
 
 
 def download_place(url: str) -> Path:
@@ -187,30 +205,25 @@ def cached(url: str, sha256: str | None = None) -> Path:
     path = download_place(url)
     if path.is_file():
         return path
-    with _alone(_key(url), path):
-        if not path.is_file():
-            sys.stderr.write(f'Downloading {url} to {path}\n')
-            path.parent.mkdir(exist_ok=True)
-            try:
-                download(url, path, progress=True, check=partial(read, sha256=sha256, shown=url))
-            except BaseException:
-                if path.parent.name == _key(url):
-                    with suppress(OSError):
-                        path.parent.rmdir()
-                raise
-    return path
-
-
-@contextmanager
-def _alone(key: str, shown: Path) -> Iterator[None]:
-    """Be the only process of this machine that downloads something; others wait."""
     try:
-        lock = _downloads() / '.locks' / key
+        lock = _downloads() / '.locks' / _key(url)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            yield
+            if not path.is_file():
+                sys.stderr.write(f'Downloading {url} to {path}\n')
+                path.parent.mkdir(exist_ok=True)
+                try:
+                    download(
+                        url, path, progress=True, check=partial(read, sha256=sha256, shown=url)
+                    )
+                except BaseException:
+                    if path.parent.name == _key(url):
+                        with contextlib.suppress(OSError):
+                            path.parent.rmdir()
+                    raise
     except OSError as error:
-        raise UserError(f'{shown} cannot be written: {error.strerror or error}') from error
+        raise UserError(f'{path} cannot be written: {error.strerror or error}') from error
+    return path
 
 
 def _downloads() -> Path:

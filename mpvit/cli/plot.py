@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mpvit.cli import _arguments as types
-from mpvit.files.paths import existing_file, existing_folder, existing_run, new_file, new_picture
+from mpvit.files.paths import existing_file, existing_folder, existing_run, new_file
 from mpvit.files.writing import check_writable
 
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'work_dirs', nargs='+', type=existing_run, metavar='WORK_DIR', help='work folder of a run'
     )
     text = 'picture to write: .png, .svg or .pdf (default, for one run: WORK_DIR/curves.png)'
-    types.option(curves, '--out', new_picture, 'FILE', text, dest='target')
+    types.option(curves, '--out', new_file, 'FILE', text, dest='target')
     text = 'what a detector gets right and wrong, from detections in a work folder or in files'
     errors = kinds.add_parser('errors', help=text, description=f'Draw {text}.')
     errors.add_argument(

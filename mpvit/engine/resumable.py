@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -16,7 +16,6 @@ from mpvit.checkpoints.compatibility import WeightsError, check_values, value_fa
 from mpvit.checkpoints.formats import weights_of
 from mpvit.engine.hooks import detector_of
 from mpvit.errors import UserError
-from mpvit.files.records import check_form, is_kind
 
 POSITION = 'epoch_position'  # in the message hub: where the current epoch started
 _SEEDS = 2**32  # that numpy takes
@@ -25,18 +24,6 @@ _SEEDS = 2**32  # that numpy takes
 _FUSED = (torch.optim.Adam, torch.optim.SGD, torch.optim.Adagrad)
 _KEPT = ('step', 'exp_avg', 'exp_avg_sq')  # by Adam and AdamW for a parameter
 _STEP = 'step'
-# What has to be in each entry of a checkpoint, in the form that `mpvit.files.records` takes; the
-# optimizer's is of a single one: mmengine's ``OptimWrapperDict`` has several, each below its name.
-_FORMS: dict[str, Any] = dict(
-    state_dict=dict,
-    ema_state_dict=dict,
-    meta=dict(epoch=int, iter=int),
-    message_hub=dict(log_scalars=dict, resumed_keys=dict, runtime_info=dict),
-    rank_buffers=[dict],
-    gradients=dict,
-    optimizer=dict(state=object, param_groups=[dict(params=[int])]),
-)
-_POSITION = dict(epoch=int, start=int, batches=int)
 
 Faults = Iterator[str]
 
@@ -97,10 +84,6 @@ def check_state(
         DamagedState: Something cannot be right; it is named.
         mpvit.checkpoints.compatibility.WeightsError: The weights hold something else.
     """
-    try:
-        _check_kinds(checkpoint, single=optimizer is not None)
-    except ValueError as error:
-        raise DamagedState(str(error)) from error
     for fault in _faults(checkpoint, model, optimizer, schedulers):
         raise DamagedState(fault)
     weights, expected = weights_of(checkpoint), model.state_dict()
@@ -114,7 +97,8 @@ def _faults(
     optimizer: Optimizer | None,
     schedulers: Sequence[Mapping[str, Any]],
 ) -> Faults:
-    """What is wrong with entries of the right kinds."""
+    """What is wrong; each part relies on those before it."""
+    yield from _kind_faults(checkpoint, single=optimizer is not None)
     yield from _position_faults(checkpoint)
     yield from _scheduler_faults(checkpoint, schedulers)
     expected = model.state_dict()
@@ -128,7 +112,7 @@ def _faults(
     for name, parameter in model.named_parameters():
         gradient = checkpoint.get('gradients', {}).get(name)
         # it may be infinite, of which the optimizer takes care
-        if gradient is not None and getattr(gradient, 'shape', None) != parameter.shape:
+        if gradient is not None and gradient.shape != parameter.shape:
             yield f'gradients: {name} {_shapes(gradient, parameter)}'
     if optimizer is not None and 'optimizer' in checkpoint:
         yield from _optimizer_faults(checkpoint['optimizer'], optimizer)
@@ -144,37 +128,35 @@ def _without_wrapper(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 
-def _check_kinds(checkpoint: Mapping[str, Any], single: bool) -> None:
-    """Make sure of the kinds of entries that are there.
+def _kind_faults(checkpoint: Mapping[str, Any], single: bool) -> Faults:
+    """Entries that are there and of the wrong kind; of a single optimizer also those of its state.
 
-    Args:
-        checkpoint: As it was read.
-        single: The training has one optimizer.
-
-    Raises:
-        ValueError: One is of another kind, or lacks something; it is named.
+    mmengine's ``OptimWrapperDict`` has several, with a state each below its name.
     """
-    for name, form in _FORMS.items():
-        if name in checkpoint:
-            several = name == 'optimizer' and not single
-            check_form(checkpoint[name], dict if several else form, name, whole=True)
-    if single and 'optimizer' in checkpoint:
-        state = checkpoint['optimizer']['state']
-        parts = [*state.values()] if isinstance(state, dict) else [state]
-        check_form(parts, [dict], 'optimizer.state')
-    seed = checkpoint.get('meta', {}).get('seed')
-    if seed is not None and not (is_kind(seed, int) and 0 <= seed < _SEEDS):
-        raise ValueError('meta.seed is not a seed')
+    for place, (is_right, kind) in _KINDS.items():
+        *above, key = place.split('.')
+        if above == ['optimizer'] and not single:
+            continue
+        holder: Any = checkpoint
+        for name in above:
+            holder = holder.get(name, {}) if isinstance(holder, Mapping) else {}
+        optional = not above or above[0] not in checkpoint or place in _OPTIONAL
+        if key not in holder and optional:
+            continue
+        if key not in holder or not is_right(holder[key]):
+            yield f'{place} is not {kind}'
     info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-    check_form(info, {'keep_ckpt_ids': list}, 'runtime_info')
-    if info.get(POSITION) is not None:
-        check_form(info[POSITION], _POSITION, POSITION, whole=True)
     for key, value in info.items():
-        if key.startswith('best_score') and not _is_number(value):
-            raise ValueError(f'{key} is not a number')
-    saved = checkpoint.get('param_schedulers', [])
-    for states in saved.values() if isinstance(saved, Mapping) else [saved]:
-        check_form(states, [dict], 'param_schedulers')
+        if str(key).startswith('best_score') and not _is_number(value):
+            yield f'message_hub.runtime_info.{key} is not a number'
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _is_number(value: Any) -> bool:
@@ -183,13 +165,68 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _is_list(value: Any, is_right: Callable[[Any], bool]) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(map(is_right, value))
+
+
+def _is_tensors(value: Any) -> bool:
+    return _is_mapping(value) and all(isinstance(part, Tensor) for part in value.values())
+
+
+def _is_seed(value: Any) -> bool:
+    return value is None or (_is_count(value) and value < _SEEDS)
+
+
+def _is_position(value: Any) -> bool:
+    return _is_mapping(value) and all(map(_is_count, map(value.get, ('epoch', 'start', 'batches'))))
+
+
+def _is_states(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_mapping, value.values()))
+
+
+def _is_groups(value: Any) -> bool:
+    return _is_list(value, lambda g: _is_mapping(g) and _is_list(g.get('params'), _is_count))
+
+
+def _is_schedulers(value: Any) -> bool:
+    named = isinstance(value, Mapping)  # of several optimizers
+    return all(_is_list(part, _is_mapping) for part in (value.values() if named else [value]))
+
+
+_MAPPING = (_is_mapping, 'a dict')
+_HUB = 'message_hub.runtime_info'
+# Entries by their place, in an order in which those above come first.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'state_dict': _MAPPING,
+    'ema_state_dict': (_is_tensors, 'tensors by name'),
+    'meta': _MAPPING,
+    'meta.epoch': (_is_count, 'a number of epochs'),
+    'meta.iter': (_is_count, 'a number of steps'),
+    'meta.seed': (_is_seed, 'a seed'),
+    'message_hub': _MAPPING,
+    'message_hub.log_scalars': _MAPPING,
+    'message_hub.resumed_keys': _MAPPING,
+    _HUB: _MAPPING,
+    f'{_HUB}.keep_ckpt_ids': (lambda v: _is_list(v, lambda _: True), 'a list'),
+    f'{_HUB}.{POSITION}': (_is_position, 'a position'),
+    'optimizer': _MAPPING,
+    'optimizer.state': (_is_states, 'a dict of states'),
+    'optimizer.param_groups': (_is_groups, 'a list of groups'),
+    'param_schedulers': (_is_schedulers, 'a list of states'),
+    'rank_buffers': (lambda v: _is_list(v, _is_tensors), 'a list of tensors by name'),
+    'gradients': (_is_tensors, 'tensors by name'),
+}
+_OPTIONAL = ('meta.seed', f'{_HUB}.keep_ckpt_ids', f'{_HUB}.{POSITION}')
+
+
 def _position_faults(checkpoint: Mapping[str, Any]) -> Faults:
     """An epoch and a step that do not go together."""
     if 'meta' not in checkpoint:
         return
     epoch, step = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
     where = f'it stands after {epoch} epochs and {step} steps'
-    if not 0 <= epoch <= step:
+    if step < epoch:
         yield where
     position = checkpoint.get('message_hub', {}).get('runtime_info', {}).get(POSITION)
     if position is None:
@@ -214,8 +251,7 @@ def _scheduler_faults(checkpoint: Mapping[str, Any], now: Sequence[Mapping[str, 
         own = now[number] if number < len(now) else {}
         for key, value in state.items():
             # mmengine may add a group for the base learning rate
-            several = isinstance(value, (list, tuple))
-            odd = key == 'base_values' and several and len(value) not in (groups, groups + 1)
+            odd = key == 'base_values' and len(value) not in (groups, groups + 1)
             if odd or not _is_alike(value, own.get(key)):
                 yield f'param_schedulers {number}: {key} is not sound'
 
@@ -239,19 +275,18 @@ def _tensor_faults(
 ) -> Faults:
     for name, value in tensors.items():
         wanted = expected.get(name)
-        if wanted is None and known:
-            yield f'{where}: the model has no {name}'
-        elif not isinstance(value, Tensor):
-            yield f'{where}: {name} is no tensor'
-        elif wanted is not None:
-            if value.shape != wanted.shape:
-                yield f'{where}: {name} {_shapes(value, wanted)}'
-            if fault := value_fault(value, wanted):
-                yield f'{where}: {name} {fault}'
+        if wanted is None:
+            if known:
+                yield f'{where}: the model has no {name}'
+            continue
+        if value.shape != wanted.shape:
+            yield f'{where}: {name} {_shapes(value, wanted)}'
+        if fault := value_fault(value, wanted):
+            yield f'{where}: {name} {fault}'
 
 
-def _shapes(value: Any, wanted: Tensor) -> str:
-    return f'has the shape {tuple(getattr(value, "shape", ()))} instead of {tuple(wanted.shape)}'
+def _shapes(value: Tensor, wanted: Tensor) -> str:
+    return f'has the shape {tuple(value.shape)} instead of {tuple(wanted.shape)}'
 
 
 def _optimizer_faults(state: Mapping[str, Any], optimizer: Optimizer) -> Faults:

@@ -4,8 +4,7 @@ A reader states once what it takes, in the form of the record itself, instead of
 
     dict(checkpoint=str, data=dict(annotations=str, classes=[str]))
 
-Entries that are missing or null are fine unless a reader wants the form whole, and so are those
-that the form does not name. The entries of a dict have strings for names.
+Entries that are missing or null are fine, and so are those that the form does not name.
 """
 
 import json
@@ -43,14 +42,13 @@ def read_record(path: str | os.PathLike[str], form: Form) -> dict[str, Any]:
     return dict(content)
 
 
-def check_form(value: Any, form: Form, entry: str = '', whole: bool = False) -> None:
+def check_form(value: Any, form: Form, entry: str = '') -> None:
     """Make sure of the kinds of a value and of what it holds.
 
     Args:
         value: What was read.
         form: As the module says.
         entry: Where the value stands.
-        whole: What the form names has to be there.
 
     Raises:
         ValueError: One is of another kind; it says which.
@@ -61,10 +59,8 @@ def check_form(value: Any, form: Form, entry: str = '', whole: bool = False) -> 
         if type(value) is int and kind in (int, float):
             is_one = 'too large'
         raise ValueError(f'{entry or "the content"} is {is_one}, not {_NAMES[kind]}')
-    if kind is dict and not all(isinstance(name, str) for name in value):
-        raise ValueError(f'{entry or "the content"} has an entry without a name')
-    for name, part, part_form in _parts(value, form, whole):
-        check_form(part, part_form, entry + name if entry else name.lstrip('.'), whole)
+    for name, part, part_form in _parts(value, form):
+        check_form(part, part_form, entry + name if entry else name.lstrip('.'))
 
 
 def is_kind(value: Any, kind: type) -> bool:
@@ -75,11 +71,11 @@ def is_kind(value: Any, kind: type) -> bool:
     return isinstance(value, (list, tuple) if kind is list else kind)
 
 
-def _parts(value: Any, form: Form, whole: bool) -> Iterator[tuple[str, Any, Form]]:
+def _parts(value: Any, form: Form) -> Iterator[tuple[str, Any, Form]]:
     """What a value holds: where, the part, and its form."""
     if isinstance(form, list):
         yield from ((f'[{place}]', part, form[0]) for place, part in enumerate(value))
     elif isinstance(form, dict):
         for name, part_form in form.items():
-            if whole or value.get(name) is not None:
-                yield f'.{name}', value.get(name), part_form
+            if value.get(name) is not None:
+                yield f'.{name}', value[name], part_form

@@ -15,7 +15,7 @@ from mpvit.datasets.palette import CLASSES
 from mpvit.engine.training_log import History, Series, read_history
 from mpvit.errors import UserError
 from mpvit.files.writing import check_writable
-from mpvit.visualization.style import new_figure, note, save, shortened, styled
+from mpvit.visualization.style import check_format, new_figure, note, save, shortened, styled
 
 _LOSSES = {
     'loss': 'total',
@@ -39,8 +39,10 @@ def plot_curves(
         target: Picture to write: .png, .svg or .pdf.
 
     Raises:
-        UserError: One of the folders has no log, or the file cannot be written.
+        UserError: One of the folders has no log, the format is not written, or the file
+            cannot be.
     """
+    check_format(target)
     check_writable(target)
     if isinstance(work_dirs, str | os.PathLike):
         work_dirs = [work_dirs]

@@ -1,6 +1,7 @@
 """What all pictures share: colours, figures, and how they are written."""
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,8 +18,10 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from mpvit.datasets.palette import CLASSES
+from mpvit.errors import UserError
 from mpvit.files.writing import write
 
+FORMATS = ('.png', '.svg', '.pdf')
 _INK = '#0b0c0d'  # of text and lines; an SVG gets the colour of the page instead
 _NAME = 24  # characters of a name in a picture
 _PAGE = 1120  # pixels up to which a chart shrinks with its page
@@ -100,6 +103,16 @@ def template(path: Path) -> jinja2.Template:
         lstrip_blocks=True,
     )
     return environment.get_template(path.name)
+
+
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Refuse a picture in a format that is not written.
+
+    Raises:
+        UserError: It has another suffix.
+    """
+    if Path(path).suffix.lower() not in FORMATS:
+        raise UserError(f'{path}: a picture is written as {", ".join(FORMATS)}; name it so')
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -61,6 +61,8 @@ def test_formats(runs, tmp_path, suffix):
         assert Image.open(target).width > Image.open(target).height > 300
 
 
-def test_a_folder_without_a_log(tmp_path):
+def test_mistakes_of_the_user(runs, tmp_path):
+    with pytest.raises(UserError, match='.png'):
+        plot_curves(runs[0], tmp_path / 'curves.gif')
     with pytest.raises(UserError, match='has no log of a training'):
         plot_curves(tmp_path / 'none', tmp_path / 'curves.png')
