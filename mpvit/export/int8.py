@@ -203,7 +203,10 @@ def _feeds(cfg: Config, file: Path, batch: int | None) -> list[Feed]:
         batches = iter(Runner.build_dataloader(loader))
         chosen = list(itertools.islice(batches, CALIBRATED // (batch or 1) or 1))
     if not chosen:
-        raise UserError(f'{config_name(cfg)}: no images to calibrate on (test_dataloader.dataset)')
+        raise UserError(
+            f'{config_name(cfg)}: test_dataloader.dataset has fewer than {batch or 1} images, one '
+            'batch to calibrate on'
+        )
     return [detector.network_inputs(**detector.data_preprocessor(data)) for data in chosen]
 
 

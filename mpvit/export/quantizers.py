@@ -140,9 +140,11 @@ QUANTIZERS: dict[str, type[Quantizer]] = {'.xml': OpenVinoQuantizer, '.onnx': On
 @contextmanager
 def _without_advice() -> Iterator[None]:
     """Without what onnxruntime logs as warnings for those who write graphs."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    root = logging.root
+    before, handlers = root.manager.disable, root.handlers[:]
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
         logging.disable(before)
+        root.handlers[:] = handlers  # it calls `logging.warning`, which adds one

@@ -80,7 +80,7 @@ def existing_file(path: AnyPath, what: str = 'file', hint: str = '') -> AnyPath:
     return path
 
 
-def existing_folder(path: AnyPath, what: str = 'folder of the dataset') -> AnyPath:
+def existing_folder(path: AnyPath, what: str = 'folder') -> AnyPath:
     """A folder to read, such as that of a dataset.
 
     Args:
