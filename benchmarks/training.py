@@ -73,7 +73,7 @@ def rows(quick: bool) -> Iterator[Row]:
             note = 'this CPU has no bf16 arithmetic'
             yield Row(f'{what}, {name}', AGAINST, None, None, target, note)
             continue
-        # two at a time: what all of them keep would fill the memory, and pages come slowly then
+        # two at a time: all of them together take 20 GB
         pair = {name: Contender(our_step, (size, quick, *settings)), 'stock': stock_path}
         yield in_turn(pair, 2 if quick else 4, 45).row(
             f'{what}, {name}', AGAINST, (name, 'stock'), target

@@ -82,16 +82,16 @@ def export(
     file = _target(checkpoint, format, target)
     with target_held(file, 'choose another --out'):
         _target(checkpoint, format, target)  # another export may have written it by now
+        if dtype == 'int8' and file.suffix not in QUANTIZERS:
+            raise UserError(f'--dtype int8 is for --format onnx and openvino, not for {format}')
+        if dtype != 'fp32' and format == 'aotinductor':
+            raise UserError(f'--dtype {dtype} is not for --format aotinductor')
         if format == 'tensorrt':
             check_tensorrt()
-        settings: Any = dict(size=size, batch=batch, dtype=dtype, attention=attention)
-        if format == 'aotinductor':
-            if dtype != 'fp32':
-                raise UserError(f'--dtype {dtype} is not for --format aotinductor')
+        elif format == 'aotinductor':
             check_compiler()
+        settings: Any = dict(size=size, batch=batch, dtype=dtype, attention=attention)
         if dtype == 'int8':
-            if file.suffix not in QUANTIZERS:
-                raise UserError('--dtype int8 is for --format onnx and --format openvino')
             check_int8(config, file.suffix, data)
             settings['integers'] = partial(quantize, data=data, batch=batch, max_drop=max_drop)
         return file, _export(config, checkpoint, file, format, **settings)

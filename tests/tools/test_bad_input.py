@@ -174,6 +174,7 @@ COMMANDS: dict[int, dict[str, str]] = {
         'export TINY TRAINED --format openvino --out DIR/a.onnx': 'openvino .xml',
         'export TINY TRAINED --size 100 100 --out DIR/a.onnx': '128',
         'export TINY TRAINED --dtype int8 --format aotinductor --out DIR/a.pt2': 'int8 aotinductor',
+        'export TINY TRAINED --dtype int8 --format tensorrt --out DIR/a.engine': 'int8 tensorrt',
         'export TINY TRAINED --dtype fp16 --format aotinductor --out DIR/a.pt2': 'fp16 aotinductor',
         'plot curves none': 'none',
         'plot curves docs': 'docs scalars.json',
