@@ -135,14 +135,6 @@ def test_weights_of_another_type_are_refused_as_ever():
         PointwiseLinear(16, 8)(torch.randn(4, 16).bfloat16())
 
 
-LAYERS = (
-    nn.LayerNorm(24),
-    PointwiseLinear(24, 96),
-    PointwiseLinear(96, 24),
-    PointwiseLinear(24, 8),
-)
-
-
 def chain(layers, inputs):
     norm, expand, contract, last = layers
     inputs = inputs + norm_mlp_gelu(inputs, norm, expand, contract)
@@ -161,7 +153,9 @@ def with_gradients(layers, inputs):
 def low_precision():
     """Layers, inputs and a function that says how far results are from those in float32."""
     torch.manual_seed(0)
-    layers, inputs = nn.ModuleList(copy.deepcopy(LAYERS)), torch.randn(2, 300, 24)
+    sizes = (24, 96), (96, 24), (24, 8)
+    layers = nn.ModuleList([nn.LayerNorm(24), *(PointwiseLinear(*size) for size in sizes)])
+    inputs = torch.randn(2, 300, 24)
     exact = with_gradients(layers, inputs)
 
     def errors(results):
