@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule, Linear
-from mmcv.cnn.bricks.transformer import FFN
+from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
+from mmdet.models.layers.transformer import DeformableDetrTransformerEncoderLayer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,8 +16,8 @@ from mpvit.models.layers import (
     ConvRelativePositionEncoding,
     TransformerLayer,
 )
-from mpvit.ops.lean.dropout import add_dropout, relu_dropout
-from mpvit.ops.lean.factorized import factorized_attention
+from mpvit.ops.lean.dropout import add_dropout, dropout_product, relu_dropout
+from mpvit.ops.lean.factorized import attention_linear
 from mpvit.ops.lean.linear import (
     PointwiseLinear,
     linear_relu,
@@ -31,18 +34,104 @@ class LeanFFN(FFN):
     Parameters and names are mmcv's. Anywhere else, mmcv's own method runs.
     """
 
-    def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
-        """``identity + FFN(x)`` of tokens ``(..., C)``; ``identity`` is ``x`` where it is None."""
+    def forward(
+        self, x: Tensor, identity: Tensor | None = None, norm: nn.LayerNorm | None = None
+    ) -> Tensor:
+        """``identity + FFN(x)`` of tokens ``(..., C)``; ``identity`` is ``x`` where it is None.
+
+        With ``norm``, ``x`` is normalised first, and the result not kept for the backward pass.
+        """
+        tokens = x if norm is None else norm(x)
         if product_dtype(x) is None:
-            output: Tensor = super().forward(x, identity)
+            output: Tensor = super().forward(tokens, identity)
             return output
         (expand, _, inner), contract, outer = self.layers
         if inner.training and inner.p:
-            hidden = relu_dropout(expand(x), inner.p)
+            expanded = expand(x) if norm is None else norm_linear(x, norm, expand)
+            hidden = relu_dropout(expanded, inner.p)
         else:
-            hidden = linear_relu(x, expand)
-        output = contract(hidden)
-        return add_dropout(x if identity is None else identity, output, outer.p, outer.training)
+            hidden = linear_relu(tokens, expand)
+        identity = tokens if identity is None else identity
+        return add_dropout(identity, contract(hidden), outer.p, outer.training)
+
+
+class LeanEncoderLayer(DeformableDetrTransformerEncoderLayer):
+    """mmdet's layer of Deformable DETR's encoder, which keeps one map of tokens less for training.
+
+    Parameters and names are mmdet's.
+    """
+
+    def forward(
+        self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Transform tokens ``(B, N, C)``; arguments as mmdet's."""
+        query = self.self_attn(
+            query=query,
+            key=query,
+            value=query,
+            query_pos=query_pos,
+            key_pos=query_pos,
+            key_padding_mask=key_padding_mask,
+            **kwargs,
+        )
+        output: Tensor = self.norms[1](self.ffn(query, norm=self.norms[0]))
+        return output
+
+
+class LeanAttention(nn.MultiheadAttention):
+    """Attention between all pairs of queries on the CPU, as mmcv's `MultiheadAttention` uses it.
+
+    While training, of the weights, the mask of their dropout and the product of both only the
+    weights are kept. Parameters and names are PyTorch's. Anywhere else, PyTorch's method runs.
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend among queries ``(N, B, C)``; arguments as PyTorch's.
+
+        Returns:
+            Tensor of shape ``(N, B, C)``, and None where PyTorch has the mean of the weights.
+        """
+        if (
+            not (self.training and self.dropout)
+            or product_dtype(query) is None
+            or key_padding_mask is not None
+            or is_causal
+        ):
+            output: tuple[Tensor, Tensor | None] = super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask,
+                need_weights,
+                attn_mask,
+                average_attn_weights,
+                is_causal,
+            )
+            return output
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        # (N, B, C) -> (B, heads, N, C / heads)
+        q, k, v = (
+            F.linear(tokens, weight, bias).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0, 3)
+            for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        logits = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+        if attn_mask is not None:  # one for all heads, or one for each
+            mask = attn_mask.view(-1, *attn_mask.shape[-2:])
+            mask = mask.expand(logits.shape[:2].numel(), -1, -1).reshape(logits.shape)
+            is_bool = mask.dtype == torch.bool
+            logits = logits.masked_fill(mask, -torch.inf) if is_bool else logits + mask
+        attended = dropout_product(logits.softmax(-1), v, self.dropout)
+        return self.out_proj(attended.permute(2, 0, 1, 3).flatten(2)), None
 
 
 class LeanTransformerLayer(TransformerLayer):
@@ -64,8 +153,8 @@ class LeanTransformerLayer(TransformerLayer):
         tokens = cpe(tokens, size)
         qkv = norm_linear(tokens, self.norm1, attn.qkv)
         value = qkv.chunk(3, dim=-1)[2]
-        attended = factorized_attention(qkv, crpe(value, size), attn.num_heads)
-        tokens = tokens + self.drop_path(attn.proj(attended))
+        attended = attention_linear(qkv, crpe(value, size), attn.num_heads, attn.proj)
+        tokens = tokens + self.drop_path(attended)
         return tokens + self.drop_path(norm_mlp_gelu(tokens, self.norm2, mlp.fc1, mlp.fc2))
 
 
@@ -84,6 +173,7 @@ _LEAN: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: PointwiseLinear,
     Linear: PointwiseLinear,
     FFN: LeanFFN,
+    DeformableDetrTransformerEncoderLayer: LeanEncoderLayer,
     ConvModule: LeanConvModule,
     TransformerLayer: LeanTransformerLayer,
 }
@@ -99,6 +189,9 @@ def use_lean_layers(model: nn.Module) -> None:
         lean = _LEAN.get(type(module))  # subclasses have their own forward
         if lean and _FITS.get(lean, _always)(module):
             module.__class__ = lean
+        # mmcv's takes the first of what PyTorch's returns
+        if type(module) is MultiheadAttention and _is_plain(module.attn):
+            module.attn.__class__ = LeanAttention
 
 
 def _always(module: nn.Module) -> bool:
@@ -116,6 +209,24 @@ def _is_usual(ffn: Any) -> bool:
     )
 
 
+def _is_plain(attn: Any) -> bool:
+    """PyTorch's attention with biases, the same channels everywhere and no further keys."""
+    return (
+        type(attn) is nn.MultiheadAttention
+        and attn.in_proj_weight is not None
+        and attn.in_proj_bias is not None
+        and attn.bias_k is None
+        and not attn.add_zero_attn
+        and not attn.batch_first
+    )
+
+
+def _has_usual_ffn(layer: Any) -> bool:
+    """The usual FFN after a layer norm."""
+    ffn = layer.ffn
+    return type(layer.norms[0]) is nn.LayerNorm and type(ffn) in (FFN, LeanFFN) and _is_usual(ffn)
+
+
 def _has_hardswish(layer: Any) -> bool:
     """Convolution, batch norm and Hardswish, in this order."""
     return (
@@ -130,5 +241,6 @@ def _has_hardswish(layer: Any) -> bool:
 
 _FITS: dict[type[nn.Module], Callable[[Any], bool]] = {
     LeanFFN: _is_usual,
+    LeanEncoderLayer: _has_usual_ffn,
     LeanConvModule: _has_hardswish,
 }

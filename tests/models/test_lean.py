@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from mmcv.cnn import ConvModule
-from mmcv.cnn.bricks.transformer import FFN
+from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
+from mmdet.models.layers.transformer import DeformableDetrTransformerEncoderLayer
 from mmdet.registry import MODELS
 from torch import nn
 
@@ -14,7 +15,13 @@ from mpvit.models.layers import (
     ConvRelativePositionEncoding,
     TransformerLayer,
 )
-from mpvit.models.lean import LeanConvModule, LeanFFN, use_lean_layers
+from mpvit.models.lean import (
+    LeanAttention,
+    LeanConvModule,
+    LeanEncoderLayer,
+    LeanFFN,
+    use_lean_layers,
+)
 from mpvit.ops.lean.linear import PointwiseLinear
 
 
@@ -67,6 +74,93 @@ def test_unusual_networks_stay_mmcvs(settings):
     assert type(lean) is FFN
     inputs = torch.randn(5, 32)
     torch.testing.assert_close(lean.eval()(inputs), mmcvs.eval()(inputs), rtol=1e-4, atol=1e-5)
+
+
+def kept_by(call):
+    """How many numbers are kept for the backward pass, beside parameters, and the output."""
+    kept = {}
+
+    def keep(tensor):
+        if not (tensor.is_leaf and tensor.requires_grad):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = call()
+    return sum(kept.values()), output
+
+
+MASKS = {
+    'no mask': None,
+    'one mask': torch.arange(50) > torch.arange(50)[:, None] + 20,
+    'a bias for each head': torch.linspace(-9, 9, 8 * 50 * 50).view(8, 50, 50),
+}
+
+
+@pytest.mark.parametrize('mask', MASKS)
+def test_attention_among_queries_equals_mmcvs_and_keeps_less(mask):
+    torch.manual_seed(0)
+    mmcvs = MultiheadAttention(32, 4, attn_drop=1e-9, batch_first=True)  # which drops nothing
+    lean = copy.deepcopy(mmcvs)
+    use_lean_layers(lean)
+    assert type(lean.attn) is LeanAttention
+    query, position = (torch.randn(2, 50, 32, requires_grad=True) for _ in range(2))
+    results, kept = [], []
+    for layer in (lean, mmcvs):
+        count, output = kept_by(
+            lambda layer=layer: layer(query, query_pos=position, attn_mask=MASKS[mask])
+        )
+        grads = torch.autograd.grad(output.sin().sum(), [query, position, *layer.parameters()])
+        kept.append(count)
+        with torch.autocast('cpu', torch.bfloat16):
+            half = layer(query, query_pos=position, attn_mask=MASKS[mask])
+        results.append([output, *grads, layer.eval()(query, attn_mask=MASKS[mask])])
+        assert (half - output).norm() < 0.02 * output.norm()
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    weights = 2 * 4 * 50 * 50
+    assert kept[1] - kept[0] > 1.9 * weights  # the mask and the product
+
+
+@pytest.mark.parametrize(
+    'settings', [dict(bias=False), dict(add_bias_kv=True), dict(kdim=16, vdim=16)], ids=str
+)
+def test_unusual_attention_stays_mmcvs(settings):
+    layer = MultiheadAttention(32, 4, attn_drop=0.1, **settings)
+    use_lean_layers(layer)
+    assert type(layer.attn) is nn.MultiheadAttention
+
+
+@pytest.mark.parametrize('drop', [0.0, 0.3])
+@pytest.mark.parametrize(
+    'norm', [dict(), dict(bias=False), dict(elementwise_affine=False)], ids=str
+)
+def test_encoder_layer_equals_mmdets_and_keeps_no_norm(drop, norm):
+    torch.manual_seed(0)
+    attention = dict(embed_dims=32, num_heads=4, num_levels=1, dropout=drop)
+    sizes = dict(embed_dims=32, feedforward_channels=64, ffn_drop=drop)
+    mmdets = DeformableDetrTransformerEncoderLayer(attention, sizes, dict(type='LN', **norm))
+    use_lean_layers(mmdets)
+    lean = copy.deepcopy(mmdets)
+    mmdets.__class__ = DeformableDetrTransformerEncoderLayer  # with the lean FFN
+    assert type(lean) is LeanEncoderLayer
+    query, position = (torch.randn(2, 35, 32, requires_grad=True) for _ in range(2))
+    inputs = dict(
+        spatial_shapes=torch.tensor([[5, 7]]),
+        level_start_index=torch.tensor([0]),
+        reference_points=torch.rand(2, 35, 1, 2),
+    )
+    results, kept = [], []
+    for layer in (lean, mmdets):
+        torch.manual_seed(1)
+        count, output = kept_by(lambda layer=layer: layer(query, position, None, **inputs))
+        grads = torch.autograd.grad(output.sin().sum(), [query, position, *layer.parameters()])
+        kept.append(count)
+        results.append([output, *grads, layer.eval()(query, position, None, **inputs)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    less = 2 * 35 * 32 if drop and not norm else 0
+    assert abs(kept[1] - kept[0] - less) <= 2 * 2 * 35  # mean and deviation of each token
 
 
 def test_transformer_layer_equals_the_plain_one():

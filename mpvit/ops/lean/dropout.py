@@ -54,6 +54,14 @@ def add_dropout(identity: Tensor, input: Tensor, p: float, training: bool) -> Te
     return output
 
 
+def dropout_product(weights: Tensor, value: Tensor, p: float) -> Tensor:
+    """``dropout(weights) @ value``, with ``p`` in [0, 1); of the type of ``value``."""
+    if not _is_ours(weights):
+        return F.dropout(weights, p).to(value.dtype) @ value
+    output: Tensor = _DropoutProduct.apply(weights, value, p)
+    return output
+
+
 def _is_ours(tensor: Tensor) -> bool:
     return (
         AVAILABLE
@@ -100,9 +108,29 @@ class _AddDropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grad = grad.contiguous()
-        result = torch.empty_like(grad, dtype=ctx.dtype)
-        _each(_dropout, grad, flat(grad), flat(result), ctx.draw)
-        return grad, result, None
+        return grad, _dropped(grad, ctx.draw, ctx.dtype), None
+
+
+class _DropoutProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, value: Tensor, p: float) -> Tensor:
+        ctx.draw = _draw(p)
+        ctx.save_for_backward(weights, value)
+        return _dropped(weights, ctx.draw).to(value.dtype) @ value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        weights, value = ctx.saved_tensors
+        dropped = _dropped(weights, ctx.draw).to(value.dtype)
+        grad_weights = (grad @ value.transpose(-1, -2)).to(weights.dtype)
+        return _dropped(grad_weights, ctx.draw), dropped.transpose(-1, -2) @ grad, None
+
+
+def _dropped(input: Tensor, draw: tuple[Any, ...], dtype: torch.dtype | None = None) -> Tensor:
+    result = torch.empty_like(input, dtype=dtype)
+    _each(_dropout, input, flat(input), flat(result), draw)
+    return result
 
 
 def _draw(p: float) -> tuple[Any, ...]:

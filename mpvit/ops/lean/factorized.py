@@ -3,74 +3,68 @@
 ``q (softmax(k)^T v) / sqrt(d) + q * position`` of every head. The plain formulation copies query,
 weights and value head by head and keeps the copies for the backward pass. For large maps on the
 CPU, products run on views, image by image, the position term is added on the way, and the gradients
-of query, key and value are written where they belong.
+of query, key and value are written where they belong. The backward pass computes the attention
+again from query, key and value, which takes few operations, rather than keep it for the linear
+layer that follows.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mpvit.ops.lean.linear import product_dtype
+from mpvit.ops.lean.linear import Value, is_served, linear_after, product_dtype
 
 _LARGE = 1 << 17  # numbers of an image's qkv from which to go image by image
 _NARROW = 16  # channels of a head below which a product per head takes longer than one for all
 
 
-def factorized_attention(qkv: Tensor, positions: list[Tensor], num_heads: int) -> Tensor:
-    """Attention of linear cost, softmax over the tokens.
+def attention_linear(qkv: Tensor, positions: list[Tensor], num_heads: int, layer: Any) -> Tensor:
+    """A linear layer of the attention of linear cost, whose softmax is over the tokens.
 
     Args:
         qkv: Query, key and value, shape ``(B, N, 3 * C)``.
         positions: Position encodings of the values by groups of channels, shapes
             ``(B, N, C_group)`` that add up to ``C``; they multiply the unscaled query.
         num_heads: Heads; channels are head-major.
+        layer: From ``C`` channels to as many as the output has.
 
     Returns:
-        Tensor of shape ``(B, N, C)``.
+        Tensor of shape ``(B, N, out_features)``.
     """
-    if product_dtype(qkv) == qkv.dtype and qkv[0].numel() >= _LARGE:
-        output: Tensor = _FactorizedAttention.apply(qkv, num_heads, *positions)
-        return output
+    served = is_served(qkv, layer) and product_dtype(qkv) == qkv.dtype
+    if served and qkv[0].numel() >= _LARGE:
+        return linear_after(functools.partial(_attended, num_heads), layer, qkv, *positions)
     query, key, value = qkv.chunk(3, dim=-1)
     scale = (query.shape[-1] // num_heads) ** -0.5
     context = scale * _products(key.softmax(dim=1), value, num_heads)
     # (B, heads, N, C / heads) -> (B, N, C)
     attended = _applied(query, context, num_heads).transpose(1, 2).flatten(2)
-    return attended + query * torch.cat(positions, dim=-1)
+    output: Tensor = layer(attended + query * torch.cat(positions, dim=-1))
+    return output
 
 
-class _FactorizedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, num_heads: int, *positions: Tensor) -> Tensor:
-        query, key, value = qkv.chunk(3, dim=-1)
-        weights = key.softmax(dim=1)
-        scale = (query.shape[-1] // num_heads) ** -0.5
-        output = torch.empty_like(weights)
-        contexts = []
-        for image, (q, w, v, out) in enumerate(zip(query, weights, value, output, strict=True)):
-            contexts.append(scale * _products(w, v, num_heads))
-            attended = _applied(q, contexts[-1], num_heads)
-            _add_products(attended, q, [part[image] for part in positions], out)
-        ctx.save_for_backward(qkv, torch.stack(contexts), *positions)
-        ctx.scale, ctx.num_heads = scale, num_heads
-        return output
+def _attended(num_heads: int, qkv: Tensor, *positions: Tensor) -> Value:
+    """The attention, image by image."""
+    query, key, value = qkv.chunk(3, dim=-1)
+    weights = key.softmax(dim=1)
+    scale = (query.shape[-1] // num_heads) ** -0.5
+    output = torch.empty_like(weights)
+    contexts = []
+    for image, (q, w, v, out) in enumerate(zip(query, weights, value, output, strict=True)):
+        contexts.append(scale * _products(w, v, num_heads))
+        attended = _applied(q, contexts[-1], num_heads)
+        _add_products(attended, q, [part[image] for part in positions], out)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, contexts, *positions = ctx.saved_tensors
-        num_heads = ctx.num_heads
-        query, key, value = qkv.chunk(3, dim=-1)
-        weights = key.softmax(dim=1)  # a pass; kept it would be a third of the memory
-        grad = grad.contiguous()
+    def gradients(grad: Tensor) -> Sequence[Tensor]:
         grad_qkv = torch.empty_like(qkv)
         grad_query, grad_key, grad_value = grad_qkv.chunk(3, dim=-1)
         for image, (g, q, w, v) in enumerate(zip(grad, query, weights, value, strict=True)):
             attended = _applied(g, contexts[image].transpose(-1, -2), num_heads)
             _add_products(attended, g, [part[image] for part in positions], grad_query[image])
-            grad_context = ctx.scale * _products(q, g, num_heads)
+            grad_context = scale * _products(q, g, num_heads)
             _heads(grad_value[image], num_heads).copy_(_applied(w, grad_context, num_heads))
             grad_weights = _applied(v, grad_context.transpose(-1, -2), num_heads)
             by_head = _heads(w, num_heads)
@@ -78,7 +72,9 @@ class _FactorizedAttention(torch.autograd.Function):
             _heads(grad_key[image], num_heads).copy_(grad_logits)
         sizes = [part.shape[-1] for part in positions]
         pairs = zip(grad.split(sizes, dim=-1), query.split(sizes, dim=-1), strict=True)
-        return grad_qkv, None, *(g * q for g, q in pairs)
+        return grad_qkv, *(g * q for g, q in pairs)
+
+    return output, gradients
 
 
 def _heads(tokens: Tensor, num_heads: int) -> Tensor:

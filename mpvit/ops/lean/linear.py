@@ -21,9 +21,9 @@ class PointwiseLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Transform ``(..., in_features)`` to ``(..., out_features)``."""
-        if not _is_served(input, self):
+        if not is_served(input, self):
             return super().forward(input)
-        return _linear(_unchanged, self, input)
+        return linear_after(_unchanged, self, input)
 
 
 def product_dtype(tensor: Tensor) -> torch.dtype | None:
@@ -68,9 +68,9 @@ def linear_relu(input: Tensor, layer: nn.Linear) -> Tensor:
 
 def norm_linear(input: Tensor, norm: nn.LayerNorm, layer: Any) -> Tensor:
     """``layer(norm(input))``; the normalised input is not kept for the backward pass."""
-    if not torch.is_grad_enabled() or not _is_served(input, layer):
+    if not torch.is_grad_enabled() or not is_served(input, layer) or norm.bias is None:
         return layer(norm(input))
-    return _linear(_layer_norm(norm.eps), layer, input, norm.weight, norm.bias)
+    return linear_after(_layer_norm(norm.eps), layer, input, norm.weight, norm.bias)
 
 
 def sum_linears(first: Tensor, second: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
@@ -78,7 +78,7 @@ def sum_linears(first: Tensor, second: Tensor, layers: Sequence[nn.Linear]) -> S
 
     Both inputs have the same shape.
     """
-    if not torch.is_grad_enabled() or not all(_is_served(first, layer) for layer in layers):
+    if not torch.is_grad_enabled() or not all(is_served(first, layer) for layer in layers):
         total = first + second
         return [layer(total) for layer in layers]
     dtype = product_dtype(first)
@@ -98,15 +98,17 @@ def norm_mlp_gelu(input: Tensor, norm: nn.LayerNorm, expand: Any, contract: Any)
         hidden = _convolved(norm(input), *_parameters(input, expand), 'gelu', 'none')
         return contract(hidden)
     hidden = norm_linear(input, norm, expand)
-    if not _is_served(hidden, contract):
+    if not is_served(hidden, contract):
         return contract(F.gelu(hidden))
-    return _linear(_gelu, contract, hidden)
+    return linear_after(_gelu, contract, hidden)
 
 
-def _is_served(input: Tensor, layer: Any) -> bool:
+def is_served(input: Tensor, layer: Any) -> bool:
+    """Whether a product of ``input`` is computed here, and not left to PyTorch."""
     dtype = product_dtype(input)
     return (
         dtype is not None
+        and isinstance(layer, nn.Linear)
         and input.numel() > 0
         and (dtype == layer.weight.dtype or torch.is_autocast_enabled('cpu'))
     )
@@ -116,7 +118,7 @@ def _is_fusible(input: Tensor, layer: Any) -> bool:
     """Whether oneDNN may be asked for a product with an activation, which has no gradient."""
     return (
         not torch.is_grad_enabled()
-        and _is_served(input, layer)
+        and is_served(input, layer)
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
     )
@@ -147,23 +149,23 @@ def _convolved(
 
 # Of what comes before a linear layer: its value, and a function from the gradient of the value to
 # the gradients of the arguments.
-_Value = tuple[Tensor, Callable[[Tensor], Sequence[Tensor]]]
+Value = tuple[Tensor, Callable[[Tensor], Sequence[Tensor]]]
 
 
-def _unchanged(input: Tensor) -> _Value:
+def _unchanged(input: Tensor) -> Value:
     return input, lambda grad: (grad,)
 
 
-def _sum(first: Tensor, second: Tensor) -> _Value:
+def _sum(first: Tensor, second: Tensor) -> Value:
     return first + second, lambda grad: (grad, grad)
 
 
-def _gelu(input: Tensor) -> _Value:
+def _gelu(input: Tensor) -> Value:
     return F.gelu(input), lambda grad: (torch.ops.aten.gelu_backward(grad, input),)
 
 
-def _layer_norm(eps: float) -> Callable[..., _Value]:
-    def normed(input: Tensor, weight: Tensor, bias: Tensor) -> _Value:
+def _layer_norm(eps: float) -> Callable[..., Value]:
+    def normed(input: Tensor, weight: Tensor, bias: Tensor) -> Value:
         shape = weight.shape
         output, *stats = torch.native_layer_norm(input, shape, weight, bias, eps)
         return output, lambda grad: torch.ops.aten.native_layer_norm_backward(
@@ -173,12 +175,13 @@ def _layer_norm(eps: float) -> Callable[..., _Value]:
     return normed
 
 
-def _linear(
-    before: Callable[..., _Value], layer: Any, input: Tensor, *parameters: Tensor
+def linear_after(
+    before: Callable[..., Value], layer: Any, input: Tensor, *parameters: Tensor
 ) -> Tensor:
     """``layer(before(input, *parameters))``, differentiable.
 
-    Under autocast the weights are cast here, once for both passes.
+    Kept for the backward pass are the arguments of ``before``, and not what it returns. Under
+    autocast the weights are cast here, once for both passes.
     """
     weight, bias = _parameters(input, layer)
     output: Tensor = _Linear.apply(before, weight, bias, input, *parameters)
@@ -191,7 +194,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        before: Callable[..., _Value],
+        before: Callable[..., Value],
         weight: Tensor,
         bias: Tensor | None,
         input: Tensor,
@@ -212,8 +215,9 @@ class _Linear(torch.autograd.Function):
         columns = value.to(weight.dtype).reshape(-1, weight.shape[1])
         of_weight = rows.t() @ columns if wants_weight else None
         of_bias = rows.sum(0) if wants_bias else None
+        shape, dtype = value.shape, value.dtype
         del value, columns  # which are as large as what follows
         if not any(wants_inputs):
             return None, of_weight, of_bias, *(None for _ in inputs)
-        of_value = (rows @ weight).view_as(inputs[0]).to(inputs[0].dtype)
+        of_value = (rows @ weight).view(shape).to(dtype)
         return None, of_weight, of_bias, *gradients(of_value)

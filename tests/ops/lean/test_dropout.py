@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from mpvit.ops.lean.dropout import AVAILABLE, add_dropout, relu_dropout
+from mpvit.ops.lean.dropout import AVAILABLE, add_dropout, dropout_product, relu_dropout
 
 SHAPE = (300, 700)  # more elements than one thread takes
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason='Numba is not installed')
@@ -133,3 +133,24 @@ def test_shapes_that_broadcast_are_left_to_torch():
     output = add_dropout(torch.zeros(1, 300), torch.ones(200, 300), 0.5, training=True)
     assert output.shape == (200, 300)
     assert set(output.unique().tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_product_of_dropped_weights(dtype):
+    torch.manual_seed(0)
+    weights = torch.rand(3, 40, 50, requires_grad=True)
+    value = torch.randn(3, 50, 8).to(dtype).requires_grad_()
+    torch.manual_seed(1)
+    dropped = dropout_product(weights, torch.eye(50).expand(3, 50, 50), 0.3).detach()
+    kept = dropped != 0
+    torch.testing.assert_close(dropped, kept * weights / 0.7)
+    assert abs(float(kept.float().mean()) - 0.7) < 0.03
+    torch.manual_seed(1)
+    output = dropout_product(weights, value, 0.3)
+    assert output.dtype == dtype
+    expected = (kept * weights / 0.7).to(dtype) @ value
+    grad = torch.randn_like(output)
+    results = [torch.autograd.grad(result, [weights, value], grad) for result in (output, expected)]
+    for ours, theirs in zip((output, *results[0]), (expected, *results[1]), strict=True):
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours, theirs)
