@@ -30,7 +30,7 @@ _PER_THREAD = 4
 
 
 def relu_dropout(input: Tensor, p: float) -> Tensor:
-    """``dropout(relu(input))``, with ``p`` in [0, 1).
+    """``dropout(relu(input))``, with ``p`` in [0, 1].
 
     ``input`` is overwritten: nobody else may need it any more.
     """
@@ -41,7 +41,7 @@ def relu_dropout(input: Tensor, p: float) -> Tensor:
 
 
 def add_dropout(identity: Tensor, input: Tensor, p: float, training: bool) -> Tensor:
-    """``identity + dropout(input)``, with ``p`` in [0, 1); of the wider type of the two.
+    """``identity + dropout(input)``, with ``p`` in [0, 1]; of the wider type of the two.
 
     ``input`` is overwritten where it helps: nobody else may need it any more.
     """
@@ -55,7 +55,7 @@ def add_dropout(identity: Tensor, input: Tensor, p: float, training: bool) -> Te
 
 
 def dropout_product(weights: Tensor, value: Tensor, p: float) -> Tensor:
-    """``dropout(weights) @ value``, with ``p`` in [0, 1); of the type of ``value``."""
+    """``dropout(weights) @ value``, with ``p`` in [0, 1]; of the type of ``value``."""
     if not _is_ours(weights):
         return F.dropout(weights, p).to(value.dtype) @ value
     output: Tensor = _DropoutProduct.apply(weights, value, p)
@@ -77,7 +77,7 @@ class _ReluDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, p: float) -> Tensor:
-        ctx.scale = 1 / (1 - p)
+        ctx.scale = _scale(p)
         _each(_relu_dropout, input, flat(input), _draw(p))
         ctx.mark_dirty(input)
         ctx.save_for_backward(input)
@@ -133,6 +133,10 @@ def _dropped(input: Tensor, draw: tuple[Any, ...], dtype: torch.dtype | None = N
     return result
 
 
+def _scale(p: float) -> float:
+    return 1 / (1 - p) if p < 1 else 0.0
+
+
 def _draw(p: float) -> tuple[Any, ...]:
     """What decides on the elements of a tensor.
 
@@ -142,7 +146,7 @@ def _draw(p: float) -> tuple[Any, ...]:
     """
     first, second = torch.randint(1 << 32, (2,)).tolist()
     limit = min(round((1 - p) * 2**32), 2**32 - 1)
-    return np.uint32(first), np.uint32(second), np.uint32(limit), np.float32(1 / (1 - p))
+    return np.uint32(first), np.uint32(second), np.uint32(limit), np.float32(_scale(p))
 
 
 def _each(kernel: Any, like: Tensor, *arguments: Any) -> None:

@@ -154,3 +154,16 @@ def test_product_of_dropped_weights(dtype):
     for ours, theirs in zip((output, *results[0]), (expected, *results[1]), strict=True):
         assert ours.dtype == theirs.dtype
         torch.testing.assert_close(ours, theirs)
+
+
+def test_everything_may_be_dropped():
+    identity, inputs = torch.ones(20, 20), torch.rand(20, 20, requires_grad=True)
+    outputs = [
+        relu_dropout(inputs * 1, 1.0),
+        add_dropout(identity, inputs * 1, 1.0, training=True) - identity,
+        dropout_product(inputs, identity, 1.0),
+    ]
+    for output in outputs:
+        assert not output.any()
+        (grad,) = torch.autograd.grad(output.sum(), inputs)
+        assert not grad.any()
