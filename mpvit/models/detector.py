@@ -8,13 +8,49 @@ from typing import Any
 
 import torch
 from mmdet.models import DeformableDETR
+from mmdet.models.layers.transformer import DeformableDetrTransformerEncoderLayer
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpvit.errors import UserError
 from mpvit.models.backbone import output_channels, small_maps
 from mpvit.models.layers import run, without_autocast
-from mpvit.models.lean import use_lean_layers
+from mpvit.models.lean import LeanFFN, use_lean_layers
+
+
+class LeanEncoderLayer(DeformableDetrTransformerEncoderLayer):
+    """mmdet's layer of Deformable DETR's encoder, which keeps one map of tokens less for training.
+
+    Parameters and names are mmdet's.
+    """
+
+    def forward(
+        self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """Transform tokens ``(B, N, C)``; arguments as mmdet's."""
+        query = self.self_attn(
+            query=query,
+            key=query,
+            value=query,
+            query_pos=query_pos,
+            key_pos=query_pos,
+            key_padding_mask=key_padding_mask,
+            **kwargs,
+        )
+        output: Tensor = self.norms[1](self.ffn(query, norm=self.norms[0]))
+        return output
+
+
+def use_lean_encoder(encoder: nn.Module) -> None:
+    """Give the layers of an encoder with `LeanFFN` the class that keeps less, in place."""
+    layer: Any
+    for layer in encoder.modules():
+        if (
+            type(layer) is DeformableDetrTransformerEncoderLayer
+            and type(layer.ffn) is LeanFFN
+            and type(layer.norms[0]) is nn.LayerNorm
+        ):
+            layer.__class__ = LeanEncoderLayer
 
 
 @MODELS.register_module()
@@ -52,6 +88,7 @@ class AnyWidthDeformableDETR(DeformableDETR):
             # partial, because a copy of the model (EMA) has to call the copied layer
             layer.forward = partial(run, layer.forward, with_cp=True)
         use_lean_layers(self)
+        use_lean_encoder(self.encoder)
 
     def pre_transformer(
         self, mlvl_feats: Sequence[Tensor], batch_data_samples: Any = None

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, Linear
 from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
-from mmdet.models.layers.transformer import DeformableDetrTransformerEncoderLayer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -53,29 +52,6 @@ class LeanFFN(FFN):
             hidden = linear_relu(tokens, expand)
         identity = tokens if identity is None else identity
         return add_dropout(identity, contract(hidden), outer.p, outer.training)
-
-
-class LeanEncoderLayer(DeformableDetrTransformerEncoderLayer):
-    """mmdet's layer of Deformable DETR's encoder, which keeps one map of tokens less for training.
-
-    Parameters and names are mmdet's.
-    """
-
-    def forward(
-        self, query: Tensor, query_pos: Tensor, key_padding_mask: Tensor, **kwargs: Any
-    ) -> Tensor:
-        """Transform tokens ``(B, N, C)``; arguments as mmdet's."""
-        query = self.self_attn(
-            query=query,
-            key=query,
-            value=query,
-            query_pos=query_pos,
-            key_pos=query_pos,
-            key_padding_mask=key_padding_mask,
-            **kwargs,
-        )
-        output: Tensor = self.norms[1](self.ffn(query, norm=self.norms[0]))
-        return output
 
 
 class LeanAttention(nn.MultiheadAttention):
@@ -173,7 +149,6 @@ _LEAN: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: PointwiseLinear,
     Linear: PointwiseLinear,
     FFN: LeanFFN,
-    DeformableDetrTransformerEncoderLayer: LeanEncoderLayer,
     ConvModule: LeanConvModule,
     TransformerLayer: LeanTransformerLayer,
 }
@@ -221,12 +196,6 @@ def _is_plain(attn: Any) -> bool:
     )
 
 
-def _has_usual_ffn(layer: Any) -> bool:
-    """The usual FFN after a layer norm."""
-    ffn = layer.ffn
-    return type(layer.norms[0]) is nn.LayerNorm and type(ffn) in (FFN, LeanFFN) and _is_usual(ffn)
-
-
 def _has_hardswish(layer: Any) -> bool:
     """Convolution, batch norm and Hardswish, in this order."""
     return (
@@ -241,6 +210,5 @@ def _has_hardswish(layer: Any) -> bool:
 
 _FITS: dict[type[nn.Module], Callable[[Any], bool]] = {
     LeanFFN: _is_usual,
-    LeanEncoderLayer: _has_usual_ffn,
     LeanConvModule: _has_hardswish,
 }

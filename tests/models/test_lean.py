@@ -10,6 +10,7 @@ from mmdet.models.layers.transformer import DeformableDetrTransformerEncoderLaye
 from mmdet.registry import MODELS
 from torch import nn
 
+from mpvit.models.detector import LeanEncoderLayer, use_lean_encoder
 from mpvit.models.layers import (
     ConvPositionEncoding,
     ConvRelativePositionEncoding,
@@ -18,7 +19,6 @@ from mpvit.models.layers import (
 from mpvit.models.lean import (
     LeanAttention,
     LeanConvModule,
-    LeanEncoderLayer,
     LeanFFN,
     use_lean_layers,
 )
@@ -142,7 +142,7 @@ def test_encoder_layer_equals_mmdets_and_keeps_no_norm(drop, norm):
     mmdets = DeformableDetrTransformerEncoderLayer(attention, sizes, dict(type='LN', **norm))
     use_lean_layers(mmdets)
     lean = copy.deepcopy(mmdets)
-    mmdets.__class__ = DeformableDetrTransformerEncoderLayer  # with the lean FFN
+    use_lean_encoder(lean)
     assert type(lean) is LeanEncoderLayer
     query, position = (torch.randn(2, 35, 32, requires_grad=True) for _ in range(2))
     inputs = dict(
