@@ -49,6 +49,12 @@ print({'torch', 'mmdet'} & {*sys.modules})
     assert fresh(root, code) == 'set()'
 
 
+def test_backbones_do_not_import_mmdets_models(root):
+    """Without `mpvit.register` these cannot be imported everywhere."""
+    code = "import sys, mpvit.models.mpvit, mpvit.models.coat; print('mmdet.models' in sys.modules)"
+    assert fresh(root, code) == 'False'
+
+
 ENTRIES = [
     'from mpvit.inference import Detector',
     'from mpvit.inference import load_detector',

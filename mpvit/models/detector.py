@@ -18,6 +18,7 @@ from mpvit.models.layers import run, without_autocast
 from mpvit.models.lean import LeanFFN, use_lean_layers
 
 
+# Not in `mpvit.models.lean`, which backbones import: mmdet.models may need `mpvit.register` first.
 class LeanEncoderLayer(DeformableDetrTransformerEncoderLayer):
     """mmdet's layer of Deformable DETR's encoder, which keeps one map of tokens less for training.
 
